@@ -1,0 +1,28 @@
+"""One small file per method; a selector is a frozen dataclass of its options with a `select` method."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
+from tarot.selectors.tarot_fixed import TarotFixed
+from tarot.selectors.tarot_otm import TarotOTM
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """What a selection method is."""
+
+    def select(self, problem: SelectionProblem) -> Selection: ...
+
+
+SELECTORS: dict[str, type[Selector]] = {
+    "all": All,
+    "oracle": Oracle,
+    "random": Random,
+    "target_only": TargetOnly,
+    "tarot_fixed": TarotFixed,
+    "tarot_otm": TarotOTM,
+}

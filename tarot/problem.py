@@ -1,0 +1,190 @@
+"""What a selector is given: the pool, the target, and the questions that selectors ask of them.
+
+One problem may be seen by several independently trained models: candidates and targets are then lists of feature
+matrices, one per model, whitened each and joined, so that squared distances are averaged (`per_ckpt`, selectors.md 1.1).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tarot.arrays import InputError, Rows, read_rows
+from tarot.distance import distances
+from tarot.neighbours import nearest_unit
+from tarot.selection import Selection
+from tarot.transport import DENSE_PAIRS, Cost, StreamedCost, entropic_potentials, exact
+from tarot.whitening import JoinedRows, WhitenedRows, fit_whitener, unit_norm
+
+_FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
+
+
+@dataclass(frozen=True, eq=False)
+class SelectionProblem:
+    """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
+
+    whitening: "cholesky", "zca" or None (rows as they are, unit norm only). total: the sum of the selection's weights,
+    None where the selector decides. labels [N], [M]; groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the
+    `oracle` arm); residuals: one [N] per model (TRAK's Q).
+    """
+
+    candidate_views: tuple[Rows, ...]
+    target_views: tuple[Rows, ...]
+    whitening: str | None = None
+    regularization: float = 1e-3
+    total: int | None = None
+    candidate_labels: np.ndarray | None = None
+    target_labels: np.ndarray | None = None
+    target_groups: np.ndarray | None = None
+    candidate_ids: np.ndarray | None = None
+    candidate_tags: np.ndarray | None = None
+    candidate_residuals: tuple[np.ndarray, ...] | None = None
+    _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def n(self) -> int:
+        return self.candidate_views[0].shape[0]
+
+    @property
+    def m(self) -> int:
+        return self.target_views[0].shape[0]
+
+    # --- the two sides in one unit-norm space ------------------------------------------------------------------------
+
+    @cached_property
+    def _spaces(self) -> tuple[Rows, Rows]:
+        pairs = list(zip(self.candidate_views, self.target_views, strict=True))
+        maps = [
+            unit_norm if self.whitening is None else fit_whitener(c, t, self.whitening, self.regularization)
+            for c, t in pairs
+        ]
+        candidates = [WhitenedRows(c, f, "candidates") for (c, _), f in zip(pairs, maps, strict=True)]
+        targets = [WhitenedRows(t, f, "targets") for (_, t), f in zip(pairs, maps, strict=True)]
+        if len(pairs) == 1:
+            return candidates[0], targets[0]
+        return JoinedRows(candidates), JoinedRows(targets)
+
+    @property
+    def candidates(self) -> Rows:
+        """Unit-norm rows [N, d], computed as they are read; a zero gradient stays a zero row and is never selected."""
+        return self._spaces[0]
+
+    @cached_property
+    def usable_targets(self) -> np.ndarray:
+        """Indices of the targets whose gradient is not zero, int64."""
+        usable = (self._spaces[1][:] != 0).any(dim=1).nonzero()[:, 0].numpy()
+        if len(usable) == 0:
+            raise InputError("targets: every row is zero, so nothing can be near them")
+        if len(usable) < self.m:
+            warnings.warn(
+                f"{self.m - len(usable)} of {self.m} targets have zero features and are left out", stacklevel=2
+            )
+        return usable
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """The usable targets as unit-norm rows, float32 [M', d]."""
+        return self._spaces[1][:][self.usable_targets]
+
+    # --- what selectors ask ------------------------------------------------------------------------------------------
+
+    def budget(self, size: int | None, ratio: float | None) -> int:
+        """How many candidates to select. Raises InputError unless exactly one of the two is given and is possible."""
+        if (size is None) == (ratio is None):
+            raise InputError(f"give either size or ratio, not {'both' if ratio is not None else 'neither'}")
+        if ratio is not None:
+            if not 0 < ratio <= 1:
+                raise InputError(f"ratio must be in (0, 1]; it is {ratio}")
+            size = math.floor(ratio * self.n + 1e-9)
+            if size < 1:
+                raise InputError(f"ratio {ratio} of {self.n} candidates selects none")
+        if isinstance(size, bool) or not isinstance(size, int | np.integer):
+            raise InputError(f"size must be an integer; it is {size!r}")
+        if not 1 <= size <= self.n:
+            raise InputError(f"size must be between 1 and the number of candidates, {self.n}; it is {size}")
+        if self.total is not None and self.total < size:
+            raise InputError(f"total {self.total} is less than the {size} candidates it must repeat at least once each")
+        return int(size)
+
+    def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
+        """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
+        k = min(k, self.n)
+        with self._lock:
+            known = self._table.get("nearest")
+            if known is None or known[0].shape[1] < k:
+                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k)
+        return known
+
+    def layers(
+        self, targets: np.ndarray | None = None, expect: int = 0, min_cos: float | None = None
+    ) -> Iterator[np.ndarray]:
+        """Layer k = the k-th nearest candidates of the targets (all, or these positions) not seen in a layer before.
+
+        Ascending indices; layers that would be empty are skipped; ends when every usable candidate was in one. Raises
+        InputError where they are fewer than `expect`. min_cos leaves out pairs of a smaller cosine (ledger L-13).
+        """
+        targets = np.arange(len(self.targets)) if targets is None else targets
+        far = math.inf if min_cos is None else math.sqrt(max(0.0, 2 - 2 * min_cos))
+        seen = np.zeros(self.n, dtype=bool)
+        depth = max(_FIRST_NEIGHBOURS, math.ceil(4 * expect / len(targets)))
+        distance = index = np.empty((len(targets), 0))
+        for k in range(self.n):
+            if k == distance.shape[1]:
+                distance, index = (table.numpy()[targets] for table in self.neighbours(depth))
+                depth = 2 * distance.shape[1]
+            reachable = (index[:, k] >= 0) & (distance[:, k] <= far)
+            if not reachable.any():
+                break
+            layer = np.unique(index[reachable, k])
+            layer = layer[~seen[layer]]
+            seen[layer] = True
+            if len(layer):
+                yield layer
+        if seen.sum() < expect:
+            raise InputError(
+                f"{expect} candidates are wanted, but only {seen.sum()} of {self.n} are usable: "
+                "the features of the others are zero (a zero gradient teaches nothing)"
+            )
+
+    def cost(self, candidates: np.ndarray, targets: np.ndarray | None = None) -> Cost:
+        """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions)."""
+        chosen = self.targets if targets is None else self.targets[targets]
+        rows = read_rows(self.candidates, candidates, "candidates")
+        if len(rows) * len(chosen) > DENSE_PAIRS:
+            return StreamedCost(rows, chosen)
+        return distances(rows, chosen)
+
+    def marginal_cost(self, chosen: np.ndarray, layer: np.ndarray, exact: bool = False) -> np.ndarray:
+        """What each candidate z of `layer` costs beside `chosen`: float64 [len(layer)], lower = take it first.
+
+        exact: OT(uniform on chosen + z, targets) for every z (Eq. 13). Otherwise z's potential in one entropic solve of
+        chosen + layer: to first order the same, up to a constant (ledger L-06, L-08).
+        """
+        if exact:
+            return self._exact_marginal_cost(chosen, layer)
+        solution = entropic_potentials(self.cost(np.concatenate([chosen, layer])))
+        self._table["g"] = solution.g
+        return solution.f[len(chosen) :]
+
+    def _exact_marginal_cost(self, chosen: np.ndarray, layer: np.ndarray) -> np.ndarray:
+        base = self.cost(chosen) if len(chosen) else torch.empty(0, len(self.targets))
+        values = np.empty(len(layer))
+        g = None
+        for position, row in enumerate(self.cost(layer)):
+            plan = exact(torch.cat([base, row[None]]), g=g)
+            values[position], g = plan.value, plan.g
+        return values
+
+    def selection(self, chosen: np.ndarray, selector: Mapping[str, Any], **known: Any) -> Selection:
+        """The Selection of these candidates (any order, unique); `known`: results a selector has already computed."""
+        return Selection.of(self, np.asarray(chosen), selector, **known)

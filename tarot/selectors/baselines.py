@@ -1,0 +1,63 @@
+"""The arms that every comparison needs: random, everything, nothing but the targets, and the tags' own choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tarot.arrays import InputError
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+
+@dataclass(frozen=True)
+class Random:
+    """A uniform sample without replacement; every weight is 1."""
+
+    size: int | None = None
+    ratio: float | None = None
+    seed: int = 0
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        budget = problem.budget(self.size, self.ratio)
+        chosen = np.random.default_rng(self.seed).choice(problem.n, budget, replace=False)
+        return problem.selection(chosen, described(self))
+
+
+@dataclass(frozen=True)
+class All:
+    """Every candidate, once."""
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.selection(np.arange(problem.n), described(self))
+
+
+@dataclass(frozen=True)
+class TargetOnly:
+    """No candidate: training sees the targets alone."""
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.selection(np.empty(0, dtype=np.int64), described(self))
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The candidates tagged as resembling the target; all of them, or a seeded sample of a size. Needs the tags."""
+
+    size: int | None = None
+    ratio: float | None = None
+    tag: str = "target"
+    seed: int = 0
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        if problem.candidate_tags is None:
+            raise InputError("the oracle selects by candidate_tags, and this pool has none")
+        alike = np.flatnonzero(np.asarray(problem.candidate_tags) == self.tag)
+        if not len(alike):
+            raise InputError(f"no candidate has the tag {self.tag!r}")
+        if self.size is not None or self.ratio is not None:
+            budget = min(problem.budget(self.size, self.ratio), len(alike))
+            alike = np.random.default_rng(self.seed).choice(alike, budget, replace=False)
+        return problem.selection(alike, described(self))

@@ -1,0 +1,39 @@
+"""TAROT, Fixed-Size: layers of nearest candidates up to a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+
+@dataclass(frozen=True)
+class TarotFixed:
+    """Layers of nearest candidates up to a budget (TAROT, Algorithm 1).
+
+    Layer k holds the k-th nearest candidate of every target. Layers enter whole while they fit; the first that does
+    not is ranked by the dual potential of everything chosen so far plus that layer, lowest first (ledger L-06, L-08).
+
+    size, ratio: how many of the N candidates, as a count in 1..N or a fraction in (0, 1]; give one.
+    exact: rank the last layer by one transport problem per candidate (Eq. 13) instead of one for all.
+    """
+
+    size: int | None = None
+    ratio: float | None = None
+    exact: bool = False
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        budget = problem.budget(self.size, self.ratio)
+        chosen = np.empty(0, dtype=np.int64)
+        for layer in problem.layers(expect=budget):  # unseen candidates only, nearest first
+            if len(chosen) + len(layer) > budget:
+                price = problem.marginal_cost(chosen, layer, exact=self.exact)
+                layer = layer[np.argsort(price, kind="stable")[: budget - len(chosen)]]
+            chosen = np.concatenate([chosen, layer])
+            if len(chosen) == budget:
+                break
+        return problem.selection(chosen, described(self), total=problem.n)

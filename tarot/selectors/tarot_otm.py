@@ -1,0 +1,72 @@
+"""TAROT, OT-distance minimisation: layers of nearest candidates for as long as they bring held-out targets nearer."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from tarot.arrays import InputError
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+from tarot.transport import Plan, dense, exact
+
+
+@dataclass(frozen=True)
+class TarotOTM:
+    """The union over folds of the layers that lower the OT distance to the other folds' targets (TAROT, Algorithm 2).
+
+    It chooses its own size. Each of the K folds of targets adds layers of its nearest candidates while the exact OT
+    distance to the targets of the other folds does not rise; the layer that raises it is left out (ledger L-10 .. L-14).
+
+    folds: K, at most the number of targets; 1 = select and evaluate on all targets. side: "fold" = one fold selects,
+    the rest evaluate (the paper's text); "rest" = the reverse (its algorithm box). tolerance: relative rise that counts.
+    min_cos: leave out neighbours of a smaller cosine similarity.
+    """
+
+    folds: int = 10
+    side: Literal["fold", "rest"] = "fold"
+    seed: int = 0
+    tolerance: float = 1e-4
+    min_cos: float | None = None
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        if self.folds < 1:
+            raise InputError(f"folds must be at least 1; it is {self.folds}")
+        if self.side not in ("fold", "rest"):
+            raise InputError(f'side must be "fold" or "rest"; it is {self.side!r}')
+        sides = self._sides(len(problem.targets))
+        with ThreadPoolExecutor(min(len(sides), os.cpu_count() or 1)) as threads:  # the network simplex leaves the GIL
+            parts, curves = zip(*threads.map(lambda side: self._grow(problem, *side), sides), strict=True)
+        chosen = np.unique(np.concatenate(parts))
+        if not len(chosen):
+            raise InputError(f"no candidate is within min_cos {self.min_cos} of a target: nothing can be selected")
+        return problem.selection(chosen, described(self), total=problem.n, curve={"ot_by_layer": list(curves)})
+
+    def _sides(self, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(targets that select, targets that evaluate) of every fold."""
+        everyone = np.random.default_rng(self.seed).permutation(m)
+        folds = np.array_split(everyone, min(self.folds, m))
+        if len(folds) == 1:
+            return [(everyone, everyone)]
+        sides = [(np.sort(fold), np.sort(np.setdiff1d(everyone, fold))) for fold in folds]
+        return sides if self.side == "fold" else [(rest, fold) for fold, rest in sides]
+
+    def _grow(self, problem: SelectionProblem, sel: np.ndarray, ev: np.ndarray) -> tuple[np.ndarray, list[float]]:
+        """The layers of `sel` before the first that raises the distance to `ev`, and the distance after each."""
+        chosen, cost = np.empty(0, dtype=np.int64), torch.empty(0, len(ev))
+        best: Plan | None = None
+        curve: list[float] = []
+        for layer in problem.layers(sel, min_cos=self.min_cos):
+            cost = torch.cat([cost, dense(problem.cost(layer, ev))])
+            plan = exact(cost, g=None if best is None else best.g)
+            curve.append(plan.value)
+            if best is not None and plan.value > best.value * (1 + self.tolerance):
+                break
+            chosen, best = np.concatenate([chosen, layer]), plan
+        return chosen, curve
