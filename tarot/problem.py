@@ -1,7 +1,8 @@
 """What a selector is given: the pool, the target, and the questions that selectors ask of them.
 
 One problem may be seen by several independently trained models: candidates and targets are then lists of feature
-matrices, one per model, whitened each and joined, so that squared distances are averaged (`per_ckpt`, selectors.md 1.1).
+matrices, one per model, whitened each and joined, so that squared distances are averaged (`per_ckpt`, selectors.md
+1.1).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tarot.arrays import InputError, Rows, read_rows
+from tarot.capacity import CapacityPlan, solve_capacity
 from tarot.distance import distances
 from tarot.neighbours import nearest_unit
 from tarot.selection import Selection
@@ -164,6 +166,19 @@ class SelectionProblem:
             return StreamedCost(rows, chosen)
         return distances(rows, chosen)
 
+    def restricted(self, targets: np.ndarray) -> SelectionProblem:
+        """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
+        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        kept = vars(part)  # where functools.cached_property looks first
+        kept["_spaces"], kept["targets"] = self._spaces, self.targets[targets]
+        kept["usable_targets"] = self.usable_targets[targets]
+        part._table.update({name: tuple(t[targets] for t in table) for name, table in self._table.items()})
+        return part
+
+    def capacity_plan(self, size: int) -> CapacityPlan:
+        """The transport of section 10: every candidate may send at most 1/size. Its value bounds every selection."""
+        return solve_capacity(self.neighbours, self.n, size)
+
     def marginal_cost(self, chosen: np.ndarray, layer: np.ndarray, exact: bool = False) -> np.ndarray:
         """What each candidate z of `layer` costs beside `chosen`: float64 [len(layer)], lower = take it first.
 
@@ -172,9 +187,7 @@ class SelectionProblem:
         """
         if exact:
             return self._exact_marginal_cost(chosen, layer)
-        solution = entropic_potentials(self.cost(np.concatenate([chosen, layer])))
-        self._table["g"] = solution.g
-        return solution.f[len(chosen) :]
+        return entropic_potentials(self.cost(np.concatenate([chosen, layer]))).f[len(chosen) :]
 
     def _exact_marginal_cost(self, chosen: np.ndarray, layer: np.ndarray) -> np.ndarray:
         base = self.cost(chosen) if len(chosen) else torch.empty(0, len(self.targets))

@@ -119,7 +119,7 @@ class Selection:
 
     @cached_property
     def ot_distance(self) -> float:
-        """OT(uniform over the selected, uniform over the targets); where it is only bracketed, the bracket's upper end."""
+        """OT(uniform over the selected, uniform over the targets); where only bracketed, the upper end."""
         return self.ot_bracket.upper
 
     @cached_property
@@ -135,7 +135,7 @@ class Selection:
     @cached_property
     def lower_bound(self) -> float:
         """No subset of this size is nearer to the targets: the capacity-constrained OT distance (selectors.md 10)."""
-        return self._problem().lower_bound(len(self)) if len(self) else float("nan")
+        return self._problem().capacity_plan(len(self)).lower_bound if len(self) else float("nan")
 
     @cached_property
     def nearest_target(self) -> np.ndarray:

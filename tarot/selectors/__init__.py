@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
+from tarot.selectors.tarot_exact import TarotExact
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.selectors.tarot_otm import TarotOTM
 
@@ -23,6 +24,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "oracle": Oracle,
     "random": Random,
     "target_only": TargetOnly,
+    "tarot_exact": TarotExact,
     "tarot_fixed": TarotFixed,
     "tarot_otm": TarotOTM,
 }

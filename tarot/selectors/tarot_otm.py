@@ -22,11 +22,11 @@ class TarotOTM:
     """The union over folds of the layers that lower the OT distance to the other folds' targets (TAROT, Algorithm 2).
 
     It chooses its own size. Each of the K folds of targets adds layers of its nearest candidates while the exact OT
-    distance to the targets of the other folds does not rise; the layer that raises it is left out (ledger L-10 .. L-14).
+    distance to the targets of the other folds does not rise; the layer that raises it is left out (ledger L-10, L-14).
 
-    folds: K, at most the number of targets; 1 = select and evaluate on all targets. side: "fold" = one fold selects,
-    the rest evaluate (the paper's text); "rest" = the reverse (its algorithm box). tolerance: relative rise that counts.
-    min_cos: leave out neighbours of a smaller cosine similarity.
+    folds: K, at most the number of targets; 1 = select and evaluate on all targets.
+    side: "fold" = one fold selects, the rest evaluate (the paper's text); "rest" = the reverse (its algorithm box).
+    tolerance: the relative rise that stops. min_cos: leave out neighbours of a smaller cosine similarity.
     """
 
     folds: int = 10

@@ -1,0 +1,133 @@
+"""Capacity-constrained transport: the best that any S candidates could do (selectors.md section 10).
+
+    LB(S) = min_{pi >= 0} <C, pi>   s.t.   sum_j pi_ij <= 1/S for all i,   sum_i pi_ij = 1/M for all j
+
+A uniform measure on S candidates is feasible, so LB(S) bounds the OT distance of every subset of size S. Mass goes to
+near neighbours, so the problem is solved on the graph of each target's k nearest candidates and certified on the
+whole: duals f <= 0 and g are feasible for the pairs left out as soon as g_j <= d_{j,k}, the distance of target j's
+k-th neighbour, because every candidate left out is farther. Where that fails, k doubles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import ot
+import scipy.sparse
+import torch
+from torch import Tensor
+
+EXACT_ARCS = 1_500_000  # beyond, the graph is solved by entropic scaling; the bound stays certified
+_FIRST_NEIGHBOURS = 32
+_TOO_FAR = 4.0  # an arc nobody would take: distances between unit vectors are at most 2
+_ROUNDING = 1e-6  # distances are float32: the bound gives way by that much, so that it stays a bound
+_SCHEDULE = np.geomspace(0.1, 0.001, 8)  # epsilons of the entropic solve
+_ITERATIONS = 60  # at each of them
+
+Neighbours = Callable[[int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class CapacityPlan:
+    """The relaxed optimum: mass [N] that each candidate sends (at most 1/S), the certified bound, and the duals.
+
+    exact: the bound is the optimum itself; otherwise it is the value of a feasible dual, below it. k: neighbours of
+    each target in the graph.
+    """
+
+    lower_bound: float
+    mass: np.ndarray
+    g: np.ndarray
+    exact: bool
+    k: int
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The k nearest candidates of M targets: arcs from `candidate` (position in `members`) to `target`, at `cost`."""
+
+    members: np.ndarray  # candidates that are somebody's neighbour, ascending
+    candidate: np.ndarray
+    target: np.ndarray
+    cost: np.ndarray
+    reach: np.ndarray  # [M] distance beyond which target j knows no candidate; inf where it knows them all
+
+    @property
+    def m(self) -> int:
+        return len(self.reach)
+
+
+def solve_capacity(neighbours: Neighbours, n: int, size: int) -> CapacityPlan:
+    """The plan for subsets of `size` of n candidates; `neighbours(k)` gives distances and indices [M, >= k], sorted."""
+    m = len(neighbours(1)[0])
+    k = min(n, max(_FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
+    while True:
+        graph = _graph(*neighbours(k), n)
+        solve = _solve_exactly if len(graph.cost) <= EXACT_ARCS else _solve_entropically
+        flow, g = solve(graph, size)
+        # The dummy candidate of _solve_exactly prices a target that found no room above any reach: it fails here too.
+        certified = bool((g <= graph.reach + 1e-9).all())
+        if certified or len(graph.cost) > EXACT_ARCS:
+            mass = np.zeros(n)
+            mass[graph.members] = flow
+            g = np.minimum(g, graph.reach)
+            return CapacityPlan(_dual_value(graph, g, size), mass, g, certified and solve is _solve_exactly, k)
+        k = min(n, 2 * k)
+
+
+def _graph(distance: Tensor, index: Tensor, n: int) -> _Graph:
+    distance, index = distance.double().numpy(), index.numpy()
+    known = index >= 0
+    everyone = distance.shape[1] >= n
+    complete = everyone or not known.all()  # a table with unfilled places holds every usable candidate
+    reach = np.full(len(distance), np.inf) if complete else distance[:, -1]
+    members, candidate = np.unique(index[known], return_inverse=True)
+    return _Graph(members, candidate, known.nonzero()[0], distance[known], reach)
+
+
+def _solve_exactly(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Network simplex. A dummy target takes what candidates do not send, at cost 0; a dummy candidate with an arc to
+    every target keeps the problem feasible when the neighbours cannot, at a cost that shows in g. (mass, g)"""
+    r, m = len(graph.members), graph.m
+    rows = np.concatenate([graph.candidate, np.arange(r), np.full(m + 1, r)])
+    columns = np.concatenate([graph.target, np.full(r, m), np.arange(m + 1)])
+    costs = np.concatenate([graph.cost, np.zeros(r), np.full(m, _TOO_FAR), [0.0]])
+    supply = np.append(np.full(r, 1 / size), 1.0)
+    demand = np.append(np.full(m, 1 / m), r / size)
+    matrix = scipy.sparse.coo_matrix((costs, (rows, columns)), shape=(r + 1, m + 1))
+    coupling, log = ot.emd(supply, demand, matrix, numItermax=10**8, log=True, center_dual=False)
+    if log.get("warning"):
+        raise RuntimeError(f"the network simplex did not reach the optimum: {log['warning']}")
+    coupling = coupling.tocoo()
+    sent = (coupling.row < r) & (coupling.col < m)
+    mass = np.bincount(coupling.row[sent], coupling.data[sent], minlength=r)
+    return mass, log["v"][:m] - log["v"][m]  # the dummy target's price is the origin
+
+
+def _solve_entropically(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sinkhorn on the arcs with an inequality marginal: f_i <= 0. (mass, g)"""
+    r, m = len(graph.members), graph.m
+    i, j = torch.from_numpy(graph.candidate), torch.from_numpy(graph.target)
+    cost = torch.from_numpy(graph.cost)
+    f, g = torch.zeros(r, dtype=torch.float64), torch.full((m,), float(cost.mean()), dtype=torch.float64)
+    for epsilon in _SCHEDULE:
+        for _ in range(_ITERATIONS):
+            f = (-epsilon * (_logsumexp((g[j] - cost) / epsilon, i, r) + math.log(size))).clamp(max=0)
+            g = -epsilon * (_logsumexp((f[i] - cost) / epsilon, j, m) + math.log(m))
+    mass = torch.zeros(r, dtype=torch.float64).index_add_(0, i, ((f[i] + g[j] - cost) / epsilon).exp())
+    return mass.numpy(), g.numpy()
+
+
+def _logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    top = torch.full((groups,), -torch.inf, dtype=values.dtype).scatter_reduce_(0, group, values, "amax")
+    return top + torch.zeros_like(top).index_add_(0, group, (values - top[group]).exp()).log()
+
+
+def _dual_value(graph: _Graph, g: np.ndarray, size: int) -> float:
+    """mean_j g_j - (1/S) sum_i max(0, max_j (g_j - C_ij)): a lower bound for every g with g_j <= reach_j."""
+    excess = np.zeros(len(graph.members))
+    np.maximum.at(excess, graph.candidate, g[graph.target] - graph.cost)
+    return float(g.mean() - excess.sum() / size) * (1 - _ROUNDING)
