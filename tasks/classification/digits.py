@@ -1,0 +1,42 @@
+"""The embedded task: scikit-learn's 1,797 handwritten digits, 8x8, and a perceptron that trains in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from torch import nn
+
+from tasks.classification.images import ImageSet
+from tasks.classification.models import perceptron
+from tasks.classification.task import ClassificationTask
+
+TEST_SHARE = 0.25
+
+
+class Digits(ClassificationTask):
+    """hidden: widths of the perceptron's hidden layers."""
+
+    classes = tuple("0123456789")
+
+    def __init__(self, *, hidden: Sequence[int] = (128, 64), **options: Any) -> None:
+        super().__init__(**options)
+        self.hidden = tuple(hidden)
+
+    def pools(self) -> tuple[ImageSet, ImageSet]:
+        bundle = load_digits()
+        images = (bundle.images * (255 / 16)).round().astype(np.uint8)[:, None]
+        ids = np.array([f"digit-{i:04d}" for i in range(len(images))])
+        labels = bundle.target.astype(np.int64)
+        everything = ImageSet(images, labels, ids, np.full(len(ids), ""), mean=(0.305,), std=(0.376,))
+        order = np.random.default_rng(0).permutation(len(everything))  # which digits are for testing, for all seeds
+        cut = int(TEST_SHARE * len(everything))
+        return everything.take(order[cut:]), everything.take(order[:cut])
+
+    def architecture(self) -> dict[str, Any]:
+        return {"kind": "perceptron", "hidden": list(self.hidden)}
+
+    def model(self) -> nn.Module:
+        return perceptron(64, self.hidden, len(self.classes))

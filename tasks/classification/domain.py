@@ -1,0 +1,132 @@
+"""Which images become candidates, targets, validation and test.
+
+`Rotated` asks whether a selection finds what helps: the targets are rotated images of some classes, and so is a part
+of the candidates; the others are useless or harmful, each in a way that its tag names. `Plain` is the i.i.d. setting in
+which attribution is measured. In both, no image is in two splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tarot import InputError
+from tasks.classification.images import ImageSet
+
+Splits = dict[str, ImageSet]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Images as they are: candidates and validation from the train pool, targets and test from the test pool."""
+
+    candidates: int
+    targets: int
+    validation: int
+    test: int
+
+    def splits(self, train: ImageSet, test: ImageSet, seed: int) -> Splits:
+        """`train` and `test` must be disjoint. Raises InputError where they are too small."""
+        rng = np.random.default_rng(seed)
+        train_deck, test_deck = _Deck(train, rng), _Deck(test, rng)
+        return {
+            "candidates": train_deck.draw(self.candidates),
+            "validation": train_deck.draw(self.validation),
+            "targets": test_deck.draw(self.targets),
+            "test": test_deck.draw(self.test),
+        }
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """The target domain: images of `classes`, rotated by quarter turns (so that no pixel is interpolated).
+
+    shares: of the candidates, by tag; they sum to 1.
+        target: from the target domain. upright: of the target's classes, as they are. other_class: rotated, of the
+        other classes. mislabelled: from the target domain, but labelled as another of its classes. noisy: from the
+        target domain, under Gaussian noise of standard deviation `noise` (1 = from black to white).
+    """
+
+    candidates: int
+    targets: int
+    validation: int
+    test: int
+    classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    turns: int = 1
+    noise: float = 1.0
+    shares: Mapping[str, float] = field(
+        default_factory=lambda: {"target": 0.2, "upright": 0.2, "other_class": 0.3, "mislabelled": 0.2, "noisy": 0.1}
+    )
+
+    def __post_init__(self) -> None:
+        if set(self.shares) != {"target", "upright", "other_class", "mislabelled", "noisy"}:
+            raise InputError(
+                f"shares must name target, upright, other_class, mislabelled, noisy; not {dict(self.shares)}"
+            )
+        if abs(sum(self.shares.values()) - 1) > 1e-6 or min(self.shares.values()) < 0:
+            raise InputError(f"shares must be at least 0 and sum to 1; they are {dict(self.shares)}")
+        if len(set(self.classes)) < 2:
+            raise InputError(f"the target domain needs two classes or more; it has {self.classes}")
+
+    def splits(self, train: ImageSet, test: ImageSet, seed: int) -> Splits:
+        """`train` and `test` must be disjoint. Raises InputError where they are too small."""
+        rng = np.random.default_rng(seed)
+        inside = _Deck(train.take(np.flatnonzero(np.isin(train.labels, self.classes))), rng)
+        outside = _Deck(train.take(np.flatnonzero(~np.isin(train.labels, self.classes))), rng)
+        tested = _Deck(test.take(np.flatnonzero(np.isin(test.labels, self.classes))), rng)
+        counts = self.counts()
+        parts = [
+            _tagged(self._turn(inside.draw(counts["target"])), "target"),
+            _tagged(inside.draw(counts["upright"]), "upright"),
+            _tagged(self._turn(outside.draw(counts["other_class"])), "other_class"),
+            _tagged(self._mislabel(self._turn(inside.draw(counts["mislabelled"])), rng), "mislabelled"),
+            _tagged(self._add_noise(self._turn(inside.draw(counts["noisy"])), rng), "noisy"),
+        ]
+        candidates = sum(parts[1:], start=parts[0])
+        return {
+            "candidates": candidates.take(rng.permutation(len(candidates))),
+            "targets": self._turn(inside.draw(self.targets)),
+            "validation": self._turn(inside.draw(self.validation)),
+            "test": self._turn(tested.draw(self.test)),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Candidates by tag; what rounding leaves over is of another class."""
+        counts = {tag: int(share * self.candidates + 1e-9) for tag, share in self.shares.items()}
+        counts["other_class"] += self.candidates - sum(counts.values())
+        return counts
+
+    def _turn(self, images: ImageSet) -> ImageSet:
+        return replace(images, images=np.ascontiguousarray(np.rot90(images.images, self.turns, axes=(2, 3))))
+
+    def _mislabel(self, images: ImageSet, rng: np.random.Generator) -> ImageSet:
+        classes = np.array(sorted(set(self.classes)))
+        step = rng.integers(1, len(classes), size=len(images))
+        wrong = classes[(np.searchsorted(classes, images.labels) + step) % len(classes)]
+        return replace(images, labels=wrong.astype(np.int64))
+
+    def _add_noise(self, images: ImageSet, rng: np.random.Generator) -> ImageSet:
+        noisy = images.images + 255 * self.noise * rng.standard_normal(images.images.shape)
+        return replace(images, images=noisy.round().clip(0, 255).astype(np.uint8))
+
+
+class _Deck:
+    """Shuffled images; each is drawn once."""
+
+    def __init__(self, images: ImageSet, rng: np.random.Generator) -> None:
+        self.images, self.order = images, rng.permutation(len(images))
+
+    def draw(self, count: int) -> ImageSet:
+        if count > len(self.order):
+            raise InputError(
+                f"the domain asks for {count} more images where {len(self.order)} of {len(self.images)} are left; "
+                "lower candidates, targets, validation or test"
+            )
+        drawn, self.order = self.order[:count], self.order[count:]
+        return self.images.take(drawn)
+
+
+def _tagged(images: ImageSet, tag: str) -> ImageSet:
+    return replace(images, tags=np.full(len(images), tag))

@@ -1,0 +1,193 @@
+"""What digits and CIFAR-10 have in common: everything but their images and their model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tarot import InputError, Selection
+from tarot.fingerprint import fingerprint
+from tasks.classification.domain import Plain, Rotated
+from tasks.classification.images import ImageSet, augmented
+from tasks.common.cache import cached_checkpoints
+from tasks.common.training import Training, endless_batches, epoch_weights, fit, resolve_device, seeded
+from tasks.task import Checkpoint, Split, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Images = tuple[Tensor, Tensor]  # float32 [B, C, H, W], int64 [B]
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The models that gradients are taken of: `runs` of them, trained independently on all candidates, each giving
+    `checkpoints`, evenly spaced, the last at the end of its training."""
+
+    runs: int = 1
+    checkpoints: int = 1
+
+
+class ClassificationTask(Task):
+    """A subclass brings its pools of images and its model."""
+
+    classes: tuple[str, ...]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        rotated: Rotated,
+        plain: Plain,
+        train: Training,
+        domain: Literal["rotated", "plain"] = "rotated",
+        surrogate: Surrogate = Surrogate(),
+        data_dir: str | Path = "data",
+        cache_dir: str | Path = "cache",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        if domain not in ("rotated", "plain"):
+            raise InputError(f"task.domain must be rotated or plain; it is {domain!r}")
+        self.name, self.domain = name, rotated if domain == "rotated" else plain
+        self.training, self.surrogate, self.seed = train, surrogate, seed
+        self.data_dir, self.cache_dir = Path(data_dir), Path(cache_dir)
+        self.device = resolve_device(device)
+
+    @abstractmethod
+    def pools(self) -> tuple[ImageSet, ImageSet]:
+        """Images to train on and images to test on, disjoint; the domain is made of them."""
+
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """What determines the model, as plain data."""
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def splits(self) -> dict[Split, ImageSet]:
+        return self.domain.splits(*self.pools(), seed=self.seed)
+
+    def candidates(self) -> ImageSet:
+        return self.splits["candidates"]
+
+    def targets(self) -> ImageSet:
+        return self.splits["targets"]
+
+    def validation(self) -> ImageSet:
+        return self.splits["validation"]
+
+    def test(self) -> ImageSet:
+        return self.splits["test"]
+
+    def ids(self, split: Split) -> list[str]:
+        return self.splits[split].ids.tolist()
+
+    def labels(self, split: Split = "candidates") -> np.ndarray:
+        return self.splits[split].labels
+
+    def candidate_tags(self) -> np.ndarray:
+        return self.splits["candidates"].tags
+
+    def recipe(self) -> dict[str, Any]:
+        training = asdict(self.training)
+        return {
+            "name": self.name,
+            "data": {"domain": type(self.domain).__name__, **asdict(self.domain), "seed": self.seed},
+            "model": self.architecture(),
+            "surrogate": {**asdict(self.surrogate), **training, "seed": self.seed},
+            "train": training,
+        }
+
+    # --- model -------------------------------------------------------------------------------------------------------
+
+    def losses(self, model: nn.Module, batch: Images) -> Tensor:
+        """Cross-entropy, without the label smoothing of the training."""
+        images, labels = batch
+        return functional.cross_entropy(model(images), labels, reduction="none")
+
+    def measurements(self, model: nn.Module, batch: Images) -> Tensor:
+        """The margin log p / (1 - p) of the right class: its logit less the logsumexp of the others."""
+        images, labels = batch
+        return margins(model(images), labels)
+
+    def residuals(self, model: nn.Module, batch: Images) -> Tensor:
+        """1 - p of the right class, which is -d loss / d margin."""
+        return torch.sigmoid(-self.measurements(model, batch))
+
+    def checkpoints(self) -> list[Checkpoint]:
+        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
+        return cached_checkpoints(path, self._train_surrogates)
+
+    def _train_surrogates(self) -> list[Checkpoint]:
+        everyone = np.ones(len(self.candidates()), dtype=np.int64)
+        keep = self.surrogate.checkpoints
+        runs = range(self.surrogate.runs)
+        return [
+            c for run in runs for c in self.fit(self.candidates(), everyone, self.seed + run, run=run, keep=keep)[1]
+        ]
+
+    def train(self, selection: Selection, seed: int) -> nn.Module:
+        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
+        model, _ = self.fit(self.candidates() + self.targets(), weights, seed)
+        return model
+
+    def fit(
+        self, images: ImageSet, weights: np.ndarray, seed: int, *, run: int = 0, keep: int = 0
+    ) -> tuple[nn.Module, list[Checkpoint]]:
+        """A fresh model, trained on each image as often as its weight (int64 [n]) says."""
+        with seeded(seed):
+            model = self.model().to(self.device)
+        loss_function = nn.CrossEntropyLoss(label_smoothing=self.training.label_smoothing)
+
+        def loss(model: nn.Module, batch: Images) -> Tensor:
+            return loss_function(model(batch[0]), batch[1])
+
+        return model, fit(model, loss, self.batches(images, weights, seed), self.training, run=run, keep=keep)
+
+    def batches(self, images: ImageSet, weights: np.ndarray, seed: int) -> Iterator[Images]:
+        """Endless training batches on the device, augmented where the training says so."""
+        generator = torch.Generator().manual_seed(seed)
+        for indices in endless_batches(weights, self.training.batch_size, seed):
+            batch, labels = images.batch(indices)
+            if self.training.augment:
+                batch = augmented(batch, generator)
+            yield batch.to(self.device), labels.to(self.device)
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy and mean loss on `test`, then the accuracy of each class that occurs there."""
+        model.eval()
+        test = self.test()
+        starts = range(0, len(test), 512)
+        logits = torch.cat([model(test.batch(slice(i, i + 512))[0].to(self.device)).cpu() for i in starts])
+        labels = torch.from_numpy(test.labels)
+        right = (logits.argmax(1) == labels).double()
+        by_class = {f"accuracy/{self.classes[c]}": right[labels == c].mean().item() for c in labels.unique().tolist()}
+        return {"accuracy": right.mean().item(), "loss": functional.cross_entropy(logits, labels).item(), **by_class}
+
+    def draw(self, sample: tuple[Tensor, Tensor], axes: Axes) -> None:
+        image, label = sample
+        picture = self.candidates().picture(image)
+        axes.imshow(picture.squeeze(), cmap="gray" if picture.shape[2] == 1 else None, vmin=0, vmax=255)
+        axes.set_title(self.classes[int(label)])
+        axes.set_axis_off()
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """log p / (1 - p) of each label, [B], for logits [B, classes]; finite wherever the logits are."""
+    labels = labels[:, None]
+    others = logits.scatter(1, labels, float("-inf")).logsumexp(1)
+    return logits.gather(1, labels)[:, 0] - others

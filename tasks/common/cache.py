@@ -1,0 +1,38 @@
+"""Checkpoints on disk: trained once under a lock, whole or absent, read back without unpickling code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from tarot import InputError
+from tarot.files import atomic_file
+from tasks.task import Checkpoint
+
+
+def save_checkpoints(path: Path, checkpoints: list[Checkpoint]) -> None:
+    """All checkpoints of one training, in one file."""
+    with atomic_file(path) as temporary:
+        torch.save([asdict(checkpoint) for checkpoint in checkpoints], temporary)
+
+
+def load_checkpoints(path: Path) -> list[Checkpoint]:
+    """Raises InputError where the file is not one of ours."""
+    try:
+        return [Checkpoint(**fields) for fields in torch.load(path, weights_only=True, map_location="cpu")]
+    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} does not hold checkpoints; delete it to train them again") from error
+
+
+def cached_checkpoints(path: Path, train: Callable[[], list[Checkpoint]]) -> list[Checkpoint]:
+    """Load `path`, or train and save it; of several processes that want it, one trains and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            save_checkpoints(path, train())
+    return load_checkpoints(path)

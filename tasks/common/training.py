@@ -1,0 +1,170 @@
+"""Training on a selection: weights become exact repeats, seeds decide everything, and all arms get the same steps."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+
+from tarot import InputError, Selection
+from tasks.task import Batch, Checkpoint
+
+MergeTargets = Literal[False, "one", "max"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    steps: optimizer steps, whatever the size of the selection, so that every method is given the same compute.
+    learning_rate: its peak, reached after `warmup` (a share of the steps) from 0 and followed by a line back to 0.
+    label_smoothing, augment: of training alone; `Task.losses` knows neither.
+    merge_targets: whether the targets join the epoch: False, each "one" time, or as often as the candidate that is
+        repeated most ("max", as the authors do).
+    """
+
+    steps: int = 300
+    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    augment: bool = False
+    merge_targets: MergeTargets = False
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "sgd"):
+            raise InputError(f"train.optimizer must be adamw or sgd; it is {self.optimizer!r}")
+        if self.merge_targets not in (False, "one", "max"):
+            raise InputError(f"train.merge_targets must be false, one or max; it is {self.merge_targets!r}")
+        if self.steps < 1 or self.batch_size < 1:
+            raise InputError(
+                f"train.steps and train.batch_size must be positive; they are {self.steps}, {self.batch_size}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0..steps-1: a triangle over (0, steps), never 0 itself."""
+        return float(
+            np.interp(step + 0.5, [0, max(self.warmup * self.steps, 0.5), self.steps], [0, self.learning_rate, 0])
+        )
+
+    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+def epoch_weights(selection: Selection, n: int, m: int, merge_targets: MergeTargets) -> np.ndarray:
+    """How often each of N candidates and then each of M targets occurs in an epoch, int64 [N + M].
+
+    An empty selection is the arm `target_only`: every target once, whatever `merge_targets` says.
+    """
+    weights = np.zeros(n + m, dtype=np.int64)
+    weights[selection.indices] = selection.weights
+    if not len(selection.indices):
+        weights[n:] = 1
+    elif merge_targets:
+        weights[n:] = 1 if merge_targets == "one" else selection.weights.max()
+    return weights
+
+
+class WeightedSampler(Sampler[int]):
+    """Epochs in which index i occurs exactly weights[i] times, each in an order of its own; all decided by the seed.
+
+    Made anew for every training and never handed from one loader to another (ledger L-20); it keeps a copy of the
+    weights, so nobody can change them behind its back (L-19).
+    """
+
+    def __init__(self, weights: np.ndarray, seed: int) -> None:
+        self.repeats = np.repeat(np.arange(len(weights)), weights)
+        if not len(self.repeats):
+            raise InputError("there is nothing to train on: every weight is 0")
+        self.rng = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self.repeats)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rng.permutation(self.repeats).tolist())
+
+
+def endless_batches(weights: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Index batches, int64 [batch_size], of one epoch after another; they straddle epochs, so all are full."""
+    sampler = WeightedSampler(weights, seed)
+    stream = (index for _ in iter(int, 1) for index in sampler)
+    while True:
+        yield np.fromiter(islice(stream, batch_size), dtype=np.int64, count=batch_size)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generator, seeded inside the block and untouched outside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    batches: Iterator[Batch],
+    training: Training,
+    *,
+    run: int = 0,
+    keep: int = 0,
+) -> list[Checkpoint]:
+    """Train `model` in place and leave it in eval mode; return `keep` checkpoints, evenly spaced, the last at the end.
+
+    loss: the mean one of a batch, a scalar. Raises InputError where it becomes NaN or infinite.
+    """
+    kept, rates = [], []
+    moments = {math.ceil(training.steps * (i + 1) / keep) for i in range(keep)}
+    optimizer = training.make_optimizer(model.parameters())
+    model.train()
+    for step, batch in enumerate(islice(batches, training.steps)):
+        rates.append(training.rate(step))
+        for group in optimizer.param_groups:
+            group["lr"] = rates[-1]
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        if not torch.isfinite(value):
+            raise InputError(f"training diverged: the loss is {value.item()} at step {step}; lower the learning rate")
+        value.backward()
+        optimizer.step()
+        if step + 1 in moments:
+            kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
+            rates.clear()
+    model.eval()
+    return kept
+
+
+def _checkpoint(
+    name: str, model: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float, run: int
+) -> Checkpoint:
+    def copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.detach().cpu().clone() for key, value in tensors.items()}
+
+    states = {key: copy(optimizer.state[parameter]) for key, parameter in model.named_parameters()}
+    return Checkpoint(name, copy(model.state_dict()), learning_rate, states, run)

@@ -1,0 +1,130 @@
+"""The one contract: everything a new task must say, and nothing else.
+
+A task brings candidates to choose from, targets that show what the model must be good at, and the model that is to
+learn it. The experiments do the rest. `tests/test_task_contract.py` tells whether a task keeps its word.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from tarot import Selection
+
+Batch = Any
+Split = Literal["candidates", "targets", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a surrogate's training.
+
+    state: parameters AND buffers by name, on the CPU (BatchNorm statistics belong to their checkpoint).
+    learning_rate: the mean one since the checkpoint before it.
+    optimizer_state: parameter name -> torch's own state of it (`exp_avg`, `exp_avg_sq`, `step` for Adam), or None.
+    run: which of the independently trained models it belongs to.
+    """
+
+    name: str
+    state: Mapping[str, Tensor]
+    learning_rate: float
+    optimizer_state: Mapping[str, Mapping[str, Tensor]] | None = None
+    run: int = 0
+
+
+class TaskData(ABC):
+    """What a selection needs to know of a task, whether or not there is a model behind it."""
+
+    has_model: ClassVar[bool]
+    name: str
+
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """All that determines the task, as plain data, for fingerprints.
+
+        Keys: `data` and `model` (what they are made of), `surrogate` (what else makes the checkpoints) and `train`
+        (what else makes the downstream model). A stage depends on those that come before it, so that another
+        `train` does not compute features again.
+        """
+
+    @abstractmethod
+    def ids(self, split: Split) -> list[str]:
+        """The samples' names: unique in their split, and the same whenever and wherever the task is built."""
+
+    def labels(self, split: Split = "candidates") -> np.ndarray | None:
+        """Class of each sample, int64 [n], where there are classes."""
+        return None
+
+    def target_groups(self) -> np.ndarray | None:
+        """Which subtask each target belongs to, [M], where there are several."""
+        return None
+
+    def candidate_tags(self) -> np.ndarray | None:
+        """What each candidate is, str [N], for diagnosis only; "target" means that it resembles the targets."""
+        return None
+
+
+class Task(TaskData):
+    """Data, a model, and how it is trained and judged. Datasets are map-style: sample i is always sample i."""
+
+    has_model = True
+    collate: Callable[[list], Batch] = staticmethod(default_collate)
+
+    @abstractmethod
+    def candidates(self) -> Dataset:
+        """What is chosen from."""
+
+    @abstractmethod
+    def targets(self) -> Dataset:
+        """What selection may look at."""
+
+    @abstractmethod
+    def validation(self) -> Dataset:
+        """For early stopping and the choice of a model; disjoint from `test`."""
+
+    @abstractmethod
+    def test(self) -> Dataset:
+        """What `evaluate` reports on; never seen by selection or training."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A fresh model; its weights come from torch's global generator."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """One loss per sample, [B]: what gradients are taken of. A sample's loss does not depend on its batch."""
+
+    def measurements(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The quantity that attribution predicts, [B]; higher is better."""
+        return -self.losses(model, batch)
+
+    def residuals(self, model: nn.Module, batch: Batch) -> Tensor:
+        """TRAK's Q: how fast a sample's loss falls as its measurement rises, -d loss / d measurement, [B]."""
+        return torch.ones_like(self.losses(model, batch))
+
+    @abstractmethod
+    def checkpoints(self) -> list[Checkpoint]:
+        """The surrogate's checkpoints: loaded, or trained once and cached."""
+
+    @abstractmethod
+    def train(self, selection: Selection, seed: int) -> nn.Module:
+        """The downstream model: the selected candidates with their weights, plus the targets where the config's
+        `train.merge_targets` says so, or the targets alone where nothing is selected."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """What the model is worth on `test`; the headline metric first."""
+
+    @abstractmethod
+    def draw(self, sample: Any, axes: Axes) -> None:
+        """How a sample looks to a person."""
