@@ -60,9 +60,8 @@ class _Graph:
         return len(self.reach)
 
 
-def solve_capacity(neighbours: Neighbours, n: int, size: int) -> CapacityPlan:
-    """The plan for subsets of `size` of n candidates; `neighbours(k)` gives distances and indices [M, >= k], sorted."""
-    m = len(neighbours(1)[0])
+def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int) -> CapacityPlan:
+    """The plan for `size` of n candidates and m targets; `neighbours(k)`: sorted distances and indices [m, >= k]."""
     k = min(n, max(_FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
     while True:
         graph = _graph(*neighbours(k), n)

@@ -177,7 +177,7 @@ class SelectionProblem:
 
     def capacity_plan(self, size: int) -> CapacityPlan:
         """The transport of section 10: every candidate may send at most 1/size. Its value bounds every selection."""
-        return solve_capacity(self.neighbours, self.n, size)
+        return solve_capacity(self.neighbours, self.n, len(self.targets), size)
 
     def marginal_cost(self, chosen: np.ndarray, layer: np.ndarray, exact: bool = False) -> np.ndarray:
         """What each candidate z of `layer` costs beside `chosen`: float64 [len(layer)], lower = take it first.

@@ -27,6 +27,9 @@ TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as
 DENSE_PAIRS = 250_000_000  # up to 1 GB of float32 a cost is held in memory
 _DENSE_SIMPLEX_PAIRS = 40_000  # below, the dense network simplex is faster than looking for the edges that matter
 _ARCS_PER_NODE = 8  # arcs offered to the sparse network simplex at first
+_ROUGH_ROWS = 1024
+_OVER_RELAXATION = 1.7
+_ITERATIONS_PER_CHECK = 10
 _KERNEL_RANGE = 40.0  # scalings beyond exp(+-40) are absorbed into the potentials, far inside float32
 
 
@@ -182,7 +185,9 @@ def _sparse_simplex(cost: Tensor, arcs: Tensor, a: np.ndarray, b: np.ndarray) ->
 
 
 def _rough_potentials(cost: Tensor, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Target potentials of 50 Sinkhorn iterations: enough to tell which arcs can carry mass."""
+    """Target potentials of a short Sinkhorn run on some of the rows: enough to tell which arcs can carry mass."""
+    some = slice(None, None, -(-len(cost) // _ROUGH_ROWS))
+    cost, a = cost[some].contiguous(), a[some] / a[some].sum()
     spread = float(cost.mean() - cost.min())
     if spread <= 0:
         return np.zeros(cost.shape[1])
@@ -282,29 +287,39 @@ def _sinkhorn_dense(
     """Scaling iterations on the kernel exp((f + g - C)/eps): two matrix-vector products each.
 
     The potentials are absorbed into the kernel at the start and whenever a scaling leaves exp(+-40), so it is as
-    stable as the log domain. float32 suffices for a marginal error of 1e-5; below, float64.
+    stable as the log domain. Steps are over-relaxed (Thibault et al., 2021), which takes a third of the iterations;
+    where the error does not fall, plain steps go on from the last good state. float32 suffices for a marginal error
+    of 1e-5 and costs up to 200 epsilon; beyond, float64.
     """
-    dtype = torch.float32 if tolerance >= 1e-5 else torch.float64
+    single = tolerance >= 1e-5 and float(cost.max() - cost.min()) <= 200 * epsilon
+    dtype = torch.float32 if single else torch.float64
     cost, a, b = cost.to(dtype), torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(dtype)
-    f, g = torch.zeros(len(a), dtype=torch.float64), torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
-    iterations, error = 0, math.inf
-    kernel = torch.empty_like(cost)
+    g = torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
+    kernel, omega, iterations = torch.empty_like(cost), _OVER_RELAXATION, 0
     while True:
         f = _hard_transform(cost, g).double()  # min_j C_ij - g_j: every row of the kernel has a one,
         g = _hard_transform(cost.T, f).double()  # and so has every column
         torch.sub(g.to(dtype)[None, :], cost, out=kernel)
         kernel.add_(f.to(dtype)[:, None]).div_(epsilon).exp_()
-        v = b
-        while True:
-            u = a / (kernel @ v)
-            v = b / (u @ kernel)
-            iterations += 1
-            if iterations % 10 == 0 or iterations >= max_iterations:
-                error = float((u * (kernel @ v) - a).abs().sum())
-                if error <= tolerance or iterations >= max_iterations or _out_of_range(u / a, v / b):
-                    break
+        u, v, error = a, b, math.inf
+        good = u, v
+        while error > tolerance and iterations < max_iterations and _in_range(u / a, v / b):
+            for _ in range(_ITERATIONS_PER_CHECK):
+                u = u.pow(1 - omega) * (a / (kernel @ v)).pow(omega)
+                v = v.pow(1 - omega) * (b / (u @ kernel)).pow(omega)
+            iterations += _ITERATIONS_PER_CHECK
+            now = float((u * (kernel @ v) - a).abs().sum() + (v * (u @ kernel) - b).abs().sum())
+            if omega > 1 and not now < 1.5 * error:
+                (u, v), omega = good, 1.0
+            elif not math.isfinite(now):
+                raise RuntimeError(f"Sinkhorn left the range of its numbers at epsilon {epsilon}: use a larger one")
+            else:
+                good, error = (u, v), now
+        u, v = good
+        v = b / (u @ kernel)
         f, g = f + epsilon * (u / a).double().log(), g + epsilon * (v / b).double().log()
         if error <= tolerance or iterations >= max_iterations:
+            error = float((u * (kernel @ v) - a).abs().sum())
             value = float(a.double() @ f + b.double() @ g)
             return Entropic(f.numpy(), g.numpy(), epsilon, value, error, iterations)
 
@@ -313,8 +328,8 @@ def _hard_transform(cost: Tensor, g: Tensor) -> Tensor:
     return (cost - g.to(cost.dtype)).amin(1)
 
 
-def _out_of_range(*scalings: Tensor) -> bool:
-    return any(not float(s.log().abs().max()) < _KERNEL_RANGE for s in scalings)
+def _in_range(*scalings: Tensor) -> bool:
+    return all(float(s.log().abs().max()) < _KERNEL_RANGE for s in scalings)
 
 
 def _sinkhorn_streamed(
