@@ -7,6 +7,7 @@ from torch import Tensor
 
 _SMALL = 10_000_000  # multiplications
 _CANCELLATION = 1e-3  # where d^2 < 1e-3 (|x|^2 + |y|^2), the expansion of |x - y|^2 has lost three digits of float32
+_BLOCK = 1 << 22  # pairs at a time: the passes after the matrix product then run in cache
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -18,11 +19,18 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     """
     if len(x) * len(y) * x.shape[1] <= _SMALL:
         return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").float()
-    scale = x.square().sum(1)[:, None] + y.square().sum(1)
-    squared = torch.addmm(scale, x, y.T, alpha=-2)
-    i, j = (squared < _CANCELLATION * scale).nonzero(as_tuple=True)
-    distance = squared.clamp_(min=0).sqrt_()
-    for part in range(0, len(i), 1 << 16):
-        rows, columns = i[part : part + (1 << 16)], j[part : part + (1 << 16)]
-        distance[rows, columns] = (x[rows] - y[columns]).norm(dim=1)
-    return distance
+    result = torch.empty(len(x), len(y))
+    rows = max(1, _BLOCK // len(y))
+    y_squared = y.square().sum(1)
+    for start in range(0, len(x), rows):
+        _fill(result[start : start + rows], x[start : start + rows], y, y_squared)
+    return result
+
+
+def _fill(distance: Tensor, x: Tensor, y: Tensor, y_squared: Tensor) -> None:
+    scale = x.square().sum(1)[:, None] + y_squared
+    torch.addmm(scale, x, y.T, alpha=-2, out=distance)
+    i, j = (distance < scale.mul_(_CANCELLATION)).nonzero(as_tuple=True)
+    distance.clamp_(min=0).sqrt_()
+    for pairs in zip(i.split(1 << 16), j.split(1 << 16), strict=True):
+        distance[pairs] = (x[pairs[0]] - y[pairs[1]]).norm(dim=1)

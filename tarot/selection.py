@@ -27,7 +27,6 @@ from tarot.transport import Bracket, Entropic, StreamedCost, bracket, entropic_p
 if TYPE_CHECKING:
     from tarot.problem import SelectionProblem
 
-EXACT_PAIRS = 50_000_000  # up to here the OT distance is exact, beyond it is bracketed
 DELTA = 0.1  # the worst selected candidate keeps this share of the range of benefits (selectors.md 1.4)
 _FORMAT = "tarot.selection/1"
 
@@ -127,7 +126,7 @@ class Selection:
         """Certified bounds on the OT distance; both ends are equal where it was solved exactly."""
         if not len(self):
             return Bracket(float("nan"), float("nan"))
-        if len(self) * self.m <= EXACT_PAIRS and isinstance(self._cost, Tensor):
+        if isinstance(self._cost, Tensor):  # it fits in memory, so the network simplex is affordable
             value = exact(self._cost).value
             return Bracket(value, value)
         return bracket(self._cost, sinkhorn(self._cost, 0.003, g=self._entropic.g, tolerance=0.01))
