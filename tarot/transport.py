@@ -19,7 +19,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from tarot.arrays import InputError, Rows, as_rows, block_size, read_block
+from tarot.arrays import InputError, Rows, as_rows, block_size, read_block, read_rows
 from tarot.distance import distances
 
 EPSILON = 0.01  # entropic regularisation of the potentials that rank and weigh (selectors.md 0.2)
@@ -27,6 +27,7 @@ TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as
 DENSE_PAIRS = 250_000_000  # up to 1 GB of float32 a cost is held in memory
 _DENSE_SIMPLEX_PAIRS = 40_000  # below, the dense network simplex is faster than looking for the edges that matter
 _ARCS_PER_NODE = 8  # arcs offered to the sparse network simplex at first
+_SEED_PAIRS = 50_000_000  # a streamed cost is thinned to so many pairs for the exact duals that seed it
 _ROUGH_ROWS = 1024
 _OVER_RELAXATION = 1.7
 _ITERATIONS_PER_CHECK = 10
@@ -49,6 +50,11 @@ class StreamedCost:
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield start, distances(read_block(self.x, start, stop, "candidates"), self.y)
+
+    def thinned(self, pairs: int) -> Tensor:
+        """Every k-th row, so that about `pairs` distances remain, in memory."""
+        every = max(1, math.prod(self.shape) // pairs)
+        return distances(read_rows(self.x, np.arange(0, len(self), every), "candidates"), self.y)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -233,8 +239,8 @@ def entropic_potentials(
     Sinkhorn alone moves mass between clusters that are many epsilon apart at a rate of exp(-gap / epsilon): it seems
     to stand still. The exact duals have those gaps right from the start, and a few iterations smooth them.
     """
-    if isinstance(cost, Tensor):
-        g = exact(cost, g=g, certified=False).g
+    small = cost if isinstance(cost, Tensor) else cost.thinned(_SEED_PAIRS)
+    g = exact(small, g=g, certified=False).g
     return sinkhorn(cost, epsilon, g=g, tolerance=tolerance)
 
 
