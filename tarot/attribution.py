@@ -1,0 +1,253 @@
+"""Data attribution: how much a candidate helps each target, as one thing, a score [N, M]; higher is more helpful.
+
+Every estimator takes the features of T independently trained models: `candidates` is one matrix of rows [N, d] or a
+sequence of T of them (dimensions may differ between models), `targets` likewise [M, d]. Candidates are read by
+blocks, once or twice; the targets, and the scores themselves (float32 [N, M]), are held in memory.
+
+phi(z) is a projected gradient: of the model's output function f (the margin log p/(1-p) of a classifier) for TRAK and
+our own estimator, of the loss for WFD as the TAROT paper prints it. Q(z) = |dloss/df| = 1 - p is the residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from tarot.arrays import InputError, Rows, as_rows, block_size, blocks
+from tarot.distance import distances
+from tarot.whitening import Centre, JoinedRows, WhitenedRows, fit_whitener, unit_norm
+
+Features = Rows | Sequence[Rows]
+Covariance = Literal["candidates", "union"]
+Dual = Callable[[Rows, Rows], Tensor]
+
+
+def graddot_scores(candidates: Features, targets: Features) -> np.ndarray:
+    """GradDot: mean over models of <phi(z), phi(x)>. float32 [N, M]."""
+    return _similarity(candidates, targets, lambda _, x: _matrix(x, "targets").T)
+
+
+def gradcos_scores(candidates: Features, targets: Features) -> np.ndarray:
+    """GradCos: mean over models of cos(phi(z), phi(x)); a zero row scores 0. float32 [N, M]."""
+    return _similarity(candidates, targets, lambda _, x: unit_norm(_matrix(x, "targets")).T, unit_norm)
+
+
+def wfd_scores(
+    candidates: Features,
+    targets: Features,
+    *,
+    regularization: float = 1e-3,
+    centre: Centre = "union",
+    aggregate: Literal["mean", "per_checkpoint"] = "per_checkpoint",
+) -> np.ndarray:
+    """Whitened feature distance as TAROT prints it (Eq. 5-9): tau = -d_w of loss gradients. float32 [N, M].
+
+    Features are centred, whitened and scaled to unit norm; d_w = sqrt(2 - 2 cos), so scores lie in [-2, 0].
+    aggregate: "mean" adds up the features of the checkpoints of one run before whitening (Eq. 4, they must share one
+    projection); "per_checkpoint" whitens the features of independently trained models each and averages their squared
+    distances. A zero gradient is unusable: its scores are the lowest possible, -2.
+    """
+    if aggregate not in ("mean", "per_checkpoint"):
+        raise InputError(f'aggregate must be "mean" or "per_checkpoint"; it is {aggregate!r}')
+    models = _models(candidates, targets)
+    if aggregate == "mean":
+        models = [tuple(_Mean(side) for side in zip(*models, strict=True))]
+    maps = [fit_whitener(z, x, regularization=regularization, centre=centre) for z, x in models]
+    z, x = (
+        JoinedRows([WhitenedRows(pair[side], white, name) for pair, white in zip(models, maps, strict=True)], name)
+        for side, name in enumerate(("candidates", "targets"))
+    )
+    white_targets = _matrix(x, "targets")
+    scores = np.empty((z.shape[0], x.shape[0]), dtype=np.float32)
+    for start, block in blocks(z, block_size(max(z.shape[1], x.shape[0])), "candidates"):
+        distance = distances(block, white_targets)
+        distance[~block.any(dim=1)] = 2
+        distance[:, ~white_targets.any(dim=1)] = 2
+        scores[start : start + len(block)] = -distance
+    return scores
+
+
+def trak_scores(
+    candidates: Features,
+    targets: Features,
+    residuals: ArrayLike | None = None,
+    *,
+    regularization: float = 0.0,
+    rescale: bool = False,
+) -> np.ndarray:
+    """TRAK (Park et al. 2023, Eq. 17): a product of two averages over models, float32 [N, M].
+
+    tau(z, x) = [mean_t phi_t(z)^T (Phi_t^T Phi_t + ridge)^-1 phi_t(x)] * [mean_t Q_t(z)], Phi_t the candidates of
+    model t.
+
+    residuals: Q, [N] or one [N] per model; None is Q = 1. regularization: the ridge, relative to the mean diagonal of
+    Phi_t^T Phi_t; TRAK's own default is none, which asks for more rows than dimensions (InputError where the matrix
+    is singular). rescale: divide each model's inverse by its mean absolute entry, as the `traker` package does.
+    """
+
+    def dual(z: Rows, x: Rows) -> Tensor:
+        gram = _ridged_gram([z], regularization)
+        phi = _matrix(x, "targets").T.double()
+        if not rescale:
+            return _solve(gram, phi)
+        inverse = _solve(gram, torch.eye(len(gram), dtype=torch.float64))
+        return inverse / inverse.abs().mean() @ phi
+
+    scores = _similarity(candidates, targets, dual)
+    return _times(scores, residuals, len(_sequence(candidates)))
+
+
+def tempered_scores(
+    candidates: Features,
+    targets: Features,
+    residuals: ArrayLike | None = None,
+    *,
+    beta: float = 0.5,
+    regularization: float = 0.1,
+    covariance: Covariance = "union",
+) -> np.ndarray:
+    """Tempered whitened similarity, our own estimator: Q^beta times <whitened z, whitened x>. float32 [N, M].
+
+    tau(z, x) = [mean_t Q_t(z)]^beta * mean_t phi_t(z)^T (Sigma_t + ridge)^-1 phi_t(x), with gradients of the output
+    function, not centred. beta = 1 is TRAK (with a ridge), beta = 0 is whitened similarity. A model that fits its
+    candidates drives Q to zero where a model trained without the candidate would still err; the power undoes part of
+    that, so a smaller beta suits models that fit well and generalise poorly.
+
+    regularization: the ridge, relative to the mean diagonal of Sigma_t. covariance: the rows Sigma_t is of.
+    `choose` picks both beta and the ridge by a few held-back subset models.
+    """
+    if not 0 <= beta <= 1:
+        raise InputError(f"beta must lie in [0, 1]; it is {beta!r}")
+    if covariance not in ("candidates", "union"):
+        raise InputError(f'covariance must be "candidates" or "union"; it is {covariance!r}')
+
+    def dual(z: Rows, x: Rows) -> Tensor:
+        gram = _ridged_gram([z] if covariance == "candidates" else [z, x], regularization)
+        return _solve(gram, _matrix(x, "targets").T.double())
+
+    scores = _similarity(candidates, targets, dual)
+    return _times(scores, residuals, len(_sequence(candidates)), beta)
+
+
+def dsdm_scores(
+    candidates: Features, targets: Features, residuals: ArrayLike | None = None, regularization: float = 0.0
+) -> np.ndarray:
+    """DsDm (Engstrom et al. 2024): the mean TRAK score over the targets, float64 [N].
+
+    TRAK is linear in phi(x), so the mean target feature gives it without the [N, M] matrix.
+    """
+    models = _models(candidates, targets)
+    centres = [_mean_row(x) for _, x in models]
+    scores = trak_scores([z for z, _ in models], centres, residuals, regularization=regularization)
+    return scores[:, 0].astype(np.float64)
+
+
+def _similarity(
+    candidates: Features, targets: Features, dual: Dual, mapping: Callable[[Tensor], Tensor] = lambda block: block
+) -> np.ndarray:
+    """(1/T) sum_t phi_t(z)^T dual_t(x), float32 [N, M]; dual(candidates, targets) is [d, M]."""
+    models = _models(candidates, targets)
+    total = torch.zeros(models[0][0].shape[0], models[0][1].shape[0])
+    for z, x in models:
+        dual_targets = (dual(z, x) / len(models)).float()
+        for start, block in blocks(z, name="candidates"):
+            total[start : start + len(block)].addmm_(mapping(block), dual_targets)
+    return total.numpy()
+
+
+def _ridged_gram(sources: Sequence[Rows], regularization: float) -> Tensor:
+    """sum phi phi^T over all rows of the sources, plus the relative ridge: float64 [d, d]."""
+    if not 0 <= regularization < np.inf:
+        raise InputError(f"regularization must be a finite number >= 0; it is {regularization!r}")
+    d = sources[0].shape[1]
+    gram = torch.zeros(d, d, dtype=torch.float64)
+    for _, block in chain.from_iterable(blocks(rows, block_size(d) // 4) for rows in sources):
+        block = block.double()
+        gram.addmm_(block.T, block)
+    gram.diagonal().add_(regularization * gram.diagonal().mean())
+    return gram
+
+
+def _solve(gram: Tensor, right: Tensor) -> Tensor:
+    """gram^-1 right, float64. Raises InputError where gram is singular to working precision."""
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    floor = len(gram) * torch.finfo(torch.float64).eps * gram.diagonal().max()
+    if failed or lower.diagonal().square().min() <= floor:
+        raise InputError(
+            f"the {len(gram)} x {len(gram)} matrix of candidate features is singular (fewer rows than dimensions, or "
+            "dependent features): it cannot be inverted without a larger regularization; 0.1 is a good start"
+        )
+    return torch.cholesky_solve(right, lower)
+
+
+def _times(scores: np.ndarray, residuals: ArrayLike | None, models: int, power: float = 1.0) -> np.ndarray:
+    """scores [N, M] times the power of the mean residual of each candidate; the sign of a residual is kept."""
+    if residuals is None:
+        return scores
+    q = np.atleast_2d(np.stack([np.asarray(values, dtype=np.float64) for values in residuals]))
+    if q.shape not in {(1, len(scores)), (models, len(scores))}:
+        raise InputError(
+            f"residuals must be one number per candidate, [{len(scores)}], or that per model, "
+            f"[{models}, {len(scores)}]; their shape is {q.shape}"
+        )
+    if not np.isfinite(q).all():
+        model, row = np.argwhere(~np.isfinite(q))[0]
+        raise InputError(f"residuals must be finite: candidate {row} of model {model} has {q[model, row]}")
+    q = q.mean(axis=0)
+    scores *= (np.sign(q) * np.abs(q) ** power if power else np.ones_like(q)).astype(np.float32)[:, None]
+    return scores
+
+
+class _Mean:
+    """The mean of aligned rows: the features of the checkpoints of one run (Eq. 4)."""
+
+    dtype = torch.float32
+
+    def __init__(self, parts: Sequence[Rows]):
+        self.parts, self.shape = parts, tuple(parts[0].shape)
+        if any(tuple(part.shape) != self.shape for part in parts):
+            raise InputError(f"checkpoints must share one shape; theirs are {[tuple(part.shape) for part in parts]}")
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return torch.stack([torch.as_tensor(part[index]).cpu().float() for part in self.parts]).mean(dim=0)
+
+
+def _models(candidates: Features, targets: Features) -> list[tuple[Rows, Rows]]:
+    """One (candidates, targets) pair per model, checked to agree."""
+    pairs = [_sequence(candidates), _sequence(targets)]
+    if len(pairs[0]) != len(pairs[1]) or not pairs[0]:
+        raise InputError(f"candidates are of {len(pairs[0])} models and targets of {len(pairs[1])}: give one each")
+    models = []
+    for t, (z, x) in enumerate(zip(*pairs, strict=True)):
+        z, x = as_rows(z, f"candidates of model {t}"), as_rows(x, f"targets of model {t}")
+        if z.shape[1] != x.shape[1]:
+            raise InputError(f"model {t}: candidates have {z.shape[1]} feature dimensions and targets {x.shape[1]}")
+        models.append((z, x))
+    for name, lengths in (
+        ("candidates", {z.shape[0] for z, _ in models}),
+        ("targets", {x.shape[0] for _, x in models}),
+    ):
+        if len(lengths) > 1:
+            raise InputError(f"all models must see the same {name}; their numbers of rows are {sorted(lengths)}")
+    return models
+
+
+def _sequence(features: Features) -> list[Rows]:
+    return list(features) if isinstance(features, list | tuple) else [features]
+
+
+def _matrix(rows: Rows, name: str) -> Tensor:
+    """All rows, float32 [n, d]."""
+    return torch.cat([block for _, block in blocks(rows, name=name)])
+
+
+def _mean_row(rows: Rows) -> Tensor:
+    """The mean of all rows, float32 [1, d]."""
+    total = sum(block.sum(dim=0, dtype=torch.float64) for _, block in blocks(rows, name="targets"))
+    return (total / rows.shape[0]).float()[None]
