@@ -1,7 +1,8 @@
 """Image classification: scikit-learn's digits (embedded) and CIFAR-10."""
 
+from tasks.classification.cifar10 import CIFAR10
 from tasks.classification.digits import Digits
 from tasks.classification.domain import Plain, Rotated
 from tasks.classification.task import Surrogate
 
-__all__ = ["Digits", "Plain", "Rotated", "Surrogate"]
+__all__ = ["CIFAR10", "Digits", "Plain", "Rotated", "Surrogate"]

@@ -53,11 +53,11 @@ class Rotated:
     targets: int
     validation: int
     test: int
-    classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    classes: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     turns: int = 1
     noise: float = 1.0
     shares: Mapping[str, float] = field(
-        default_factory=lambda: {"target": 0.2, "upright": 0.2, "other_class": 0.3, "mislabelled": 0.2, "noisy": 0.1}
+        default_factory=lambda: {"target": 0.2, "upright": 0.25, "other_class": 0.2, "mislabelled": 0.25, "noisy": 0.1}
     )
 
     def __post_init__(self) -> None:

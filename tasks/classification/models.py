@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ def perceptron(inputs: int, hidden: Sequence[int], classes: int) -> nn.Sequentia
     """Fully connected layers with ReLU between them."""
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for width, next_width in zip(sizes, sizes[1:], strict=False):
+    for width, next_width in pairwise(sizes):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
 

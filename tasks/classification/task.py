@@ -67,6 +67,10 @@ class ClassificationTask(Task):
     def pools(self) -> tuple[ImageSet, ImageSet]:
         """Images to train on and images to test on, disjoint; the domain is made of them."""
 
+    def source(self) -> str:
+        """Which images they are: what tells one copy of a data set from another."""
+        return self.name
+
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
         """What determines the model, as plain data."""
@@ -102,7 +106,12 @@ class ClassificationTask(Task):
         training = asdict(self.training)
         return {
             "name": self.name,
-            "data": {"domain": type(self.domain).__name__, **asdict(self.domain), "seed": self.seed},
+            "data": {
+                "source": self.source(),
+                "domain": type(self.domain).__name__,
+                **_plain(asdict(self.domain)),
+                "seed": self.seed,
+            },
             "model": self.architecture(),
             "surrogate": {**asdict(self.surrogate), **training, "seed": self.seed},
             "train": training,
@@ -130,39 +139,41 @@ class ClassificationTask(Task):
         return cached_checkpoints(path, self._train_surrogates)
 
     def _train_surrogates(self) -> list[Checkpoint]:
-        everyone = np.ones(len(self.candidates()), dtype=np.int64)
-        keep = self.surrogate.checkpoints
-        runs = range(self.surrogate.runs)
-        return [
-            c for run in runs for c in self.fit(self.candidates(), everyone, self.seed + run, run=run, keep=keep)[1]
-        ]
+        images, kept = self.candidates(), []
+        everyone = np.ones(len(images), dtype=np.int64)
+        for run in range(self.surrogate.runs):
+            keep = self.surrogate.checkpoints
+            kept += self.fit(images, everyone, self.training, 1000 * self.seed + run, run=run, keep=keep)[1]
+        return kept
 
     def train(self, selection: Selection, seed: int) -> nn.Module:
         weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
-        model, _ = self.fit(self.candidates() + self.targets(), weights, seed)
-        return model
+        return self.fit(self.candidates() + self.targets(), weights, self.training, seed)[0]
 
     def fit(
-        self, images: ImageSet, weights: np.ndarray, seed: int, *, run: int = 0, keep: int = 0
+        self, images: ImageSet, weights: np.ndarray, training: Training, seed: int, *, run: int = 0, keep: int = 0
     ) -> tuple[nn.Module, list[Checkpoint]]:
-        """A fresh model, trained on each image as often as its weight (int64 [n]) says."""
+        """A fresh model, trained on each image as often as its weight (int64 [n]) says, and `keep` checkpoints."""
         with seeded(seed):
-            model = self.model().to(self.device)
-        loss_function = nn.CrossEntropyLoss(label_smoothing=self.training.label_smoothing)
+            model = self.model().to(self.device, memory_format=torch.channels_last)  # faster convolutions on any device
 
         def loss(model: nn.Module, batch: Images) -> Tensor:
-            return loss_function(model(batch[0]), batch[1])
+            images, labels = batch
+            with training.precision(self.device):
+                logits = model(images)
+            return functional.cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
 
-        return model, fit(model, loss, self.batches(images, weights, seed), self.training, run=run, keep=keep)
+        batches = self.batches(images, weights, training, seed)
+        return model, fit(model, loss, batches, training, run=run, keep=keep)
 
-    def batches(self, images: ImageSet, weights: np.ndarray, seed: int) -> Iterator[Images]:
+    def batches(self, images: ImageSet, weights: np.ndarray, training: Training, seed: int) -> Iterator[Images]:
         """Endless training batches on the device, augmented where the training says so."""
         generator = torch.Generator().manual_seed(seed)
-        for indices in endless_batches(weights, self.training.batch_size, seed):
+        for indices in endless_batches(weights, training.batch_size, seed):
             batch, labels = images.batch(indices)
-            if self.training.augment:
+            if training.augment:
                 batch = augmented(batch, generator)
-            yield batch.to(self.device), labels.to(self.device)
+            yield batch.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -184,6 +195,13 @@ class ClassificationTask(Task):
         axes.imshow(picture.squeeze(), cmap="gray" if picture.shape[2] == 1 else None, vmin=0, vmax=255)
         axes.set_title(self.classes[int(label)])
         axes.set_axis_off()
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: what a configuration file would say."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

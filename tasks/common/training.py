@@ -27,6 +27,7 @@ class Training:
     steps: optimizer steps, whatever the size of the selection, so that every method is given the same compute.
     learning_rate: its peak, reached after `warmup` (a share of the steps) from 0 and followed by a line back to 0.
     label_smoothing, augment: of training alone; `Task.losses` knows neither.
+    autocast: dtype of the forward pass, such as "bfloat16"; None is float32.
     merge_targets: whether the targets join the epoch: False, each "one" time, or as often as the candidate that is
         repeated most ("max", as the authors do).
     """
@@ -40,11 +41,14 @@ class Training:
     warmup: float = 0.2
     label_smoothing: float = 0.0
     augment: bool = False
+    autocast: str | None = None
     merge_targets: MergeTargets = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "sgd"):
             raise InputError(f"train.optimizer must be adamw or sgd; it is {self.optimizer!r}")
+        if self.autocast not in (None, "bfloat16", "float16"):
+            raise InputError(f"train.autocast must be null, bfloat16 or float16; it is {self.autocast!r}")
         if self.merge_targets not in (False, "one", "max"):
             raise InputError(f"train.merge_targets must be false, one or max; it is {self.merge_targets!r}")
         if self.steps < 1 or self.batch_size < 1:
@@ -57,6 +61,15 @@ class Training:
         return float(
             np.interp(step + 0.5, [0, max(self.warmup * self.steps, 0.5), self.steps], [0, self.learning_rate, 0])
         )
+
+    def set_rate(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        return self.rate(step)
+
+    def precision(self, device: torch.device) -> contextlib.AbstractContextManager:
+        """The context that a forward pass is made in."""
+        return torch.autocast(device.type, getattr(torch, self.autocast)) if self.autocast else contextlib.nullcontext()
 
     def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "adamw":
@@ -144,9 +157,7 @@ def fit(
     optimizer = training.make_optimizer(model.parameters())
     model.train()
     for step, batch in enumerate(islice(batches, training.steps)):
-        rates.append(training.rate(step))
-        for group in optimizer.param_groups:
-            group["lr"] = rates[-1]
+        rates.append(training.set_rate(optimizer, step))
         optimizer.zero_grad()
         value = loss(model, batch)
         if not torch.isfinite(value):
@@ -164,7 +175,9 @@ def _checkpoint(
     name: str, model: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float, run: int
 ) -> Checkpoint:
     def copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {key: value.detach().cpu().clone() for key, value in tensors.items()}
+        return {
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()
+        }
 
     states = {key: copy(optimizer.state[parameter]) for key, parameter in model.named_parameters()}
     return Checkpoint(name, copy(model.state_dict()), learning_rate, states, run)

@@ -1,0 +1,47 @@
+"""CIFAR-10 with the ResNet-9 that TRAK is measured on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from tasks.classification.cifar10_files import CLASSES, Arrays, load_cifar10
+from tasks.classification.images import ImageSet
+from tasks.classification.models import resnet9
+from tasks.classification.task import ClassificationTask
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class CIFAR10(ClassificationTask):
+    """width: channels of ResNet-9's first layer; 64 is the paper's, with 2.27M parameters."""
+
+    classes = CLASSES
+
+    def __init__(self, *, width: int = 64, **options: Any) -> None:
+        super().__init__(**options)
+        self.width = width
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        return load_cifar10(self.data_dir, self.cache_dir)
+
+    def pools(self) -> tuple[ImageSet, ImageSet]:
+        return self._pool("train"), self._pool("test")
+
+    def _pool(self, part: str) -> ImageSet:
+        images, labels = self.arrays[f"{part}_images"], self.arrays[f"{part}_labels"]
+        ids = np.array([f"{part}-{i:05d}" for i in range(len(labels))])
+        return ImageSet(images, labels, ids, np.full(len(ids), ""), MEAN, STD)
+
+    def source(self) -> str:
+        return str(self.arrays["sha256"])
+
+    def architecture(self) -> dict[str, Any]:
+        return {"kind": "resnet9", "width": self.width}
+
+    def model(self) -> nn.Module:
+        return resnet9(len(CLASSES), self.width)

@@ -1,0 +1,129 @@
+"""CIFAR-10 as people have it on disk, decoded once into arrays.
+
+Three layouts, looked for in `data_dir` and its folders `cifar10` and `cifar-10`: torchvision's (`cifar-10-batches-py`,
+whose pickles are read by an unpickler that can make arrays and nothing else), the hub's parquet files, and a folder of
+images by class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from filelock import FileLock
+from PIL import Image, UnidentifiedImageError
+
+from tarot import InputError
+from tarot.files import atomic_file
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PARTS = ("train", "test")
+Arrays = Mapping[str, np.ndarray]  # {train,test}_images uint8 [n, 3, 32, 32], {train,test}_labels int64 [n], sha256 str
+Part = tuple[np.ndarray, np.ndarray]
+
+
+def load_cifar10(data_dir: Path, cache_dir: Path) -> Arrays:
+    """The decoded images, in the order of their files. Raises InputError where there are none, or other ones."""
+    files, read = _find(data_dir)
+    stats = ((path.name, path.stat().st_size, path.stat().st_mtime_ns) for part in PARTS for path in files[part])
+    key = hashlib.sha256(repr(list(stats)).encode()).hexdigest()[:16]
+    cached = cache_dir / "cifar10" / f"{key}.npz"
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cached.with_suffix(".lock")):
+        if not cached.exists():
+            arrays: dict[str, np.ndarray] = {}
+            for part in PARTS:
+                arrays[f"{part}_images"], arrays[f"{part}_labels"] = _checked(*read(files[part]), files[part][0])
+            content = hashlib.sha256()
+            for array in arrays.values():
+                content.update(np.ascontiguousarray(array).data)
+            with atomic_file(cached) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **arrays, sha256=np.array(content.hexdigest()))
+    with np.load(cached, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _find(data_dir: Path) -> tuple[dict[str, list[Path]], Callable[[list[Path]], Part]]:
+    """The files of the first layout that is there, by part, and the function that reads them."""
+    for root in (data_dir, data_dir / "cifar10", data_dir / "cifar-10"):
+        batches = root / "cifar-10-batches-py"
+        if (batches / "test_batch").is_file():
+            return {"train": sorted(batches.glob("data_batch_*")), "test": [batches / "test_batch"]}, _read_batches
+        for folder in (root, root / "plain_text", root / "data"):
+            files = {part: sorted(folder.glob(f"{part}-*.parquet")) for part in PARTS}
+            if all(files.values()):
+                return files, _read_parquet
+        if all((root / part / CLASSES[0]).is_dir() for part in PARTS):
+            return {part: sorted((root / part).glob("*/*.*")) for part in PARTS}, _read_folder
+    raise InputError(
+        f"CIFAR-10 is not in {data_dir}: put there cifar-10-batches-py/ (https://www.cs.toronto.edu/~kriz/cifar.html), "
+        "or cifar10/ with train-*.parquet and test-*.parquet (https://huggingface.co/datasets/uoft-cs/cifar10) or with "
+        "train/<class>/*.png and test/<class>/*.png; or set data_dir or TAROT_DATA to where it is"
+    )
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, path: Path) -> Part:
+    if images.shape[1:] != (3, 32, 32) or images.dtype != np.uint8 or len(images) != len(labels):
+        raise InputError(f"{path} holds no CIFAR-10 images: their shape is {images.shape}, labels {labels.shape}")
+    if labels.min() < 0 or labels.max() >= len(CLASSES):
+        raise InputError(f"{path} holds labels {labels.min()} to {labels.max()}; CIFAR-10 has 0 to {len(CLASSES) - 1}")
+    return images, labels.astype(np.int64)
+
+
+def _decode(encoded: bytes | Path) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{encoded if isinstance(encoded, Path) else 'a parquet row'} holds no image") from error
+
+
+def _decode_all(encoded: list[bytes] | list[Path]) -> np.ndarray:
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(_decode, encoded, chunksize=256)))
+
+
+def _read_parquet(files: list[Path]) -> Part:
+    images, labels = [], []
+    for path in files:
+        table = pq.read_table(path, columns=["img", "label"])
+        images.append(_decode_all([row["bytes"] for row in table["img"].to_pylist()]))
+        labels.append(table["label"].to_numpy())
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _read_folder(files: list[Path]) -> Part:
+    unknown = {path.parent.name for path in files} - set(CLASSES)
+    if unknown:
+        raise InputError(f"{files[0].parents[1]} has a class {sorted(unknown)[0]!r}; CIFAR-10 has {', '.join(CLASSES)}")
+    return _decode_all(files), np.array([CLASSES.index(path.parent.name) for path in files])
+
+
+def _read_batches(files: list[Path]) -> Part:
+    images, labels = [], []
+    for path in files:
+        with open(path, "rb") as file:
+            batch = _ArrayUnpickler(file, encoding="bytes").load()
+        images.append(np.asarray(batch[b"data"]).reshape(-1, 3, 32, 32))
+        labels.append(np.asarray(batch[b"labels"]))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Makes NumPy arrays, builtin containers, and nothing else: a pickle can otherwise run any code."""
+
+    allowed = frozenset({"_reconstruct", "ndarray", "dtype", "_frombuffer"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in self.allowed:
+            return super().find_class(module, name)
+        if (module, name) == ("_codecs", "encode"):  # how bytes were pickled for Python 2
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"refused to load {module}.{name}: CIFAR-10 batches hold arrays alone")

@@ -1,0 +1,104 @@
+"""The user's own feature matrices: a selection and its report, without a model to train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tarot import InputError
+from tarot.arrays import Rows
+from tarot.store import open_features
+from tasks.task import Split, TaskData
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class FeatureTask(TaskData):
+    """candidates, targets: files of features [N, d] and [M, d] (.npy, .safetensors, .parquet, a feature store), or a
+    list of them: one per independently trained model, in the same order.
+
+    labels, ids: of the candidates; target_labels, groups: of the targets. Each is a .npy vector or a text file with one
+    value per line. Raises InputError where a file is missing or a vector's length is not that of its matrix.
+    """
+
+    has_model = False
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        candidates: Paths | None,
+        targets: Paths | None,
+        labels: str | Path | None = None,
+        target_labels: str | Path | None = None,
+        ids: str | Path | None = None,
+        groups: str | Path | None = None,
+    ) -> None:
+        if not candidates or not targets:
+            raise InputError(
+                "task.candidates and task.targets must name files of features: .npy, .safetensors, .parquet or a feature store"
+            )
+        self.name = name
+        self.paths = {"candidates": _listed(candidates), "targets": _listed(targets)}
+        if len(self.paths["candidates"]) != len(self.paths["targets"]):
+            raise InputError("task.candidates and task.targets must list as many files each: one per model")
+        self.rows = {split: [open_features(path) for path in paths] for split, paths in self.paths.items()}
+        sizes = {split: rows[0].shape[0] for split, rows in self.rows.items()}
+        self.vectors = {
+            "labels": _vector(labels, "task.labels", sizes["candidates"]),
+            "target_labels": _vector(target_labels, "task.target_labels", sizes["targets"]),
+            "ids": _vector(ids, "task.ids", sizes["candidates"]),
+            "groups": _vector(groups, "task.groups", sizes["targets"]),
+        }
+        self.files = [*self.paths["candidates"], *self.paths["targets"]]
+        self.files += [Path(path) for path in (labels, target_labels, ids, groups) if path is not None]
+
+    def features(self) -> tuple[list[Rows], list[Rows]]:
+        """Candidates and targets, one matrix of each per model: what `tarot.select` takes."""
+        return self.rows["candidates"], self.rows["targets"]
+
+    def ids(self, split: Split) -> list[str]:
+        if split not in self.rows:
+            return []
+        if split == "candidates" and self.vectors["ids"] is not None:
+            return self.vectors["ids"].astype(str).tolist()
+        return [f"{split}-{i}" for i in range(self.rows[split][0].shape[0])]
+
+    def labels(self, split: Split = "candidates") -> np.ndarray | None:
+        return self.vectors["labels" if split == "candidates" else "target_labels"]
+
+    def target_groups(self) -> np.ndarray | None:
+        return self.vectors["groups"]
+
+    def recipe(self) -> dict[str, Any]:
+        """Files are told apart by their place, size and time: hashing them could take longer than the selection."""
+        return {"name": self.name, "data": {"files": [_identity(path) for path in self.files]}}
+
+
+def _listed(paths: Paths) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+
+
+def _identity(path: Path) -> list[Any]:
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in inside if file.is_file()]
+
+
+def _vector(path: str | Path | None, name: str, length: int) -> np.ndarray | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise InputError(f"{name}: there is no file {path}")
+    if Path(path).suffix == ".npy":
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{name}: {path} holds no plain array") from error
+    else:
+        vector = np.array(Path(path).read_text(encoding="utf-8").splitlines())
+    if vector.shape != (length,):
+        raise InputError(f"{name} must be a vector of {length} values, one per row; that of {path} is {vector.shape}")
+    return vector
