@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
+from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.tarot_exact import TarotExact
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.selectors.tarot_otm import TarotOTM
@@ -21,6 +22,7 @@ class Selector(Protocol):
 
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
+    "dsdm": Dsdm,
     "oracle": Oracle,
     "random": Random,
     "target_only": TargetOnly,
