@@ -110,9 +110,12 @@ def _read_batches(files: list[Path]) -> Part:
     images, labels = [], []
     for path in files:
         with open(path, "rb") as file:
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
-        images.append(np.asarray(batch[b"data"]).reshape(-1, 3, 32, 32))
-        labels.append(np.asarray(batch[b"labels"]))
+            try:
+                batch = _ArrayUnpickler(file, encoding="bytes").load()
+                images.append(np.asarray(batch[b"data"]).reshape(-1, 3, 32, 32))
+                labels.append(np.asarray(batch[b"labels"]))
+            except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path} is not a batch of CIFAR-10: {error}") from error
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -123,7 +126,5 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "numpy" and name in self.allowed:
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):  # how bytes were pickled for Python 2
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"refused to load {module}.{name}: CIFAR-10 batches hold arrays alone")

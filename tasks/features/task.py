@@ -39,7 +39,8 @@ class FeatureTask(TaskData):
     ) -> None:
         if not candidates or not targets:
             raise InputError(
-                "task.candidates and task.targets must name files of features: .npy, .safetensors, .parquet or a feature store"
+                "task.candidates and task.targets must name files of features: "
+                ".npy, .safetensors, .parquet or a feature store"
             )
         self.name = name
         self.paths = {"candidates": _listed(candidates), "targets": _listed(targets)}

@@ -1,0 +1,69 @@
+"""Small data sets in the layouts that people have on disk."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tasks.classification.cifar10_files import CLASSES
+
+SIZES = {"train": 200, "test": 100}
+
+
+def cifar10_arrays(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [n, 3, 32, 32] noise with a colour for each class, int64 [n]."""
+    rng = np.random.default_rng(len(part))
+    labels = np.arange(SIZES[part]) % 10
+    colours = np.random.default_rng(0).integers(40, 216, size=(10, 3))
+    images = colours[labels][:, :, None, None] + rng.integers(-40, 40, size=(len(labels), 3, 32, 32))
+    return images.astype(np.uint8), labels
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(file, "png")
+    return file.getvalue()
+
+
+def write_cifar10(folder: Path, layout: str = "parquet") -> None:
+    """layout: parquet (the hub's), batches (torchvision's) or folder (of PNG files by class)."""
+    for part in SIZES:
+        images, labels = cifar10_arrays(part)
+        if layout == "parquet":
+            rows = [{"bytes": _png(image), "path": f"{i}.png"} for i, image in enumerate(images)]
+            (folder / "cifar10").mkdir(parents=True, exist_ok=True)
+            table = pa.table({"img": rows, "label": labels})
+            pq.write_table(table, folder / "cifar10" / f"{part}-00000-of-00001.parquet")
+        elif layout == "folder":
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                path = folder / part / CLASSES[label] / f"{i:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_png(image))
+        else:
+            batches = folder / "cifar-10-batches-py"
+            batches.mkdir(parents=True, exist_ok=True)
+            names = [f"data_batch_{i}" for i in range(1, 6)] if part == "train" else ["test_batch"]
+            for name, some, their_labels in zip(
+                names, np.split(images, len(names)), np.split(labels, len(names)), strict=True
+            ):
+                batch = {b"data": some.reshape(len(some), -1), b"labels": their_labels.tolist()}
+                with open(batches / name, "wb") as file:
+                    _Python2Pickler(file, protocol=2).dump(batch)
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its strings, which is what the official files hold."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def _save_string(self, value: bytes) -> None:
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+
+    dispatch[bytes] = _save_string
