@@ -17,8 +17,8 @@ from torch import Tensor
 from tarot.arrays import InputError, Rows, as_rows, blocks, read_rows
 from tarot.whitening import WhitenedRows, fit_whitener, unit_norm
 
-BLOCK_SIMILARITIES = 1 << 22  # per block: enough for GEMM to run at full speed, few enough to be screened from cache
-GATHER_BYTES = 64 << 20
+BLOCK_SIMILARITIES = 1 << 23  # per block: enough for GEMM to run at full speed, few enough to be screened from cache
+GATHER_BYTES = 4 << 20  # small: fresh memory costs more than the arithmetic done in it
 NORM_TOLERANCE = 1e-6  # float32 rounding stays below; rows of a float16 store do not and are normalised again (L-16)
 
 
@@ -128,10 +128,8 @@ def _by_distance(candidates: Rows, targets: Tensor, found: _Found, k: int) -> tu
     step = max(1, GATHER_BYTES // (4 * d))
     for start in range(0, pairs, step):
         part = slice(start, start + step)
-        rows, where = found.candidate[part].unique(return_inverse=True)
-        block, _ = _normalised(read_rows(candidates, rows.numpy(), "candidates"))
-        difference = block[where].sub_(targets[found.target[part]])
-        pair_distance[part] = torch.linalg.vector_norm(difference, dim=1)
+        rows, _ = _normalised(read_rows(candidates, found.candidate[part].numpy(), "candidates"))
+        pair_distance[part] = torch.linalg.vector_norm(rows - targets[found.target[part]], dim=1)
 
     count = found.target.bincount(minlength=m)
     column = torch.arange(pairs) - (count.cumsum(0) - count)[found.target]
