@@ -1,0 +1,132 @@
+"""Features of the rows of a dataset, in batches that fit memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from tarot.arrays import InputError
+from tarot.batches import batch_size as samples_in
+from tarot.batches import to_device
+from tarot.oracles import evaluating, losses_of
+
+if TYPE_CHECKING:
+    from tarot.gradients import GradientFeatures
+
+LARGEST_BATCH = 256  # beyond it nothing gets faster
+CPU_BUDGET = 2 << 30  # bytes; fixed, so that the same run makes the same batches on every machine
+
+
+def gradient_rows(
+    gradients: GradientFeatures,
+    dataset: Any,
+    indices: Iterable[int],
+    *,
+    collate: Callable[[list], Any] = default_collate,
+    batch_size: int | str = "auto",
+    cost: Callable[[Any], float] | None = None,
+    extras: Mapping[str, Callable[[nn.Module, Any], Tensor]] | None = None,
+    device: torch.device | str | None = None,
+    ids: Sequence[str] | None = None,
+    on_nonfinite: str = "raise",
+) -> dict[str, Tensor]:
+    """Features of `dataset[i]` for the n `indices`, in their order, on the CPU.
+
+    batch_size: samples per batch, or "auto" (`auto_batch_size`).
+    cost: of one sample, such as its number of tokens or pixels. Samples are then batched by ascending cost, and a batch
+        may cost as much as `batch_size` samples of the costliest, where each counts as much as the batch's costliest
+        (they are padded to it). Rows are returned in the order of `indices` all the same.
+    extras: more numbers per sample, [B] from (model, batch), without gradients.
+    ids: the names of the dataset's samples, for errors. Default: their indices.
+    on_nonfinite: "raise" InputError naming the sample whose gradient is NaN or infinite, or "drop": a row of zeros.
+
+    Returns {"features": float32 [n, dim], each extra: float32 [n]}, and "dropped" (1 or 0) [n] with "drop".
+    """
+    if on_nonfinite not in ("raise", "drop"):
+        raise InputError(f"on_nonfinite must be 'raise' or 'drop'; it is {on_nonfinite!r}")
+    indices, extras = [int(i) for i in indices], extras or {}
+    device = gradients.device if device is None else device
+    columns = {name: torch.zeros(len(indices)) for name in (*extras, *(["dropped"] if on_nonfinite == "drop" else []))}
+    features = torch.zeros(len(indices), gradients.dim)
+    samples = None if cost is None else [dataset[i] for i in indices]
+    costs = [1.0] * len(indices) if cost is None else [float(cost(sample)) for sample in samples]
+    if not indices:
+        return {"features": features, **columns}
+
+    def batch_of(rows: list[int]) -> Any:
+        return to_device(collate([dataset[indices[r]] if samples is None else samples[r] for r in rows]), device)
+
+    if batch_size == "auto":
+        batch_size = auto_batch_size(gradients, batch_of([max(range(len(costs)), key=costs.__getitem__)]))
+    elif not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a positive integer or 'auto'; it is {batch_size!r}")
+    for rows in batches_by_cost(costs, batch_size * max(costs)):
+        batch = batch_of(rows)
+        result = {"features": gradients(batch)}
+        with evaluating(gradients.model), torch.no_grad():
+            result |= {name: extra(gradients.model, batch) for name, extra in extras.items()}
+        usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
+        if not usable.all():
+            if on_nonfinite == "raise":
+                index = indices[rows[int((~usable).nonzero()[0])]]
+                name = index if ids is None else ids[index]
+                raise InputError(
+                    f"the gradient of sample {name!r} is not finite; look at its loss, or drop such samples "
+                    "(on_nonfinite='drop')"
+                )
+            result = {name: torch.where(usable.view(-1, *(1,) * (t.ndim - 1)), t, 0) for name, t in result.items()}
+            columns["dropped"][rows] = (~usable).float().cpu()
+        features[rows] = result.pop("features").cpu()
+        for name, values in result.items():
+            columns[name][rows] = values.float().cpu()
+    return {"features": features, **columns}
+
+
+def batches_by_cost(costs: Sequence[float], budget: float) -> Iterator[list[int]]:
+    """Positions 0..n in batches of ascending cost, each at most `budget` = its length times its largest cost."""
+    batch: list[int] = []
+    for position in sorted(range(len(costs)), key=costs.__getitem__):
+        if batch and (len(batch) + 1) * costs[position] > budget * (1 + 1e-9):
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def auto_batch_size(gradients: GradientFeatures, batch: Any, *, memory: int | None = None) -> int:
+    """The largest power of two of samples like those of `batch` that fits `memory` bytes, at most LARGEST_BATCH.
+
+    A sample is taken to need twice what autograd keeps for a backward pass in which all weights learn, and three
+    times the largest gradient that is formed. memory: default half of the GPU's, or CPU_BUDGET; not what happens to be
+    free at the moment, so that the answer is the same in every run.
+    """
+    if memory is None:
+        on_gpu = gradients.device.type == "cuda"
+        memory = torch.cuda.get_device_properties(gradients.device).total_memory // 2 if on_gpu else CPU_BUDGET
+    samples = samples_in(batch)
+    stored = {p.untyped_storage().data_ptr() for p in gradients.model.parameters()}
+    kept = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in stored:
+            stored.add(storage.data_ptr())
+            kept += storage.nbytes()
+        return tensor
+
+    with (
+        evaluating(gradients.model, gradients.trainable),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+    ):
+        losses = losses_of(gradients.model, gradients.losses, batch, samples)
+    del losses
+    each = 2 * kept / samples + 3 * 4 * gradients.largest_formed + 4 * gradients.dim
+    size = max(1, min(LARGEST_BATCH, int(memory / each)))
+    return 1 << (size.bit_length() - 1)

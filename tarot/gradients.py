@@ -1,0 +1,363 @@
+"""Per-sample gradients, projected while they are made.
+
+The weights are frozen and one ordinary backward pass runs for the whole batch. On its way, each layer's input (seen in
+the forward pass) and output gradient (seen in the backward pass) give each sample's projected parameter gradient, and
+no weight gradient is ever computed (`tarot.layers`). What no rule covers, bare parameters and unknown modules, takes one
+backward pass per sample, for those parameters alone. Both give the same features: a parameter's sketch depends on its
+name and shape, not on how its gradient was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tarot.arrays import InputError
+from tarot.attention import InProjection, Tap, attention_forward, is_supported
+from tarot.batches import batch_size, take
+from tarot.feature_rows import auto_batch_size, gradient_rows
+from tarot.layers import Fold, Layer, LayoutError, Part, rule
+from tarot.oracles import Losses, evaluating, loop_gradients, losses_of, sample_gradient, vmap_gradients
+from tarot.projection import Factored, Projection, fast_jl, plan
+
+__all__ = [
+    "Coverage",
+    "GradientFeatures",
+    "Losses",
+    "auto_batch_size",
+    "gradient_rows",
+    "loop_gradients",
+    "vmap_gradients",
+]
+
+Sink = Callable[[str, Tensor], None]  # (parameter name, its sketched gradients [B, width]): adds them up
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Every parameter of the model, by name: how its gradient is found, or why it is left out."""
+
+    covered: tuple[tuple[str, str], ...]
+    excluded: tuple[tuple[str, str], ...]
+
+
+class _UnfitError(Exception):
+    """A layer's rule cannot be used here; its parameters must take the slow path."""
+
+    def __init__(self, names: set[str], reason: str) -> None:
+        super().__init__(reason)
+        self.names, self.reason = names, reason
+
+
+class GradientFeatures:
+    """Maps a batch to features: each sample's loss gradient for the chosen parameters, projected.
+
+    parameters: which of the trainable parameters, by name; None for all.
+    autocast: dtype of the forward pass under `torch.autocast`, such as torch.bfloat16; None for the model's own.
+    preflight: before the first batch, compare two of its samples with gradients from autograd, one at a time. Finds out
+        which dimension of each layer's input runs over the samples; a parameter whose rule does not hold (a weight
+        that is used outside its module, a layer that mixes samples) goes to the slow path, with a warning; a loss that
+        depends on who shares the batch is an error. Without it, dimension 0 is taken for the samples everywhere.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Losses,
+        projection: Projection,
+        *,
+        parameters: Callable[[str], bool] | None = None,
+        autocast: torch.dtype | None = None,
+        preflight: bool = True,
+    ) -> None:
+        self.model, self.losses, self.projection, self.autocast = model, losses, projection, autocast
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._excluded = {}
+        for parameter, name in self._names.items():
+            if not parameter.requires_grad:
+                self._excluded[name] = "frozen: requires_grad is False"
+            elif parameters is not None and not parameters(name):
+                self._excluded[name] = "not among the chosen parameters"
+        self._chosen = {name: p for p, name in self._names.items() if name not in self._excluded}
+        if not self._chosen:
+            raise InputError(
+                "no trainable parameter is left to take gradients of; look at `parameters` and requires_grad"
+            )
+        self._plan = plan(projection, {name: tuple(p.shape) for name, p in self._chosen.items()})
+        self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
+        self.dim = projection.dim if self._finish else self._plan.width
+        self._axes: dict[str, int] = {}
+        self._samples_checked = 0 if preflight else 2
+        self._unfit: dict[str, str] = {}
+        self._set_layers()
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._names)).device
+
+    @property
+    def trainable(self) -> set[str]:
+        """The parameters that features are made of."""
+        return set(self._chosen)
+
+    @property
+    def largest_formed(self) -> int:
+        """Numbers in the largest gradient of one sample that may be held at once."""
+        formed = [p.numel() for name, p in self._chosen.items() if not isinstance(self._plan.sketches[name], Factored)]
+        return max(formed, default=0)
+
+    @property
+    def coverage(self) -> Coverage:
+        """As known so far: the preflight of the first batch may still move parameters to the slow path."""
+        covered, excluded = [], []
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for layer in self._layers:
+            for name in layer.names:
+                if layer.kind not in kinds[name]:
+                    kinds[name].append(layer.kind)
+        for alias, parameter in self.model.named_parameters(remove_duplicate=False):
+            name = self._names[parameter]
+            if name in self._excluded:
+                excluded.append((alias, self._excluded[name]))
+            elif alias != name:
+                covered.append((alias, f"tied to {name}"))
+            elif name in self._slow:
+                covered.append((name, f"per sample: {self._unfit.get(name, 'no rule for its module')}"))
+            else:
+                covered.append((name, ", ".join(kinds[name])))
+        return Coverage(tuple(covered), tuple(excluded))
+
+    def __call__(self, batch: Any) -> Tensor:
+        """Features [B, dim], float32, on the model's device. The model is left as it was.
+
+        Raises InputError where the losses are not one per sample or depend on the rest of the batch.
+        """
+        samples = batch_size(batch)
+        with evaluating(self.model, set()), torch.enable_grad():
+            if self._samples_checked < min(samples, 2):
+                self._preflight(take(batch, 0, 2), min(samples, 2))
+            while True:
+                features = torch.zeros(samples, self._plan.width, device=self.device)
+                try:
+                    self._batch_pass(batch, samples, features)
+                    break
+                except _UnfitError as error:
+                    self._give_up(error)
+            if self._slow:
+                self._sample_passes(batch, samples, features)
+        return features if self._finish is None else self._finish(features)
+
+    # --- which layer has what --------------------------------------------------------------------------------------
+
+    def _set_layers(self) -> None:
+        """Finds a rule for every chosen parameter; the others are `_slow`."""
+        self._hooked: list[tuple[nn.Module, Layer]] = []
+        self._attentions: list[InProjection] = []
+        modules = dict(self.model.named_modules())
+        attentions = [m for m in modules.values() if isinstance(m, nn.MultiheadAttention)]
+        silent = {m.out_proj for m in attentions if not is_supported(m)}  # used without being called
+        for site, module in modules.items():
+            own = {role: self._names[p] for role, p in module._parameters.items() if p is not None}
+            own = {role: name for role, name in own.items() if name in self._chosen and name not in self._unfit}
+            if not own or module in silent:
+                continue
+            if is_supported(module):
+                self._attentions.append(InProjection.of(site, module, own))
+            elif (kind := rule(module)) is not None and own.keys() & {"weight", "bias"}:
+                parts = (Part.whole(own[r], module._parameters[r]) if r in own else None for r in ("weight", "bias"))
+                self._hooked.append((module, kind(site, module, *parts)))
+        self._layers = [layer for _, layer in self._hooked]
+        for attention in self._attentions:
+            self._layers += attention.layers
+        found = {name for layer in self._layers for name in layer.names}
+        self._slow = [name for name in self._chosen if name not in found]
+
+    def _give_up(self, error: _UnfitError) -> None:
+        self._unfit.update(dict.fromkeys(error.names, error.reason))
+        self._set_layers()
+        names = ", ".join(sorted(error.names))
+        warnings.warn(f"gradients of {names} take one backward pass per sample: {error.reason}", stacklevel=3)
+
+    # --- the fast path ---------------------------------------------------------------------------------------------
+
+    def _batch_pass(self, batch: Any, samples: int, features: Tensor) -> None:
+        """Adds the hooked parameters' gradients to `features`.
+
+        A layer that sees several rows per sample is taken to see equally many of each, in the samples' order. That
+        held in the preflight but may not hold for all data (tokens routed to an expert), so that in every batch one
+        sample is compared with a pass of its own.
+        """
+        spot, alone = samples // 2, {}
+        in_batch: dict[str, Tensor] = {}
+
+        def sink(name: str, rows: Tensor) -> None:
+            features[:, self._plan.columns[name]].add_(rows)
+            _accumulate(in_batch, name, rows[spot : spot + 1].clone())
+
+        folded = self._one_pass(batch, samples, sink, self.autocast)
+        if folded:
+            self._one_pass(take(batch, spot, spot + 1), 1, partial(_accumulate, alone), self.autocast)
+            expected = {name: alone[name] for name in folded & alone.keys()}
+            self._compare(in_batch, expected, "its layer does not see equally many rows of each sample")
+
+    def _one_pass(self, batch: Any, samples: int, sink: Sink, autocast: torch.dtype | None) -> set[str]:
+        """Forward and backward of the whole batch; every hooked parameter's sketched gradients go to `sink`.
+
+        Returns the parameters of the layers that see more rows than samples.
+        """
+        folded: set[str] = set()
+
+        def finish(layer: Layer, steps: list, d: Tensor) -> None:
+            with _naming(layer):
+                fold = Fold(samples, self._axes.get(layer.site, 0))
+                for name, step in steps:
+                    sink(name, step(d, fold))
+
+        def tap(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                return y
+            axis = self._axes.get(layer.site, 0)
+            if samples > 1 and x.shape[axis : axis + 1] != (samples,):
+                folded.update(layer.names)
+            if not y.requires_grad:  # nothing before it is differentiated; a clone, for y may be changed in place
+                y = y.detach().requires_grad_().clone()
+            with _naming(layer):
+                y.register_hook(partial(finish, layer, layer.begin(x, self._plan.sketches)))
+            return y
+
+        with self._tapped(tap), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+            total = losses_of(self.model, self.losses, batch, samples).float().sum()
+        if total.requires_grad:
+            total.backward()
+        return folded
+
+    @contextlib.contextmanager
+    def _tapped(self, tap: Tap) -> Iterator[None]:
+        """The model's layers call `tap(layer, input, output)` and go on with what it returns."""
+
+        def hook(layer: Layer, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+            return tap(layer, args[0] if args else next(iter(kwargs.values())), output)
+
+        with contextlib.ExitStack() as stack:
+            for module, layer in self._hooked:
+                handle = module.register_forward_hook(partial(hook, layer), with_kwargs=True)
+                stack.callback(handle.remove)
+            for attention in self._attentions:
+                attention.module.forward = partial(attention_forward, attention, tap)
+                stack.callback(delattr, attention.module, "forward")
+            yield
+
+    # --- the slow path ---------------------------------------------------------------------------------------------
+
+    def _sample_passes(self, batch: Any, samples: int, features: Tensor) -> None:
+        """Adds the other parameters' gradients to `features`."""
+        with evaluating(self.model, set(self._slow)):
+            for i in range(samples):
+                rows = self._sample_pass(take(batch, i, i + 1), self._slow, self.autocast)
+                for name, row in rows.items():
+                    features[i, self._plan.columns[name]] += row[0]
+
+    def _sample_pass(self, sample: Any, names: list[str], autocast: torch.dtype | None) -> dict[str, Tensor]:
+        """Sketched gradients [1, width] of a batch of one, by autograd; `names` must require gradients."""
+        chosen = {name: self._chosen[name] for name in names}
+        with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+            gradients = sample_gradient(self.model, self.losses, sample, chosen)
+        return {name: self._plan.sketches[name](gradient.reshape(1, -1)) for name, gradient in gradients.items()}
+
+    # --- trust -----------------------------------------------------------------------------------------------------
+
+    def _preflight(self, batch: Any, samples: int) -> None:
+        """Compares the fast path with the slow one on one or two samples, in full precision."""
+        singles = [take(batch, i, i + 1) for i in range(samples)]
+        if samples == 2:
+            self._find_axes(batch, singles)
+        names = [name for name in self._chosen if name not in self._slow]
+        with evaluating(self.model, set(names)):
+            rows = [self._sample_pass(single, names, None) for single in singles]
+        expected = {name: torch.cat([row[name] for row in rows]) for name in names}
+        while True:
+            found: dict[str, Tensor] = {}
+            try:
+                self._one_pass(batch, samples, partial(_accumulate, found), None)
+                self._compare(found, expected, "its module's rule disagrees with autograd")
+                break
+            except _UnfitError as error:
+                self._give_up(error)
+                expected = {name: rows for name, rows in expected.items() if name not in self._slow}
+        self._samples_checked = samples
+
+    def _compare(self, found: dict[str, Tensor], expected: dict[str, Tensor], reason: str) -> None:
+        """Raises _UnfitError for the parameters whose gradients differ."""
+        scale = math.hypot(*(float(rows.norm()) for rows in expected.values()))
+        wrong = set()
+        for name, rows in expected.items():
+            # Gradients that are zero but for rounding, as of the bias of attention's keys, are judged by the whole.
+            allowed = self._tolerance * (float(rows.norm()) + 1e-3 * scale)
+            if float((found.get(name, 0) - rows).norm()) > allowed:
+                wrong.add(name)
+        if wrong:
+            raise _UnfitError(wrong, reason)
+
+    @property
+    def _tolerance(self) -> float:
+        """Far above rounding (TF32 included), far below the error of a wrong rule, which is about 1."""
+        dtypes = {p.dtype for p in self._chosen.values()} | ({self.autocast} - {None})
+        return max(5e-3, 4 * max(torch.finfo(dtype).eps for dtype in dtypes) ** 0.5)
+
+    def _find_axes(self, pair: Any, singles: list[Any]) -> None:
+        """Which dimension of each layer's input grows when a second sample joins."""
+        (first, a), (second, b), (both, ab) = (self._input_shapes(batch) for batch in (*singles, pair))
+        apart = torch.cat([first, second])
+        if not torch.allclose(both, apart, rtol=self._tolerance, atol=self._tolerance * float(apart.abs().mean())):
+            raise InputError(
+                f"the loss of a sample depends on the others in its batch: {both.tolist()} together, {apart.tolist()} "
+                "apart. Per-sample gradients need losses that do not (no batch statistics, no randomness)"
+            )
+        for layer in self._layers:
+            calls = {
+                _growing_axis(*shapes) for shapes in zip(a[layer.site], b[layer.site], ab[layer.site], strict=False)
+            }
+            if len(calls) == 1 and None not in calls:
+                self._axes[layer.site] = calls.pop()
+
+    def _input_shapes(self, batch: Any) -> tuple[Tensor, dict[str, list[torch.Size]]]:
+        """The losses, and the shapes of the inputs of each layer's calls, in a forward pass."""
+        seen: dict[str, list[torch.Size]] = defaultdict(list)
+
+        def tap(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+            seen[layer.site].append(x.shape)
+            return y
+
+        with self._tapped(tap), torch.no_grad():
+            return losses_of(self.model, self.losses, batch, batch_size(batch)).float(), seen
+
+
+def _accumulate(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
+    sums[name] = sums[name] + rows if name in sums else rows
+
+
+def _growing_axis(first: torch.Size, second: torch.Size, both: torch.Size) -> int | None:
+    """The one dimension whose size for two samples is the sum of its sizes for each; None where there is none."""
+    if not len(first) == len(second) == len(both):
+        return None
+    changed = [i for i, size in enumerate(both) if (first[i], second[i]) != (size, size)]
+    if len(changed) != 1 or first[changed[0]] != second[changed[0]] or both[changed[0]] != 2 * first[changed[0]]:
+        return None
+    return changed[0]
+
+
+@contextlib.contextmanager
+def _naming(layer: Layer) -> Iterator[None]:
+    try:
+        yield
+    except LayoutError as error:
+        raise _UnfitError(layer.names, f"{layer.site}: {error}") from error
