@@ -55,6 +55,15 @@ def build(request: pytest.FixtureRequest, cache_dir: Path):
     return cache(lambda *overrides: small_task(request.param, cache_dir, *overrides))
 
 
+@pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
+def test_variants_of_a_task_compose(variant, tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            overrides=[f"+task={variant}", f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
+        )
+    assert isinstance(instantiate(config.task), Task)
+
+
 def selection(indices, weights=None) -> SimpleNamespace:
     indices = np.asarray(indices, dtype=np.int64)
     return SimpleNamespace(indices=indices, weights=np.ones(len(indices), np.int64) if weights is None else weights)

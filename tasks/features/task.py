@@ -43,7 +43,10 @@ class FeatureTask(TaskData):
                 ".npy, .safetensors, .parquet or a feature store"
             )
         self.name = name
-        self.paths = {"candidates": _listed(candidates), "targets": _listed(targets)}
+        self.paths = {
+            "candidates": _listed(candidates, "task.candidates"),
+            "targets": _listed(targets, "task.targets"),
+        }
         if len(self.paths["candidates"]) != len(self.paths["targets"]):
             raise InputError("task.candidates and task.targets must list as many files each: one per model")
         self.rows = {split: [open_features(path) for path in paths] for split, paths in self.paths.items()}
@@ -79,8 +82,12 @@ class FeatureTask(TaskData):
         return {"name": self.name, "data": {"files": [_identity(path) for path in self.files]}}
 
 
-def _listed(paths: Paths) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+def _listed(paths: Paths, name: str) -> list[Path]:
+    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    for path in listed:
+        if not path.exists():
+            raise InputError(f"{name}: there is no {path}")
+    return listed
 
 
 def _identity(path: Path) -> list[Any]:
@@ -92,7 +99,7 @@ def _vector(path: str | Path | None, name: str, length: int) -> np.ndarray | Non
     if path is None:
         return None
     if not Path(path).is_file():
-        raise InputError(f"{name}: there is no file {path}")
+        raise InputError(f"{name}: there is no {path}")
     if Path(path).suffix == ".npy":
         try:
             vector = np.load(path, allow_pickle=False)

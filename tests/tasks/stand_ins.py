@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,7 @@ def write_cifar10(folder: Path, layout: str = "parquet") -> None:
 class _Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 wrote its strings, which is what the official files hold."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def _save_string(self, value: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)

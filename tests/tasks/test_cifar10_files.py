@@ -57,7 +57,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     write_cifar10(tmp_path, "batches")
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps({b"data": Bomb()}, protocol=2))
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps({"data": Bomb()}, protocol=2))
     with pytest.raises(InputError, match=r"test_batch.*system"):
         load_cifar10(tmp_path, tmp_path / "cache")
     assert not (tmp_path / "ran").exists()

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from tarot import InputError
-
-pytest.importorskip("tarot.store")
 from tasks.features import FeatureTask
 
 
@@ -58,7 +56,7 @@ def test_errors_name_the_option(files):
         FeatureTask(**{**good, "candidates": files / "nowhere.npy"})
     with pytest.raises(InputError, match=r"task\.ids.*6 values"):
         FeatureTask(**good, ids=files / "groups.txt")
-    with pytest.raises(InputError, match=r"task\.labels.*no file"):
+    with pytest.raises(InputError, match=r"task\.labels.*there is no"):
         FeatureTask(**good, labels=files / "absent.npy")
     np.save(files / "objects.npy", np.array([{}] * 6, dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="no plain array"):
