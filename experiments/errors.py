@@ -1,0 +1,38 @@
+"""Errors that the user can mend become one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+
+def message_of(error: BaseException) -> str | None:
+    """One line that says what to mend, or None where the error is not the user's."""
+    from tarot import InputError  # imports torch, which takes seconds that `--help` should not
+
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, MissingConfigException) and cause.options:
+            group, _, name = (cause.missing_cfg_file or "").rpartition("/")
+            return f"there is no {group} {name!r}; there are {', '.join(cause.options)}"
+        if isinstance(cause, InputError):
+            return _one_line(cause)
+        if type(cause).__name__ == "OutOfMemoryError" or isinstance(cause, MemoryError):
+            return f"out of memory: {_one_line(cause)} (try a smaller features.batch_size or features.dim)"
+    if isinstance(causes[0], HydraException | OmegaConfBaseException | OSError):
+        return _one_line(causes[-1] if isinstance(causes[-1], TypeError | OSError) else causes[0])
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that, ..."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,314 @@
+"""What a person looks at. Each function returns a `Figure`: a picture with the caption that says how to read it.
+
+Everything is computed from copies; nothing here changes a selection (ledger L-19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from sklearn.manifold import TSNE
+
+from experiments.statistics import Interval
+from experiments.style import BOUND, CANDIDATE, SELECTED, TARGET, Figure, colour, ink, marker
+from tarot import Selection
+from tarot.arrays import read_rows
+from tarot.distance import distances
+from tarot.problem import SelectionProblem
+from tasks.task import Task
+
+_WIDTH = 7.2  # inches of a figure across the page
+
+
+def arms(metric: str, results: Mapping[str, Interval], how: str) -> Figure:
+    """The headline metric of every arm."""
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(0.42 * len(results) + 0.9)
+        for row, (name, result) in enumerate(results.items()):
+            error = np.abs(np.array([[result.low], [result.high]]) - result.mean) if result.known else None
+            axes.errorbar(
+                result.mean, row, xerr=error, fmt=marker(name), color=colour(name), markersize=8, capsize=4, linewidth=2
+            )
+            axes.annotate(f"{result.mean:.3f}", (result.mean, row), (0, 8), textcoords="offset points", ha="center")
+        axes.set_yticks(range(len(results)), list(results))
+        axes.set_ylim(len(results) - 0.4, -0.75)
+        axes.set_xlabel(metric)
+        axes.grid(axis="x")
+        axes.margins(x=0.12)
+        return canvas
+
+    return Figure(
+        "arms", f"{metric.capitalize()} by selection", f"Downstream models trained on each selection. {how}", draw
+    )
+
+
+def certificate(distances_of: Mapping[str, float], bounds: Mapping[str, float]) -> Figure:
+    """OT distances above what no selection of their size can go below."""
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(0.42 * len(distances_of) + 0.9)
+        for row, (name, distance) in enumerate(distances_of.items()):
+            axes.barh(row, distance, color=colour(name), height=0.55)
+            axes.plot([bounds[name]] * 2, [row - 0.38, row + 0.38], color=BOUND, linewidth=3)
+            gap = distance / bounds[name] - 1 if bounds[name] > 0 else 0.0
+            axes.annotate(
+                f"{distance:.3f}  (+{gap:.1%})", (distance, row), (6, 0), textcoords="offset points", va="center"
+            )
+        axes.plot([], [], color=BOUND, linewidth=3, label="lower bound")
+        axes.set_yticks(range(len(distances_of)), list(distances_of))
+        axes.set_ylim(len(distances_of) - 0.4, -0.6)
+        axes.set_xlim(0, 1.25 * max(distances_of.values()))
+        axes.set_xlabel("OT distance to the targets")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.14 + 0.1 / len(distances_of)), borderaxespad=0)
+        return canvas
+
+    caption = (
+        "Bars: optimal-transport distance from the selected candidates to the targets; shorter is nearer. The orange "
+        "tick is the least distance that any selection of that size could have (capacity-constrained transport), the "
+        "percentage how far above it the selection is."
+    )
+    return Figure("certificate", "Distance to the targets, and its certificate", caption, draw)
+
+
+def embedding(problem: SelectionProblem, selection: Selection, points: int, seed: int) -> Figure:
+    """t-SNE of candidates, targets and selected, in the space that the selector saw."""
+    rng = np.random.default_rng(seed)
+    shown = np.sort(rng.choice(problem.n, min(points, problem.n), replace=False))
+    rows = torch.cat([read_rows(problem.candidates, shown), problem.targets]).numpy()
+    # ends where it starts on every machine: a fixed start, one thread
+    plane = TSNE(init="pca", perplexity=min(30, (len(rows) - 1) / 3), random_state=seed, n_jobs=1).fit_transform(rows)
+    plane = (plane - plane.min(0)) / np.ptp(plane, axis=0)
+    candidates, targets = plane[: len(shown)], plane[len(shown) :]
+    chosen = np.isin(shown, selection.indices)
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(5.2)
+        axes.scatter(
+            *candidates[~chosen].T, s=14, color=CANDIDATE, alpha=0.55, linewidth=0, label="candidates left out"
+        )
+        axes.scatter(*candidates[chosen].T, s=20, color=SELECTED, alpha=0.9, linewidth=0, label="selected")
+        axes.scatter(
+            *targets.T, s=46, color=TARGET, marker="X", edgecolor=axes.get_facecolor(), linewidth=0.6, label="targets"
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=3, handletextpad=0.2)
+        return canvas
+
+    sample = "" if len(shown) == problem.n else f" A random {len(shown):,} of the {problem.n:,} candidates."
+    caption = (
+        "Each point is a sample, placed by t-SNE so that neighbours in feature space stay neighbours. A good selection "
+        "(blue) lies where the targets (orange crosses) lie; distances between far groups mean nothing." + sample
+    )
+    return Figure("tsne", "Candidates, targets and selected", caption, draw)
+
+
+def weights(selection: Selection) -> Figure:
+    """How often the selected are repeated."""
+    counts = selection.weights
+    edges = np.arange(counts.min(), counts.max() + 2) - 0.5 if np.ptp(counts) <= 40 else 40
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(2.6)
+        axes.hist(counts, bins=edges, color=SELECTED, rwidth=0.88)
+        axes.set_xlabel("repetitions in an epoch")
+        axes.set_ylabel("selected candidates")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="y")
+        return canvas
+
+    caption = (
+        f"The {len(counts):,} selected candidates occur {counts.sum():,} times in an epoch; those with a lower dual "
+        "potential, which bring the selection nearer to the targets, occur more often."
+        if np.ptp(counts)
+        else f"Every one of the {len(counts):,} selected candidates occurs {counts[0]} time{'s' * (counts[0] > 1)}."
+    )
+    return Figure("weights", "Weights", caption, draw)
+
+
+def tags(of_pool: np.ndarray, selection: Selection) -> Figure:
+    """What was selected, by the tags that the selector did not see."""
+    names = sorted(set(of_pool.tolist()), key=lambda tag: (tag != "target", tag))
+    pool = np.array([np.mean(of_pool == name) for name in names])
+    chosen = np.array([np.mean(of_pool[selection.indices] == name) for name in names])
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(0.5 * len(names) + 0.9)
+        rows = np.arange(len(names))
+        axes.barh(rows - 0.19, chosen, height=0.36, color=SELECTED, label="of the selected")
+        axes.barh(rows + 0.19, pool, height=0.36, color=CANDIDATE, label="of the candidates")
+        for row, share in zip(rows, chosen, strict=True):
+            axes.annotate(
+                f"{share:.0%}", (share, row - 0.19), (4, 0), textcoords="offset points", va="center", fontsize=9
+            )
+        axes.set_yticks(rows, [name.replace("_", " ") for name in names])
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.set_xlabel("share")
+        axes.legend(loc="lower right")
+        return canvas
+
+    caption = (
+        "What the candidates are, by tags that no selector sees. “target” are those that resemble the targets; their "
+        "share of the selected is its precision."
+    )
+    return Figure("tags", "What was selected", caption, draw)
+
+
+def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed: int, rows: int = 5) -> Figure:
+    """Pictures of some targets beside their nearest and farthest candidates."""
+    some = np.sort(
+        np.random.default_rng(seed).choice(len(problem.targets), min(rows, len(problem.targets)), replace=False)
+    )
+    every = range(0, problem.n, 8192)
+    blocks = [distances(problem.candidates[i : min(i + 8192, problem.n)], problem.targets[some]) for i in every]
+    distance = torch.cat(blocks).numpy()  # [N, rows]
+    order = np.argsort(distance, axis=0, kind="stable")
+    near, far = min(5, problem.n), min(2, problem.n)
+    selected = set(selection.indices.tolist())
+    candidates, targets = task.candidates(), task.targets()
+
+    def draw() -> Canvas:
+        canvas = Canvas(figsize=(_WIDTH, 1.12 * len(some) + 0.3), layout="constrained")
+        grid = canvas.subplots(len(some), 1 + near + far, squeeze=False)
+        for row, target in enumerate(some):
+            task.draw(targets[int(problem.usable_targets[target])], grid[row, 0])
+            _frame(grid[row, 0], TARGET)
+            for column, index in enumerate([*order[:near, row], *order[-far:, row]], start=1):
+                axes = grid[row, column]
+                task.draw(candidates[int(index)], axes)
+                axes.set_title(
+                    f"{axes.get_title(loc='center')}  {distance[index, row]:.2f}".strip(), fontsize=8, loc="center"
+                )
+                if int(index) in selected:
+                    _frame(axes, SELECTED)
+        for column, text in ((0, "target"), (1, "nearest"), (1 + near, "farthest")):
+            axes = grid[0, column]
+            axes.annotate(text, (0, 1.32), xycoords="axes fraction", fontweight="bold", annotation_clip=False)
+        return canvas
+
+    caption = (
+        "Left, framed in orange: a target. Then its five nearest candidates, and its two farthest. Above each, its label "
+        "where there is one and its distance (0: the same direction; 1.41: unrelated; 2: opposite). Blue frames: selected."
+    )
+    return Figure("neighbours", "Nearest and farthest candidates of some targets", caption, draw)
+
+
+def held_out_curve(curve: Mapping[str, Sequence[float]]) -> Figure:
+    """How `size="auto"` chose."""
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(3.0)
+        size, mean, error = (np.asarray(curve[key], dtype=float) for key in ("size", "held_out", "standard_error"))
+        axes.fill_between(size, mean - error, mean + error, color=SELECTED, alpha=0.2, linewidth=0)
+        axes.plot(size, mean, color=SELECTED, marker="o", markersize=4)
+        axes.axvline(curve["chosen"][0], color=BOUND, linewidth=2.5, label=f"chosen: {curve['chosen'][0]:,}")
+        axes.set_xscale("log")
+        axes.set_xlabel("selection size")
+        axes.set_ylabel("OT distance to held-out targets")
+        axes.legend()
+        axes.grid(axis="y")
+        return canvas
+
+    caption = (
+        "Candidates were selected for four fifths of the targets and measured on the fifth held out, in turns. Band: one "
+        "standard error over the folds. The smallest size within one standard error of the best was chosen."
+    )
+    return Figure("held_out", "How many to select", caption, draw)
+
+
+def layer_curves(curves: Sequence[Sequence[float]]) -> Figure:
+    """How TAROT-OTM stopped, fold by fold."""
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(3.0)
+        for fold, curve in enumerate(curves):
+            kept = int(np.argmin(curve))
+            layers = np.arange(1, len(curve) + 1)
+            axes.plot(layers, curve, color=SELECTED, alpha=0.35, linewidth=1.3)
+            axes.plot(
+                layers[kept],
+                curve[kept],
+                "o",
+                color=BOUND,
+                markersize=6,
+                label="last layer kept" if fold == 0 else None,
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlabel("layers of nearest candidates")
+        axes.set_ylabel("OT distance to the other targets")
+        axes.legend()
+        axes.grid(axis="y")
+        return canvas
+
+    caption = (
+        "One line per fold of targets: layer k adds every target's k-th nearest candidate. A fold stops at the layer that "
+        "would raise the distance to the targets of the other folds, and does not keep it."
+    )
+    return Figure("layers", "When to stop", caption, draw)
+
+
+def sweep(metric: str, points: Sequence[tuple[str, float, Interval]], how: str) -> Figure:
+    """The headline metric by share of candidates selected; points: (selector, ratio, metric)."""
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(3.8)
+        for name in dict.fromkeys(selector for selector, _, _ in points):
+            own = sorted((ratio, score) for selector, ratio, score in points if selector == name)
+            ratio, mean = np.array([r for r, _ in own]), np.array([score.mean for _, score in own])
+            error = np.nan_to_num(np.abs(np.array([[s.low for _, s in own], [s.high for _, s in own]]) - mean))
+            axes.errorbar(100 * ratio, mean, yerr=error, color=colour(name), marker=marker(name), capsize=3, label=name)
+        axes.set_xlabel("candidates selected, %")
+        axes.set_ylabel(metric)
+        axes.grid(axis="y")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return canvas
+
+    return Figure("sweep", f"{metric.capitalize()} by size of the selection", how, draw)
+
+
+def lds_curves(results: Mapping[str, Sequence[tuple[int, Interval]]], how: str) -> Figure:
+    """Linear datamodeling score by ensemble size, one line per estimator."""
+
+    def draw() -> Canvas:
+        canvas, axes = _axes(3.8)
+        width = 0.012 * np.log2(max(size for points in results.values() for size, _ in points) + 1)
+        for place, (name, points) in enumerate(results.items()):
+            sizes = np.array([size for size, _ in points]) * 2 ** (width * (place - (len(results) - 1) / 2))
+            mean = np.array([score.mean for _, score in points])
+            error = np.abs(np.array([[score.low for _, score in points], [score.high for _, score in points]]) - mean)
+            axes.errorbar(sizes, mean, yerr=error, color=colour(name), marker=marker(name), capsize=3, label=name)
+        ticks = sorted({size for points in results.values() for size, _ in points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [str(size) for size in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("independently trained models")
+        axes.set_ylabel("LDS")
+        axes.axhline(0, color=ink(), linewidth=0.8)
+        axes.grid(axis="y")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return canvas
+
+    return Figure("lds", "Linear datamodeling score by ensemble size", how, draw)
+
+
+def _axes(height: float) -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(_WIDTH, height), layout="constrained")
+    return canvas, canvas.subplots()
+
+
+def _frame(axes: Axes, edge: str) -> None:
+    """A coloured frame around a picture, also where the task has switched its axes off."""
+    axes.add_patch(
+        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=edge, linewidth=3, clip_on=False)
+    )

@@ -1,0 +1,55 @@
+"""The few functions that the configs may call, as `${name:arguments}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+
+def register_resolvers() -> None:
+    """`without`: a default that gives way where another option is given. `unless_sweep`: a default that the runs of a
+    sweep do not have. `largest` of a list. `run_name`: experiment, task and selector. `sweep_name`: the sweep that a run
+    belongs to."""
+    resolvers = {
+        "without": _without,
+        "unless_sweep": _unless_sweep,
+        "largest": max,
+        "run_name": _run_name,
+        "sweep_name": _sweep_name,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _without(given: Any, default: Any) -> Any:
+    return default if given is None else None
+
+
+def _unless_sweep(default: Any, *, _root_: DictConfig) -> Any:
+    return [] if _sweeps(_hydra(_root_)) else default
+
+
+def _run_name(*, _root_: DictConfig) -> str:
+    hydra = _hydra(_root_)
+    choices = hydra.runtime.choices
+    return (
+        f"{choices.experiment}/sweep" if _sweeps(hydra) else f"{choices.experiment}/{choices.task}/{choices.selector}"
+    )
+
+
+def _sweep_name(*, _root_: DictConfig) -> str | None:
+    hydra = _hydra(_root_)
+    return Path(hydra.sweep.dir).name if _sweeps(hydra) else None
+
+
+def _sweeps(hydra: DictConfig) -> bool:
+    return hydra.mode == RunMode.MULTIRUN
+
+
+def _hydra(root: DictConfig) -> DictConfig:
+    """Hydra's own part of the config: still in the tree before a job starts, and taken out of it then."""
+    return root.hydra if "hydra" in root else HydraConfig.get()

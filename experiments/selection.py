@@ -1,0 +1,224 @@
+"""The main job: select, train on the selection, evaluate, beside the arms that a reader compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import figures
+from experiments.features import Features, given_features, gradient_features
+from experiments.report import Result, Table, Tile
+from experiments.run import Run
+from experiments.stages import arm, evaluate, select, train
+from experiments.statistics import Interval, mean_interval
+from experiments.style import Figure
+from tarot import InputError, Selection
+from tarot.problem import SelectionProblem
+from tarot.selectors import SELECTORS
+from tasks.task import Task, TaskData
+
+
+@dataclass(frozen=True)
+class SelectionExperiment:
+    """trainings: of each arm, with seeds of their own, over which the intervals are. arms: selectors to compare with,
+    at the size that the run's own chose. total: what its weights sum to. tsne_points: candidates drawn."""
+
+    trainings: int = 5
+    arms: Sequence[str] = ()
+    total: int | None = None
+    tsne_points: int = 1500
+
+    def __post_init__(self) -> None:
+        if self.trainings < 1:
+            raise InputError(f"experiment.trainings must be at least 1; it is {self.trainings}")
+        unknown = sorted(set(self.arms) - set(SELECTORS))
+        if unknown:
+            raise InputError(
+                f"experiment.arms: there is no selector {unknown[0]!r}; there are {', '.join(sorted(SELECTORS))}"
+            )
+
+    def run(self, run: Run) -> Result:
+        features = _features(run)
+        with run.clock("select"):
+            arms = self._select(run, features)
+        scores = {name: self._train(run, name, selection) for name, selection in arms.items()}
+        with run.clock("figures"):
+            drawn = self._figures(run, features, arms, scores)
+        return Result(
+            title=f"{run.name['task']}, {run.name['selector']}",
+            metrics={**_metrics(run, arms, scores, self._how()), "features": features.facts()},
+            summary=_summary(run, arms, scores),
+            tiles=_tiles(run, arms, scores),
+            tables=[_table(run, arms, scores, self._how())],
+            figures=drawn,
+            selection=arms[run.name["selector"]],
+            made_of={"features": features.fingerprint, "experiment": run.config["experiment"]},
+        )
+
+    def _how(self) -> str:
+        if self.trainings == 1:
+            return "One training each, so no interval."
+        return f"Mean and 95% interval (Student's t) over {self.trainings} training seeds."
+
+    def _select(self, run: Run, features: Features) -> dict[str, Selection]:
+        """The run's own selection, and the other arms at its size."""
+        own = run.name["selector"]
+        chosen = {own: select(run.task, features, run.recipe, run.selector, self.total, run.cache)}
+        size = len(chosen[own])
+        for name in dict.fromkeys(self.arms):
+            if name != own and (size or name in ("all", "target_only", "oracle")):
+                other = arm(name, size, run.seed)
+                chosen[name] = select(run.task, features, run.recipe, other, None, run.cache)
+        return chosen
+
+    def _train(self, run: Run, name: str, selection: Selection) -> dict[str, Interval]:
+        """The task's metrics of models trained on the selection; none where the task has no model."""
+        if not isinstance(run.task, Task):
+            return {}
+        outcomes = []
+        for training in range(self.trainings):
+            with run.clock("train"):
+                trained = train(run.task, selection, training_seed(run.seed, training), run.cache)
+            with run.clock("evaluate"):
+                outcomes.append(evaluate(run.task, trained, run.config["device"], run.cache))
+        return {metric: mean_interval([outcome[metric] for outcome in outcomes]) for metric in outcomes[0]}
+
+    def _figures(
+        self, run: Run, features: Features, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]]
+    ) -> list[Figure]:
+        own = arms[run.name["selector"]]
+        problem = SelectionProblem(
+            features.candidates,
+            features.targets,
+            whitening=run.recipe.whitening,
+            regularization=run.recipe.regularization,
+        )
+        headline = _headline(scores)
+        drawn: list[Figure] = []
+        if headline and len(arms) > 1:
+            drawn.append(figures.arms(headline, {name: score[headline] for name, score in scores.items()}, self._how()))
+        if run.task.candidate_tags() is not None and len(own):
+            drawn.append(figures.tags(run.task.candidate_tags(), own))
+        known = {name: selection for name, selection in arms.items() if len(selection)}
+        if known:
+            drawn.append(
+                figures.certificate(
+                    {name: selection.ot_distance for name, selection in known.items()},
+                    {name: selection.lower_bound for name, selection in known.items()},
+                )
+            )
+        drawn.append(figures.embedding(problem, own, self.tsne_points, run.seed))
+        if isinstance(run.task, Task):
+            drawn.append(figures.neighbours(run.task, problem, own, run.seed))
+        if len(own):
+            drawn.append(figures.weights(own))
+        curve = own.curve or {}
+        if "held_out" in curve:
+            drawn.append(figures.held_out_curve(curve))
+        if "ot_by_layer" in curve:
+            drawn.append(figures.layer_curves(curve["ot_by_layer"]))
+        return drawn
+
+
+def training_seed(seed: int, training: int) -> int:
+    """Seeds of repeated trainings that neighbouring runs do not share."""
+    return 1000 * seed + training
+
+
+def precision(task: TaskData, selection: Selection) -> float | None:
+    """Which share of the selected resembles the targets; None without tags or without a selection."""
+    tags = task.candidate_tags()
+    return None if tags is None or not len(selection) else float(np.mean(tags[selection.indices] == "target"))
+
+
+def _features(run: Run) -> Features:
+    if not isinstance(run.task, Task):
+        with run.clock("features"):
+            return given_features(run.task)
+    with run.clock("checkpoints"):
+        checkpoints = run.task.checkpoints()
+    with run.clock("features"):
+        return gradient_features(run.task, checkpoints, run.recipe, run.cache, run.config["device"])
+
+
+def _headline(scores: dict[str, dict[str, Interval]]) -> str | None:
+    """The metric that the task names first."""
+    return next(iter(next(iter(scores.values()))), None)
+
+
+def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
+    return {
+        "size": len(selection),
+        "ratio": len(selection) / selection.n,
+        "ot_distance": selection.ot_distance,
+        "lower_bound": selection.lower_bound,
+        **({} if task.candidate_tags() is None else {"precision": precision(task, selection)}),
+    }
+
+
+def _metrics(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]], how: str) -> dict[str, Any]:
+    def of_arm(name: str) -> dict[str, Any]:
+        return {
+            "metrics": {metric: score.mean for metric, score in scores[name].items()},
+            "intervals": {metric: [score.low, score.high] for metric, score in scores[name].items()},
+            "selection": _facts(run.task, arms[name]),
+        }
+
+    own = run.name["selector"]
+    others = {name: of_arm(name) for name in arms if name != own}
+    return {**of_arm(own), "interval": how, "arms": others}
+
+
+def _gap(selection: Selection) -> str:
+    distance, bound = selection.ot_distance, selection.lower_bound
+    return f"{distance / bound - 1:+.1%}" if bound > 0 else "–"
+
+
+def _tiles(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]]) -> list[Tile]:
+    name = run.name["selector"]
+    own, headline, tiles = arms[name], _headline(scores), []
+    if headline:
+        score = scores[name][headline]
+        interval = f"95% interval {score.low:.3f} – {score.high:.3f}" if score.known else "one training"
+        tiles.append(Tile(headline, f"{score.mean:.3f}", interval))
+    tiles.append(Tile("selected", f"{len(own):,}", f"of {own.n:,} candidates ({len(own) / own.n:.1%})"))
+    share = precision(run.task, own)
+    if share is not None:
+        base = float(np.mean(run.task.candidate_tags() == "target"))
+        tiles.append(Tile("precision", f"{share:.0%}", f"resemble the targets; {base:.0%} of the pool do"))
+    if len(own):
+        tiles.append(
+            Tile("OT distance", f"{own.ot_distance:.3f}", f"{_gap(own)} above the lower bound {own.lower_bound:.3f}")
+        )
+    return tiles
+
+
+def _table(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]], how: str) -> Table:
+    metrics = list(next(iter(scores.values())))[:2]
+    tagged = run.task.candidate_tags() is not None
+
+    def row(name: str) -> list[str]:
+        selection, share = arms[name], precision(run.task, arms[name])
+        cells = [name, *(str(scores[name][metric]) for metric in metrics), f"{len(selection):,}"]
+        cells += [f"{share:.0%}" if share is not None else "–"] if tagged else []
+        known = len(selection) > 0
+        return cells + (
+            [f"{selection.ot_distance:.3f}", f"{selection.lower_bound:.3f}", _gap(selection)] if known else ["–"] * 3
+        )
+
+    columns = ["", *metrics, "selected", *(["precision"] if tagged else []), "OT distance", "lower bound", "gap"]
+    return Table("Comparison", how if metrics else "", columns, [row(name) for name in arms], strong=0)
+
+
+def _summary(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]]) -> str:
+    name = run.name["selector"]
+    own, headline = arms[name], _headline(scores)
+    words = f"{name} selects {len(own):,} of {own.n:,} candidates for {own.m:,} targets"
+    if not headline:
+        return f"{words}."
+    others = [f"{scores[other][headline].mean:.3f} with {other}" for other in arms if other != name]
+    beside = f" ({', '.join(others)})" if others else ""
+    return f"{words}; models trained on them reach {headline} {scores[name][headline].mean:.3f}{beside}."

@@ -1,0 +1,102 @@
+"""The stages after the features. Each result is a file named by the fingerprint of all that made it, written once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+import tarot
+from experiments.features import FeatureRecipe, Features
+from tarot import Selection
+from tarot.files import atomic_file
+from tarot.fingerprint import fingerprint
+from tarot.selectors import Selector
+from tarot.selectors.options import described
+from tasks.common.training import resolve_device
+from tasks.task import Task, TaskData
+
+_VERSION = 1  # of the stages; another one never reads files of this one
+
+
+def made(path: Path, make: Callable[[Path], None]) -> Path:
+    """`path`, which `make` writes unless it is there; of several processes that want it, one does and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            with atomic_file(path) as temporary:
+                make(temporary)
+    return path
+
+
+def select(
+    task: TaskData, features: Features, recipe: FeatureRecipe, selector: Selector, total: int | None, cache: Path
+) -> Selection:
+    """The selector's choice, with everything about it that takes a transport problem to know."""
+    made_of = {
+        "version": _VERSION,
+        "features": features.fingerprint,
+        "task": task.recipe()["data"],
+        "selector": described(selector),
+        "space": [recipe.whitening, recipe.regularization],
+        "total": total,
+    }
+
+    def make(path: Path) -> None:
+        tarot.select(
+            list(features.candidates),
+            list(features.targets),
+            selector,
+            whitening=recipe.whitening,
+            regularization=recipe.regularization,
+            total=total,
+            candidate_labels=task.labels("candidates"),
+            target_labels=task.labels("targets"),
+            target_groups=task.target_groups(),
+            candidate_ids=task.ids("candidates"),
+            candidate_tags=task.candidate_tags(),
+            candidate_residuals=None if features.residuals is None else list(features.residuals),
+        ).save(path)
+
+    # read back even where it was just made, so that a first run and a second see the same
+    return Selection.load(made(cache / "selections" / f"{task.name}-{fingerprint(made_of)}.parquet", make))
+
+
+def train(task: Task, selection: Selection, seed: int, cache: Path) -> Path:
+    """Where the downstream model is that was trained on the selection: its state_dict."""
+    recipe = task.recipe()
+    made_of = {
+        "version": _VERSION,
+        "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
+        "indices": selection.indices.tolist(),
+        "weights": selection.weights.tolist(),
+        "seed": seed,
+    }
+
+    def make(path: Path) -> None:
+        state = task.train(selection, seed).state_dict()
+        torch.save({key: value.cpu() for key, value in state.items()}, path)
+
+    return made(cache / "models" / f"{task.name}-{fingerprint(made_of)}.pt", make)
+
+
+def evaluate(task: Task, trained: Path, device: str, cache: Path) -> dict[str, float]:
+    """The task's metrics of a trained model; the headline metric first."""
+
+    def make(path: Path) -> None:
+        model = task.model()
+        model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
+        path.write_text(json.dumps(task.evaluate(model.to(resolve_device(device)).eval())))
+
+    return json.loads(made(cache / "metrics" / f"{trained.stem}.json", make).read_text())
+
+
+def arm(name: str, size: int, seed: int) -> Selector:
+    """The selector `name` as a comparison at this size, where it takes one."""
+    kind = tarot.selectors.SELECTORS[name]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in {"size": size, "seed": seed}.items() if key in fields})

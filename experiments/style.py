@@ -1,0 +1,103 @@
+"""How figures look: one palette in which a method has the same colour everywhere, on light and on dark paper."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+
+Theme = Literal["light", "dark"]
+INK: dict[Theme, str] = {"light": "#1f2933", "dark": "#e4e7eb"}
+FAINT: dict[Theme, str] = {"light": "#d5dae0", "dark": "#3a424d"}
+PAPER: dict[Theme, str] = {"light": "#ffffff", "dark": "#161b22"}
+
+# Okabe and Ito's colours, told apart by people with any colour vision; similar methods share a hue, not a marker
+_STYLES = {
+    "tarot_otm": ("#0072B2", "o"),
+    "tarot_fixed": ("#56B4E9", "s"),
+    "tarot_exact": ("#009E73", "D"),
+    "random": ("#8C8C8C", "X"),
+    "all": ("#5C6670", "P"),
+    "target_only": ("#B8A200", "p"),
+    "oracle": ("#E69F00", "*"),
+    "dsdm": ("#D55E00", "v"),
+    "less": ("#CC79A7", "^"),
+    "tsds": ("#8E44AD", "<"),
+    "lava": ("#A0522D", ">"),
+    "sava": ("#C97B63", "h"),
+    "tempered": ("#009E73", "D"),
+    "wfd": ("#0072B2", "o"),
+    "trak": ("#D55E00", "v"),
+    "graddot": ("#8C8C8C", "X"),
+    "gradcos": ("#CC79A7", "^"),
+}
+_OTHERS = ("#44AA99", "#AA4499", "#999933", "#882255", "#6699CC", "#DDAA33")
+
+CANDIDATE, TARGET, SELECTED, BOUND = "#9AA5B1", "#D55E00", "#0072B2", "#E69F00"
+
+
+def colour(method: str) -> str:
+    """The method's own; one that we do not know gets one by its name, the same in every figure."""
+    return _STYLES[method][0] if method in _STYLES else _OTHERS[sum(map(ord, method)) % len(_OTHERS)]
+
+
+def marker(method: str) -> str:
+    return _STYLES[method][1] if method in _STYLES else "o"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and how to read it. draw: makes the canvas, under the theme that is in force when it is called."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Canvas]
+
+    def png(self, theme: Theme, dpi: int = 160) -> bytes:
+        with themed(theme):
+            buffer = io.BytesIO()
+            self.draw().savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+            return buffer.getvalue()
+
+
+@contextmanager
+def themed(theme: Theme) -> Iterator[None]:
+    ink, faint, paper = INK[theme], FAINT[theme], PAPER[theme]
+    with matplotlib.rc_context(
+        {
+            "font.family": "sans-serif",
+            "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
+            "font.size": 10,
+            "axes.titlesize": 10.5,
+            "axes.titlelocation": "left",
+            "axes.labelsize": 10,
+            "legend.frameon": False,
+            "legend.fontsize": 9.5,
+            "text.color": ink,
+            "axes.labelcolor": ink,
+            "axes.edgecolor": faint,
+            "axes.facecolor": paper,
+            "figure.facecolor": paper,
+            "savefig.facecolor": paper,
+            "xtick.color": ink,
+            "ytick.color": ink,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "grid.color": faint,
+            "grid.linewidth": 0.7,
+            "lines.linewidth": 1.8,
+        }
+    ):
+        yield
+
+
+def ink() -> str:
+    """The colour of text under the theme in force."""
+    return matplotlib.rcParams["text.color"]
