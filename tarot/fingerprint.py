@@ -1,4 +1,4 @@
-"""One name for everything that determined a result: equal recipes have equal fingerprints, whatever the key order."""
+"""Names for what made a result: equal recipes have equal fingerprints, in every process and on every machine."""
 
 from __future__ import annotations
 
@@ -7,45 +7,63 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from tarot.arrays import InputError
+
+
+def canonical(recipe: Any) -> str:
+    """`recipe` as JSON text that does not depend on the order of keys. Tuples count as lists.
+
+    Raises InputError, naming the key, where a value is not plain data: None, bool, int, finite float, str, lists and
+    mappings of these with string keys. A repr or a hash of anything else could differ between two processes.
+    """
+    return json.dumps(_plain(recipe, "recipe"), sort_keys=True, separators=(",", ":"))
+
 
 def fingerprint(recipe: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of the recipe as canonical JSON.
-
-    Raises TypeError on what is not plain data (mappings with string keys, lists, strings, numbers, booleans, None):
-    the repr of an object may differ between runs, or hide what changed.
-    """
+    """The first 16 hexadecimal digits of the SHA-256 of `canonical(recipe)`."""
     return hashlib.sha256(canonical(recipe).encode()).hexdigest()[:16]
 
 
-def canonical(recipe: Mapping[str, Any]) -> str:
-    """The recipe as JSON with sorted keys; also what a manifest holds."""
-    return json.dumps(_plain(recipe, "recipe"), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def hash_tensors(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits that change with any name, shape, dtype or value of a state dict."""
+    """16 hexadecimal digits for named tensors: their names, dtypes, shapes and bits; not their order or device."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 
-def _plain(value: Any, where: str) -> Any:
+def difference(was: Any, now: Any, key: str) -> tuple[str, str]:
+    """The first place where two plain values differ, as "key = value" of each."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            if name not in was or name not in now:
+                return tuple(f"{key}.{name} = {v[name]!r}" if name in v else f"no {key}.{name}" for v in (was, now))
+            if was[name] != now[name]:
+                return difference(was[name], now[name], f"{key}.{name}")
+    if isinstance(was, list) and isinstance(now, list):
+        if len(was) != len(now):
+            return f"{len(was)} {key}", f"{len(now)} {key}"
+        for position, (a, b) in enumerate(zip(was, now, strict=True)):
+            if a != b:
+                return difference(a, b, f"{key}[{position}]")
+    return f"{key} = {was!r}", f"{key} = {now!r}"
+
+
+def _plain(value: Any, key: str) -> Any:
     if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise TypeError(f"{where}: the key {key!r} is not a string")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+        for name in value:
+            if not isinstance(name, str):
+                raise InputError(f"{key} has the key {name!r}: keys must be strings")
+        return {name: _plain(item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, str | bool | int | float):
+        return [_plain(item, f"{key}[{position}]") for position, item in enumerate(value)]
+    if value is None or type(value) in (bool, int, str):
         return value
-    raise TypeError(f"{where} is a {type(value).__name__}: a fingerprint is made of plain data only")
+    if type(value) is float and abs(value) < float("inf"):
+        return value
+    raise InputError(f"{key} is {value!r} ({type(value).__name__}): a recipe holds plain, finite data only")
