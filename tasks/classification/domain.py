@@ -77,6 +77,8 @@ class Rotated:
         outside = _Deck(train.take(np.flatnonzero(~np.isin(train.labels, self.classes))), rng)
         tested = _Deck(test.take(np.flatnonzero(np.isin(test.labels, self.classes))), rng)
         counts = self.counts()
+        # every class is among the targets: a selection cannot serve what it was not shown
+        targets = self._turn(inside.draw(self.targets, balanced=True))
         parts = [
             _tagged(self._turn(inside.draw(counts["target"])), "target"),
             _tagged(inside.draw(counts["upright"]), "upright"),
@@ -87,7 +89,7 @@ class Rotated:
         candidates = sum(parts[1:], start=parts[0])
         return {
             "candidates": candidates.take(rng.permutation(len(candidates))),
-            "targets": self._turn(inside.draw(self.targets)),
+            "targets": targets,
             "validation": self._turn(inside.draw(self.validation)),
             "test": self._turn(tested.draw(self.test)),
         }
@@ -118,14 +120,25 @@ class _Deck:
     def __init__(self, images: ImageSet, rng: np.random.Generator) -> None:
         self.images, self.order = images, rng.permutation(len(images))
 
-    def draw(self, count: int) -> ImageSet:
+    def draw(self, count: int, balanced: bool = False) -> ImageSet:
+        """The next `count` images; balanced: as many of each class, as far as they go round."""
         if count > len(self.order):
             raise InputError(
                 f"the domain asks for {count} more images where {len(self.order)} of {len(self.images)} are left; "
                 "lower candidates, targets, validation or test"
             )
+        if balanced:
+            self.order = self.order[np.argsort(_occurrences(self.images.labels[self.order]), kind="stable")]
         drawn, self.order = self.order[:count], self.order[count:]
         return self.images.take(drawn)
+
+
+def _occurrences(labels: np.ndarray) -> np.ndarray:
+    """How many equal labels came before each, int64 [n]."""
+    before = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        before[labels == label] = np.arange((labels == label).sum())
+    return before
 
 
 def _tagged(images: ImageSet, tag: str) -> ImageSet:
