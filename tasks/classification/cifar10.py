@@ -25,23 +25,25 @@ class CIFAR10(ClassificationTask):
         super().__init__(**options)
         self.width = width
 
-    @cached_property
-    def arrays(self) -> Arrays:
-        return load_cifar10(self.data_dir, self.cache_dir)
-
     def pools(self) -> tuple[ImageSet, ImageSet]:
-        return self._pool("train"), self._pool("test")
+        arrays = load_cifar10(self.data_dir, self.cache_dir)  # not kept: the splits hold what they need of it
+        return _pool(arrays, "train"), _pool(arrays, "test")
 
-    def _pool(self, part: str) -> ImageSet:
-        images, labels = self.arrays[f"{part}_images"], self.arrays[f"{part}_labels"]
-        ids = np.array([f"{part}-{i:05d}" for i in range(len(labels))])
-        return ImageSet(images, labels, ids, np.full(len(ids), ""), MEAN, STD)
+    @cached_property
+    def _content(self) -> str:
+        return str(load_cifar10(self.data_dir, self.cache_dir)["sha256"])
 
     def source(self) -> str:
-        return str(self.arrays["sha256"])
+        return self._content
 
     def architecture(self) -> dict[str, Any]:
         return {"kind": "resnet9", "width": self.width}
 
     def model(self) -> nn.Module:
         return resnet9(len(CLASSES), self.width)
+
+
+def _pool(arrays: Arrays, part: str) -> ImageSet:
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    ids = np.array([f"{part}-{i:05d}" for i in range(len(labels))])
+    return ImageSet(images, labels, ids, np.full(len(ids), ""), MEAN, STD)

@@ -9,6 +9,7 @@ the latter gain from). Every model's outputs are a file of their own, so an inte
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ def _train_in_processes(task: ClassificationTask, jobs: Sequence[_Job], workers:
     workers, done = min(workers, len(jobs)), 0
     if not jobs:
         return
-    # torch's spawn passes on a worker's exception, and ends the workers where this process is killed
+    # torch's spawn passes on a worker's exception, and interrupts the workers where this process is killed
     context = torch.multiprocessing.spawn(_train_share, (task, jobs, workers), nprocs=workers, join=False)
     while not context.join(timeout=1):
         finished = sum(job.path.exists() for job in jobs)
@@ -113,7 +114,12 @@ def _train_in_processes(task: ClassificationTask, jobs: Sequence[_Job], workers:
 
 def _train_share(worker: int, task: ClassificationTask, jobs: Sequence[_Job], workers: int) -> None:
     torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
     for job in jobs[worker::workers]:
+        if (
+            parent is not None and not parent.is_alive()
+        ):  # it was killed, and interrupts are ignored (nohup, a shell's &)
+            return
         _save(job.path, train_one(task, job.mask, job.seed))
 
 
