@@ -61,6 +61,8 @@ def _plain(value: Any, key: str) -> Any:
                 raise InputError(f"{key} has the key {name!r}: keys must be strings")
         return {name: _plain(item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, list | tuple):
+        if set(map(type, value)) <= {str, int}:  # a million row ids
+            return value
         return [_plain(item, f"{key}[{position}]") for position, item in enumerate(value)]
     if value is None or type(value) in (bool, int, str):
         return value
