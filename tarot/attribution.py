@@ -108,9 +108,9 @@ def tempered_scores(
     targets: Features,
     residuals: ArrayLike | None = None,
     *,
-    beta: float = 0.5,
-    regularization: float = 0.1,
-    covariance: Covariance = "union",
+    beta: float = 1 / 3,
+    regularization: float = 0.3,
+    covariance: Covariance = "candidates",
 ) -> np.ndarray:
     """Tempered whitened similarity, our own estimator: Q^beta times <whitened z, whitened x>. float32 [N, M].
 
@@ -120,7 +120,7 @@ def tempered_scores(
     that, so a smaller beta suits models that fit well and generalise poorly.
 
     regularization: the ridge, relative to the mean diagonal of Sigma_t. covariance: the rows Sigma_t is of.
-    `choose` picks both beta and the ridge by a few held-back subset models.
+    `tarot.lds.choose` picks both beta and the ridge by a few held-back subset models.
     """
     if not 0 <= beta <= 1:
         raise InputError(f"beta must lie in [0, 1]; it is {beta!r}")
