@@ -92,7 +92,8 @@ def _is_real(dtype: Any) -> bool:
 def _to_float32(block: Any) -> Tensor:
     if isinstance(block, Tensor):
         return block.detach().to("cpu", torch.float32)
-    return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+    block = np.ascontiguousarray(block, dtype=np.float32)
+    return torch.from_numpy(block if block.flags.writeable else block.copy())  # a tensor of a read-only map could crash
 
 
 def _finite(block: Tensor, name: str, first: int | np.ndarray) -> Tensor:

@@ -182,9 +182,8 @@ class MeanRows:
         for other in ids[1:]:
             if not np.array_equal(ids[0], other):
                 row = int(np.flatnonzero(ids[0] != other)[0])
-                raise InputError(
-                    f"{name}: row {row} is {ids[0][row]!r} in one checkpoint and {other[row]!r} in another"
-                )
+                a, b = ids[0][row].item(), other[row].item()
+                raise InputError(f"{name}: row {row} is {a!r} in one checkpoint and {b!r} in another")
         self.parts, self.name, self.shape = tuple(parts), name, shapes.pop()
 
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
