@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tarot.arrays import InputError, Rows, as_rows, block_size, blocks
 from tarot.distance import distances
+from tarot.store import MeanRows
 from tarot.whitening import Centre, JoinedRows, WhitenedRows, fit_whitener, unit_norm
 
 Features = Rows | Sequence[Rows]
@@ -57,7 +58,7 @@ def wfd_scores(
         raise InputError(f'aggregate must be "mean" or "per_checkpoint"; it is {aggregate!r}')
     models = _models(candidates, targets)
     if aggregate == "mean":
-        models = [tuple(_Mean(side) for side in zip(*models, strict=True))]
+        models = [tuple(MeanRows(side) for side in zip(*models, strict=True))]
     maps = [fit_whitener(z, x, regularization=regularization, centre=centre) for z, x in models]
     z, x = (
         JoinedRows([WhitenedRows(pair[side], white, name) for pair, white in zip(models, maps, strict=True)], name)
@@ -202,20 +203,6 @@ def _times(scores: np.ndarray, residuals: ArrayLike | None, models: int, power: 
     q = q.mean(axis=0)
     scores *= (np.sign(q) * np.abs(q) ** power if power else np.ones_like(q)).astype(np.float32)[:, None]
     return scores
-
-
-class _Mean:
-    """The mean of aligned rows: the features of the checkpoints of one run (Eq. 4)."""
-
-    dtype = torch.float32
-
-    def __init__(self, parts: Sequence[Rows]):
-        self.parts, self.shape = parts, tuple(parts[0].shape)
-        if any(tuple(part.shape) != self.shape for part in parts):
-            raise InputError(f"checkpoints must share one shape; theirs are {[tuple(part.shape) for part in parts]}")
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return torch.stack([torch.as_tensor(part[index]).cpu().float() for part in self.parts]).mean(dim=0)
 
 
 def _models(candidates: Features, targets: Features) -> list[tuple[Rows, Rows]]:
