@@ -83,6 +83,29 @@ def test_tempered_is_trak_at_beta_one_and_ignores_residuals_at_beta_zero(ensembl
     np.testing.assert_allclose(half, flat * np.sqrt(residuals.mean(axis=0))[:, None], rtol=1e-5)
 
 
+@pytest.mark.parametrize("estimator", [tempered_scores, trak_scores, dsdm_scores])
+def test_reads_a_memory_map_and_torch_alike(ensemble, tmp_path, estimator):
+    candidates, targets, residuals = ensemble
+    half = candidates[0].astype(np.float16)
+    np.save(tmp_path / "candidates.npy", half)
+    mapped = np.load(tmp_path / "candidates.npy", mmap_mode="r")
+    expected = estimator(half.astype(np.float32), targets[0], residuals[0], regularization=0.1)
+    for rows in (mapped, torch.from_numpy(half)):
+        np.testing.assert_array_equal(estimator(rows, targets[0], residuals[0], regularization=0.1), expected)
+
+
+def test_does_not_depend_on_blocks_or_order(ensemble, monkeypatch):
+    candidates, targets, residuals = ensemble
+    expected = tempered_scores(candidates, targets, residuals)
+    distances = wfd_scores(candidates, targets, regularization=0.1)
+    monkeypatch.setattr("tarot.arrays.block_size", lambda columns, block_bytes=0: 7)
+    np.testing.assert_allclose(tempered_scores(candidates, targets, residuals), expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(wfd_scores(candidates, targets, regularization=0.1), distances, atol=1e-5)
+    order = np.random.default_rng(1).permutation(N)
+    shuffled = tempered_scores([z[order] for z in candidates], targets, residuals[:, order])
+    np.testing.assert_allclose(shuffled, expected[order], rtol=1e-4, atol=1e-7)
+
+
 def test_graddot_and_gradcos(ensemble):
     candidates, targets, _ = ensemble
     products = [z @ x.T for z, x in zip(candidates, targets, strict=True)]
