@@ -22,7 +22,7 @@ Method = Literal["cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Whitener:
     """phi -> (phi - mean) @ matrix, then unit norm.
 
