@@ -116,7 +116,13 @@ def _page(rows: list[Setting], names: list[str], facts: list[str]) -> Page:
         drawn.append(figures.sweep(names[0], points, how))
     run = rows[0].runs[0]["run"]
     title = f"{run['task']}, {sum(len(row.runs) for row in rows)} runs"
-    return Page(title=title, kicker=f"{run['experiment']} · sweep", summary="", tables=[table], figures=drawn)
+    return Page(
+        title=title,
+        kicker=f"{run['experiment']} · sweep",
+        summary="",
+        tables=[table],
+        pictures=[figure.render() for figure in drawn],
+    )
 
 
 def _named(overrides: Sequence[str]) -> str:

@@ -70,9 +70,10 @@ class FeatureRecipe:
 class Features:
     """What a selector is given, and what is to be said about it.
 
-    candidates, targets: one matrix per view: per independently trained model, or per checkpoint. residuals: [N] per
-    view (TRAK's Q), where the task has them. runs: which training each view belongs to. excluded: parameter -> why it is not in there. zero: rows without a
-    gradient, by split. skipped: rows left out, by reason. fingerprint: of everything that made the features.
+    candidates, targets: one matrix per view: per independently trained model, or per checkpoint.
+    fingerprint: of everything that made them. runs: which training each view belongs to.
+    residuals: [N] per view (TRAK's Q), where the task has them. excluded: parameter -> why it is left out.
+    zero: rows without a gradient, by split, in the worst view. skipped: rows left out, by reason.
     """
 
     candidates: tuple[Rows, ...]
@@ -144,18 +145,20 @@ def gradient_features(
         runs=tuple(group[0].run for group in groups),
         residuals=tuple(np.mean([s.columns["residual"] for s in view], axis=0) for view in stores["candidates"]),
         excluded=every["candidates"][0].manifest["notes"]["excluded_parameters"],
-        zero={split: max(s.manifest["zero_rows"] for s in of_split) for split, of_split in every.items()},
-        skipped={
-            "gradient not finite": sum(int(s.columns["dropped"].sum()) for s in every["candidates"] + every["targets"])
-        }
-        if recipe.on_nonfinite == "drop"
-        else {},
+        zero={split: max(store.manifest["zero_rows"] for store in of_split) for split, of_split in every.items()},
+        skipped=_skipped(every["candidates"] + every["targets"]),
     )
 
 
 def view_seed(seed: int, view: int) -> int:
     """A projection seed per view; `seed + view` would give neighbouring runs the same projections."""
     return int(np.random.SeedSequence((seed, view)).generate_state(1)[0])
+
+
+def _skipped(stores: list[FeatureStore]) -> dict[str, int]:
+    """Rows that were left out, by reason."""
+    dropped = sum(int(store.columns["dropped"].sum()) for store in stores if "dropped" in store.columns)
+    return {"gradient not finite": dropped} if dropped else {}
 
 
 def _mean(stores: list[FeatureStore]) -> Rows:
@@ -205,8 +208,11 @@ class _Source:
                 on_nonfinite=self.recipe.on_nonfinite,
             )
 
+        path = cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}"
+        if path.exists():  # whole: no need to build the model, nor to know its parameters
+            return FeatureStore.open(path, made_of)
         return FeatureStore.build(
-            cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
+            path,
             recipe=made_of,
             ids=ids,
             dim=self.gradients.dim,

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from experiments.statistics import Interval
 from experiments.style import BOUND, CANDIDATE, SELECTED, TARGET, Figure, colour, ink, marker
@@ -82,8 +83,9 @@ def embedding(problem: SelectionProblem, selection: Selection, points: int, seed
     rng = np.random.default_rng(seed)
     shown = np.sort(rng.choice(problem.n, min(points, problem.n), replace=False))
     rows = torch.cat([read_rows(problem.candidates, shown), problem.targets]).numpy()
-    # ends where it starts on every machine: a fixed start, one thread
-    plane = TSNE(init="pca", perplexity=min(30, (len(rows) - 1) / 3), random_state=seed, n_jobs=1).fit_transform(rows)
+    with threadpool_limits(1):  # small matrices: several threads mostly wait for one another
+        perplexity = min(30, (len(rows) - 1) / 3)
+        plane = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(rows)
     plane = (plane - plane.min(0)) / np.ptp(plane, axis=0)
     candidates, targets = plane[: len(shown)], plane[len(shown) :]
     chosen = np.isin(shown, selection.indices)
@@ -198,8 +200,9 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
         return canvas
 
     caption = (
-        "Left, framed in orange: a target. Then its five nearest candidates, and its two farthest. Above each, its label "
-        "where there is one and its distance (0: the same direction; 1.41: unrelated; 2: opposite). Blue frames: selected."
+        "Left, framed in orange: a target. Then its five nearest candidates, and its two farthest. Above each, its "
+        "label where there is one and its distance (0: the same direction; 1.41: unrelated; 2: opposite). Blue "
+        "frames: selected."
     )
     return Figure("neighbours", "Nearest and farthest candidates of some targets", caption, draw)
 
@@ -221,8 +224,8 @@ def held_out_curve(curve: Mapping[str, Sequence[float]]) -> Figure:
         return canvas
 
     caption = (
-        "Candidates were selected for four fifths of the targets and measured on the fifth held out, in turns. Band: one "
-        "standard error over the folds. The smallest size within one standard error of the best was chosen."
+        "Candidates were selected for four fifths of the targets and measured on the fifth held out, in turns. Band: "
+        "one standard error over the folds. The smallest size within one standard error of the best was chosen."
     )
     return Figure("held_out", "How many to select", caption, draw)
 
@@ -252,8 +255,8 @@ def layer_curves(curves: Sequence[Sequence[float]]) -> Figure:
         return canvas
 
     caption = (
-        "One line per fold of targets: layer k adds every target's k-th nearest candidate. A fold stops at the layer that "
-        "would raise the distance to the targets of the other folds, and does not keep it."
+        "One line per fold of targets: layer k adds every target's k-th nearest candidate. A fold stops at the layer "
+        "that would raise the distance to the targets of the other folds, and does not keep it."
     )
     return Figure("layers", "When to stop", caption, draw)
 

@@ -26,7 +26,7 @@ BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Estimator:
-    """scores: of features and options. gradient: what it takes gradients of. grid: options that held-back models choose."""
+    """scores: of features and options. gradient: of what. grid: options that held-back models choose."""
 
     scores: Callable[..., np.ndarray]
     gradient: Literal["loss", "measurement"]
@@ -148,9 +148,9 @@ class LdsExperiment:
 
     def _result(self, run: Run, scores: list[Score], features: dict[str, Features]) -> Result:
         how = (
-            f"LDS: mean over {outputs_of(scores)} targets of the rank correlation between predicted and true outputs of "
-            f"{self.subsets} models, each trained on {self.share:.0%} of the candidates. 95% intervals by bootstrap over "
-            f"models and targets. Options were chosen on {self.held_back} further models, which are not reported."
+            f"LDS: mean over {_targets(scores)} targets of the rank correlation between predicted and true outputs "
+            f"of {self.subsets} models, each trained on {self.share:.0%} of the candidates. 95% intervals by bootstrap "
+            f"over models and targets. Options were chosen on {self.held_back} further models, which are not reported."
         )
         largest = {s.estimator: s for s in scores if s.models == max(self.ensembles) and s.lds is not None}
         by_estimator = {
@@ -182,7 +182,7 @@ class LdsExperiment:
         )
 
 
-def outputs_of(scores: list[Score]) -> int:
+def _targets(scores: list[Score]) -> int:
     """How many targets there are."""
     return next((len(score.lds.per_target) for score in scores if score.lds is not None), 0)
 
@@ -236,5 +236,5 @@ def _difference_table(scores: list[Score]) -> list[Table]:
         [f"{scores[0].estimator} − {name}", *(str(Interval(*by_size[s])) if s in by_size else "–" for s in sizes)]
         for name, by_size in found.items()
     ]
-    caption = "Differences on the same models and targets, so that what they share cancels; 95% intervals by paired bootstrap."
+    caption = "On the same models and targets, so that what they share cancels; 95% intervals by paired bootstrap."
     return [Table("Differences", caption, ["", *(f"{s} model{'s' * (s > 1)}" for s in sizes)], rows)]

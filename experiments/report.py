@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import yaml
 
-from experiments.style import Figure, Theme
+from experiments.style import Figure, Picture
 from tarot import Selection
 from tarot.files import atomic_file
 from tarot.fingerprint import fingerprint
@@ -67,7 +67,7 @@ class Page:
     summary: str
     tiles: Sequence[Tile] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
+    pictures: Sequence[Picture] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     features: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
@@ -78,16 +78,17 @@ class Page:
             autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )
         template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-        return template.render(page=self, picture=_data_url)
+        return template.render(page=self, data_url=_data_url)
 
 
 def publish(run: Run, result: Result) -> None:
     """Write everything into the run's directory, each file whole; metrics.json last: where it is, the run is done."""
     if result.selection is not None:
         result.selection.save(run.output / "selection.parquet")
-    for figure in result.figures:
-        with atomic_file(run.output / "figures" / f"{figure.name}.png") as temporary:
-            temporary.write_bytes(figure.png("light"))
+    pictures = [figure.render() for figure in result.figures]
+    for picture in pictures:
+        with atomic_file(run.output / "figures" / f"{picture.name}.png") as temporary:
+            temporary.write_bytes(picture.light)
     metrics = plain(
         {
             "run": {**run.name, "seed": run.seed, "overrides": run.overrides},
@@ -102,7 +103,7 @@ def publish(run: Run, result: Result) -> None:
         summary=result.summary,
         tiles=result.tiles,
         tables=result.tables,
-        figures=result.figures,
+        pictures=pictures,
         seconds=metrics["seconds"],
         features={**asdict(run.recipe), **metrics.get("features", {})},
         config=yaml.safe_dump(run.config, sort_keys=False),
@@ -114,8 +115,8 @@ def publish(run: Run, result: Result) -> None:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def _data_url(figure: Figure, theme: Theme) -> str:
-    return f"data:image/png;base64,{base64.b64encode(figure.png(theme)).decode()}"
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def plain(value: Any) -> Any:

@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 def register_resolvers() -> None:
     """`without`: a default that gives way where another option is given. `unless_sweep`: a default that the runs of a
-    sweep do not have. `largest` of a list. `run_name`: experiment, task and selector. `sweep_name`: the sweep that a run
-    belongs to."""
+    sweep do not have. `largest` of a list. `run_name`: experiment, task, selector. `sweep_name`: the sweep of a run."""
     resolvers = {
         "without": _without,
         "unless_sweep": _unless_sweep,

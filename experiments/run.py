@@ -100,7 +100,7 @@ class Run:
 
 
 def make_selector(config: DictConfig, name: str) -> Selector:
-    """The selector of the config. Some choose their own size: to them `size` and `ratio` do not apply, which is said."""
+    """The selector of the config. Some choose their own size; a line says that `size` and `ratio` do not apply."""
     options = OmegaConf.to_container(config, resolve=True)
     fields = {f.name for f in dataclasses.fields(hydra.utils.get_class(options["_target_"]))}
     budget = {"size", "ratio"} - fields

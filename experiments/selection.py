@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,11 @@ from experiments.statistics import Interval, mean_interval
 from experiments.style import Figure
 from tarot import InputError, Selection
 from tarot.problem import SelectionProblem
+from tarot.progress import progress
 from tarot.selectors import SELECTORS
 from tasks.task import Task, TaskData
+
+Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empty where the task has no model
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class SelectionExperiment:
         features = _features(run)
         with run.clock("select"):
             arms = self._select(run, features)
-        scores = {name: self._train(run, name, selection) for name, selection in arms.items()}
+        scores = self._train(run, run.task, arms) if isinstance(run.task, Task) else {}
         with run.clock("figures"):
             drawn = self._figures(run, features, arms, scores)
         return Result(
@@ -74,21 +79,25 @@ class SelectionExperiment:
                 chosen[name] = select(run.task, features, run.recipe, other, None, run.cache)
         return chosen
 
-    def _train(self, run: Run, name: str, selection: Selection) -> dict[str, Interval]:
-        """The task's metrics of models trained on the selection; none where the task has no model."""
-        if not isinstance(run.task, Task):
-            return {}
-        outcomes = []
-        for training in range(self.trainings):
-            with run.clock("train"):
-                trained = train(run.task, selection, training_seed(run.seed, training), run.cache)
-            with run.clock("evaluate"):
-                outcomes.append(evaluate(run.task, trained, run.config["device"], run.cache))
-        return {metric: mean_interval([outcome[metric] for outcome in outcomes]) for metric in outcomes[0]}
+    def _train(self, run: Run, task: Task, arms: dict[str, Selection]) -> Scores:
+        """The task's metrics of models trained on each arm."""
+        seeds = [training_seed(run.seed, training) for training in range(self.trainings)]
+        trained: dict[str, list[Path]] = {name: [] for name in arms}
+        with run.clock("train"), progress("trainings", len(arms) * len(seeds), "models") as advance:
+            for name, seed in product(arms, seeds):
+                trained[name].append(train(task, arms[name], seed, run.cache))
+                advance(1)
+        with run.clock("evaluate"):
+            outcomes = {
+                name: [evaluate(task, model, run.config["device"], run.cache) for model in models]
+                for name, models in trained.items()
+            }
+        return {
+            name: {metric: mean_interval([outcome[metric] for outcome in found]) for metric in found[0]}
+            for name, found in outcomes.items()
+        }
 
-    def _figures(
-        self, run: Run, features: Features, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]]
-    ) -> list[Figure]:
+    def _figures(self, run: Run, features: Features, arms: dict[str, Selection], scores: Scores) -> list[Figure]:
         own = arms[run.name["selector"]]
         problem = SelectionProblem(
             features.candidates,
@@ -144,9 +153,9 @@ def _features(run: Run) -> Features:
         return gradient_features(run.task, checkpoints, run.recipe, run.cache, run.config["device"])
 
 
-def _headline(scores: dict[str, dict[str, Interval]]) -> str | None:
+def _headline(scores: Scores) -> str | None:
     """The metric that the task names first."""
-    return next(iter(next(iter(scores.values()))), None)
+    return next(iter(next(iter(scores.values()), {})), None)
 
 
 def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
@@ -159,11 +168,11 @@ def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
     }
 
 
-def _metrics(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]], how: str) -> dict[str, Any]:
+def _metrics(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> dict[str, Any]:
     def of_arm(name: str) -> dict[str, Any]:
         return {
-            "metrics": {metric: score.mean for metric, score in scores[name].items()},
-            "intervals": {metric: [score.low, score.high] for metric, score in scores[name].items()},
+            "metrics": {metric: score.mean for metric, score in scores.get(name, {}).items()},
+            "intervals": {metric: [score.low, score.high] for metric, score in scores.get(name, {}).items()},
             "selection": _facts(run.task, arms[name]),
         }
 
@@ -177,7 +186,7 @@ def _gap(selection: Selection) -> str:
     return f"{distance / bound - 1:+.1%}" if bound > 0 else "–"
 
 
-def _tiles(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]]) -> list[Tile]:
+def _tiles(run: Run, arms: dict[str, Selection], scores: Scores) -> list[Tile]:
     name = run.name["selector"]
     own, headline, tiles = arms[name], _headline(scores), []
     if headline:
@@ -196,8 +205,8 @@ def _tiles(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Int
     return tiles
 
 
-def _table(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]], how: str) -> Table:
-    metrics = list(next(iter(scores.values())))[:2]
+def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Table:
+    metrics = list(next(iter(scores.values()), {}))[:2]
     tagged = run.task.candidate_tags() is not None
 
     def row(name: str) -> list[str]:
@@ -213,7 +222,7 @@ def _table(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Int
     return Table("Comparison", how if metrics else "", columns, [row(name) for name in arms], strong=0)
 
 
-def _summary(run: Run, arms: dict[str, Selection], scores: dict[str, dict[str, Interval]]) -> str:
+def _summary(run: Run, arms: dict[str, Selection], scores: Scores) -> str:
     name = run.name["selector"]
     own, headline = arms[name], _headline(scores)
     words = f"{name} selects {len(own):,} of {own.n:,} candidates for {own.m:,} targets"

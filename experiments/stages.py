@@ -24,7 +24,7 @@ _VERSION = 1  # of the stages; another one never reads files of this one
 
 
 def made(path: Path, make: Callable[[Path], None]) -> Path:
-    """`path`, which `make` writes unless it is there; of several processes that want it, one does and the others wait."""
+    """`path`, which `make` writes unless it is there; of several processes one makes it and the others wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():

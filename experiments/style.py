@@ -38,6 +38,8 @@ _STYLES = {
 }
 _OTHERS = ("#44AA99", "#AA4499", "#999933", "#882255", "#6699CC", "#DDAA33")
 
+_DPI = 150  # of figures 7.2 inches wide: sharp on a page of 56 rem
+
 CANDIDATE, TARGET, SELECTED, BOUND = "#9AA5B1", "#D55E00", "#0072B2", "#E69F00"
 
 
@@ -59,11 +61,25 @@ class Figure:
     caption: str
     draw: Callable[[], Canvas]
 
-    def png(self, theme: Theme, dpi: int = 160) -> bytes:
+    def render(self) -> Picture:
+        return Picture(self.name, self.title, self.caption, self._png("light"), self._png("dark"))
+
+    def _png(self, theme: Theme) -> bytes:
         with themed(theme):
             buffer = io.BytesIO()
-            self.draw().savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+            self.draw().savefig(buffer, format="png", dpi=_DPI)
             return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG, on light and on dark paper."""
+
+    name: str
+    title: str
+    caption: str
+    light: bytes
+    dark: bytes
 
 
 @contextmanager
