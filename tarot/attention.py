@@ -1,7 +1,8 @@
 """`nn.MultiheadAttention` with its projections in the open.
 
-PyTorch's own forward uses `in_proj_weight` and `out_proj.weight` inside one function, out of reach of hooks, and in eval
-mode may hand the whole layer to a fused kernel. The forward here computes the same and shows every projection to `tap`.
+PyTorch's own forward uses `in_proj_weight` and `out_proj.weight` inside one function, out of reach of hooks, and in
+eval mode may hand the whole layer to a fused kernel. The forward here computes the same and shows every projection to
+`tap`.
 """
 
 from __future__ import annotations

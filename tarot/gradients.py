@@ -2,9 +2,9 @@
 
 The weights are frozen and one ordinary backward pass runs for the whole batch. On its way, each layer's input (seen in
 the forward pass) and output gradient (seen in the backward pass) give each sample's projected parameter gradient, and
-no weight gradient is ever computed (`tarot.layers`). What no rule covers, bare parameters and unknown modules, takes one
-backward pass per sample, for those parameters alone. Both give the same features: a parameter's sketch depends on its
-name and shape, not on how its gradient was found.
+no weight gradient is ever computed (`tarot.layers`). What no rule covers, bare parameters and unknown modules, takes
+one backward pass per sample, for those parameters alone. Both give the same features: a parameter's sketch depends on
+its name and shape, not on how its gradient was found.
 """
 
 from __future__ import annotations
@@ -228,16 +228,17 @@ class GradientFeatures:
             axis = self._axes.get(layer.site, 0)
             if samples > 1 and x.shape[axis : axis + 1] != (samples,):
                 folded.update(layer.names)
-            if not y.requires_grad:  # nothing before it is differentiated; a clone, for y may be changed in place
-                y = y.detach().requires_grad_().clone()
+            if not y.requires_grad:  # the first layer: nothing before it is differentiated
+                y = _Source.apply(torch.zeros((), requires_grad=True), y)
             with _naming(layer):
                 y.register_hook(partial(finish, layer, layer.begin(x, self._plan.sketches)))
             return y
 
-        with self._tapped(tap), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
-            total = losses_of(self.model, self.losses, batch, samples).float().sum()
-        if total.requires_grad:
-            total.backward()
+        with self._tapped(tap):  # in the backward pass too: activation checkpointing calls the layers again
+            with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+                total = losses_of(self.model, self.losses, batch, samples).float().sum()
+            if total.requires_grad:
+                total.backward()
         return folded
 
     @contextlib.contextmanager
@@ -339,6 +340,21 @@ class GradientFeatures:
 
         with self._tapped(tap), torch.no_grad():
             return losses_of(self.model, self.losses, batch, batch_size(batch)).float(), seen
+
+
+class _Source(torch.autograd.Function):
+    """The tensor y as the result of an operation that gradients flow back to, without copying it.
+
+    Sharing storage, rather than being a view, is what allows the model to go on with in-place operations.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, y: Tensor) -> Tensor:
+        return y.new_empty(0).set_(y)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 def _accumulate(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:

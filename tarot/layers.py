@@ -4,13 +4,14 @@ A layer with input x and output y contributes, for a loss with dL/dy = d, to its
 x_t^T over its positions t; a convolution the same with x_t the unfolded patch; `Embedding` the same with x_t one-hot; a
 norm sum_t d_t * normalised(x_t); and to its bias's gradient sum_t d_t. Contributions of several calls add up.
 
-Each rule is two steps. In the forward pass `weight(x, sketch)` takes what it needs of x, projected at once where that is
-cheaper, and returns the function that finishes the work in the backward pass, (d, fold) -> [B, sketch.width].
+Each rule is two steps. In the forward pass `weight(x, sketch)` takes what it needs of x, projected at once where that
+is cheaper, and returns the function that finishes the work in the backward pass, (d, fold) -> [B, sketch.width].
 `fold` says which rows belong to which sample. No rule is trusted: see the preflight check in `tarot.gradients`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -231,15 +232,22 @@ class Convolution(Layer):
         return fold(projected.flatten(3)).transpose(-1, -2).flatten(1, -2)
 
     def gradient(self, fold: Fold, x: Tensor, d: Tensor) -> Tensor:
-        """[B, out, in / groups, *kernel]: one convolution whose groups are the samples times the layer's own."""
+        """[B, out, in / groups * kernel]"""
+        groups = self.module.groups
+        left, right = (fold(t.float().unflatten(1, (groups, -1))) for t in (d.flatten(2), self.patches(x, d)))
+        return torch.einsum("btgon,btgin->bgoi", left, right).flatten(1, 2)
+
+    def patches(self, x: Tensor, d: Tensor) -> Tensor:
+        """What each output position sees of x, [I, in * kernel, positions]."""
         module = self.module
-        x, padding = self.padded(x.float())
-        derivative = (nn.grad.conv1d_weight, nn.grad.conv2d_weight, nn.grad.conv3d_weight)[self.rank - 1]
-        shape = (fold.samples * module.out_channels, *module.weight.shape[1:])
-        beside = [fold(t).transpose(0, 1).flatten(1, 2) for t in (x, d.float())]  # [T, B * channels, *size]
-        groups = fold.samples * module.groups
-        stacked = derivative(beside[0], shape, beside[1], module.stride, padding, module.dilation, groups)
-        return stacked.unflatten(0, (fold.samples, -1))
+        x, padding = self.padded(x)
+        x = functional.pad(x, [side for width in reversed(padding) for side in (width, width)])
+        seen = []
+        for offset in itertools.product(*map(range, module.kernel_size)):
+            axes = zip(offset, module.dilation, module.stride, d.shape[2:], strict=True)
+            window = [slice(o * dilation, o * dilation + s * (n - 1) + 1, s) for o, dilation, s, n in axes]
+            seen.append(x[:, :, *window].flatten(2))
+        return torch.stack(seen, 2).flatten(1, 2)
 
     def bias(self, fold: Fold, d: Tensor) -> Tensor:
         return fold(d.flatten(2)).sum((1, 3), dtype=torch.float32)

@@ -32,8 +32,8 @@ SMALLEST_SHARE = 4  # a matrix with less than so many dimensions of its own is s
 class Projection:
     """What to project gradients with.
 
-    kind: "factored" (each weight by P_out (x) P_in, inside the pass; the fast one), a dense sketch of the whole gradient
-        ("rademacher", "normal", "sjlt"), "identity" (none), or "fast_jl" (TRAK's CUDA kernel, needs `fast_jl`).
+    kind: "factored" (each weight by P_out (x) P_in, inside the pass; the fast one), a dense sketch of the whole
+        gradient ("rademacher", "normal", "sjlt"), "identity" (none), or "fast_jl" (TRAK's CUDA kernel).
     dim: number of output columns, shared out over the parameters by size if factored; None for identity.
     seed: any integer; other seeds give independent projections.
     """
@@ -83,7 +83,7 @@ def random_words(key: str, rows: tuple[int, int], columns: tuple[int, int], devi
 
 @functools.cache
 def _normal_quantiles() -> Tensor:
-    """2^16 equally likely values, float32, of unit variance: normal to 4.2 sigma without device-dependent log or cos."""
+    """2^16 equally likely values, float32, of unit variance: normal to 4.2 sigma without a device's own log or cos."""
     values = torch.special.ndtri((torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16))
     return (values / values.square().mean().sqrt()).float()
 
