@@ -22,6 +22,7 @@ from torch import Tensor
 
 EXACT_ARCS = 1_500_000  # beyond, the graph is solved by entropic scaling; the bound stays certified
 _FIRST_NEIGHBOURS = 32
+_ZERO_ROW = 1.0  # the distance of a zero row from a unit vector
 _TOO_FAR = 4.0  # an arc nobody would take: distances between unit vectors are at most 2
 _ROUNDING = 1e-6  # distances are float32: the bound gives way by that much, so that it stays a bound
 _SCHEDULE = np.geomspace(0.1, 0.001, 8)  # epsilons of the entropic solve
@@ -54,6 +55,7 @@ class _Graph:
     target: np.ndarray
     cost: np.ndarray
     reach: np.ndarray  # [M] distance beyond which target j knows no candidate; inf where it knows them all
+    zero_rows: int  # candidates with zero features, known once the graph is complete
 
     @property
     def m(self) -> int:
@@ -84,19 +86,24 @@ def _graph(distance: Tensor, index: Tensor, n: int) -> _Graph:
     complete = everyone or not known.all()  # a table with unfilled places holds every usable candidate
     reach = np.full(len(distance), np.inf) if complete else distance[:, -1]
     members, candidate = np.unique(index[known], return_inverse=True)
-    return _Graph(members, candidate, known.nonzero()[0], distance[known], reach)
+    return _Graph(members, candidate, known.nonzero()[0], distance[known], reach, n - len(members) if complete else 0)
 
 
 def _solve_exactly(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Network simplex. A dummy target takes what candidates do not send, at cost 0; a dummy candidate with an arc to
-    every target keeps the problem feasible when the neighbours cannot, at a cost that shows in g. (mass, g)"""
+    """Network simplex with three additions. A dummy target takes what candidates do not send, at cost 0. A dummy
+    candidate keeps the problem feasible where the graph is too narrow, at a cost that shows in g. Once the graph is
+    complete, one more row stands for the candidates whose features are zero. (mass, g)"""
     r, m = len(graph.members), graph.m
-    rows = np.concatenate([graph.candidate, np.arange(r), np.full(m + 1, r)])
-    columns = np.concatenate([graph.target, np.full(r, m), np.arange(m + 1)])
-    costs = np.concatenate([graph.cost, np.zeros(r), np.full(m, _TOO_FAR), [0.0]])
-    supply = np.append(np.full(r, 1 / size), 1.0)
-    demand = np.append(np.full(m, 1 / m), r / size)
-    matrix = scipy.sparse.coo_matrix((costs, (rows, columns)), shape=(r + 1, m + 1))
+    extra_supply, extra_cost = np.array([1.0]), np.array([_TOO_FAR])
+    if graph.zero_rows:
+        extra_supply, extra_cost = np.append(extra_supply, graph.zero_rows / size), np.append(extra_cost, _ZERO_ROW)
+    extra = np.arange(r, r + len(extra_supply))
+    rows = np.concatenate([graph.candidate, np.arange(r), np.repeat(extra, m), extra])
+    columns = np.concatenate([graph.target, np.full(r, m), np.tile(np.arange(m), len(extra)), np.full(len(extra), m)])
+    costs = np.concatenate([graph.cost, np.zeros(r), np.repeat(extra_cost, m), np.zeros(len(extra))])
+    supply = np.append(np.full(r, 1 / size), extra_supply)
+    demand = np.append(np.full(m, 1 / m), supply.sum() - 1)
+    matrix = scipy.sparse.coo_matrix((costs, (rows, columns)), shape=(len(supply), m + 1))
     coupling, log = ot.emd(supply, demand, matrix, numItermax=10**8, log=True, center_dual=False)
     if log.get("warning"):
         raise RuntimeError(f"the network simplex did not reach the optimum: {log['warning']}")
@@ -129,4 +136,5 @@ def _dual_value(graph: _Graph, g: np.ndarray, size: int) -> float:
     """mean_j g_j - (1/S) sum_i max(0, max_j (g_j - C_ij)): a lower bound for every g with g_j <= reach_j."""
     excess = np.zeros(len(graph.members))
     np.maximum.at(excess, graph.candidate, g[graph.target] - graph.cost)
-    return float(g.mean() - excess.sum() / size) * (1 - _ROUNDING)
+    total = excess.sum() + graph.zero_rows * max(0.0, float(g.max()) - _ZERO_ROW)
+    return float(g.mean() - total / size) * (1 - _ROUNDING)

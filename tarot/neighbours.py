@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tarot.arrays import InputError, Rows, as_rows, blocks, read_rows
+from tarot.arrays import InputError, Rows, as_rows, block_size, blocks, read_rows
 from tarot.whitening import WhitenedRows, fit_whitener, unit_norm
 
 BLOCK_SIMILARITIES = 1 << 23  # per block: enough for GEMM to run at full speed, few enough to be screened from cache
@@ -125,11 +125,16 @@ def _by_distance(candidates: Rows, targets: Tensor, found: _Found, k: int) -> tu
     """The k pairs of smallest ||x - y|| of each target, [M, k]. `found` is sorted by target."""
     (m, d), pairs = targets.shape, len(found.target)
     pair_distance = torch.empty(pairs)
-    step = max(1, GATHER_BYTES // (4 * d))
-    for start in range(0, pairs, step):
-        part = slice(start, start + step)
-        rows, _ = _normalised(read_rows(candidates, found.candidate[part].numpy(), "candidates"))
-        pair_distance[part] = torch.linalg.vector_norm(rows - targets[found.target[part]], dim=1)
+    by_candidate = found.candidate.argsort(stable=True)  # a candidate is read, and whitened, once for all its targets
+    unique, counts = found.candidate[by_candidate].unique_consecutive(return_counts=True)
+    ends, step, gather = counts.cumsum(0), block_size(d), max(1, GATHER_BYTES // (4 * d))
+    for start in range(0, len(unique), step):
+        chunk = slice(start, min(start + step, len(unique)))
+        rows, _ = _normalised(read_rows(candidates, unique[chunk].numpy(), "candidates"))
+        chosen = by_candidate[ends[start] - counts[start] : ends[chunk.stop - 1]]
+        owner = torch.arange(len(rows)).repeat_interleave(counts[chunk])
+        for pair, row in zip(chosen.split(gather), owner.split(gather), strict=True):
+            pair_distance[pair] = torch.linalg.vector_norm(rows[row] - targets[found.target[pair]], dim=1)
 
     count = found.target.bincount(minlength=m)
     column = torch.arange(pairs) - (count.cumsum(0) - count)[found.target]

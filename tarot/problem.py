@@ -27,6 +27,7 @@ from tarot.selection import Selection
 from tarot.transport import DENSE_PAIRS, Cost, StreamedCost, entropic_potentials, exact
 from tarot.whitening import JoinedRows, WhitenedRows, fit_whitener, unit_norm
 
+_WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 
 
@@ -120,7 +121,8 @@ class SelectionProblem:
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
-        k = min(k, self.n)
+        small = self.n * self.targets.numel() <= _WHOLE_TABLE  # then all of them cost no more than a few
+        k = self.n if small else min(k, self.n)
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:

@@ -19,7 +19,7 @@ class _Rate(ProgressColumn):
 
 @contextlib.contextmanager
 def progress(description: str, total: int | None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """`with progress("gradients", n) as advance: ... advance(k)`. `TAROT_PROGRESS=0` turns it off, `=1` forces it on."""
+    """`with progress("gradients", n) as advance: advance(k)`. `TAROT_PROGRESS=0` turns it off, `=1` forces it on."""
     wish = os.environ.get("TAROT_PROGRESS")
     console = Console(stderr=True, force_terminal=True if wish == "1" else None)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()

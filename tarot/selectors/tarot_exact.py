@@ -73,16 +73,16 @@ def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[np.nd
     """Indices [size] of the best subset found, and the bound that no subset can beat."""
     relaxed = problem.capacity_plan(size)
     support = np.argsort(-relaxed.mass, kind="stable")[:size]
-    integral = relaxed.exact and size % len(problem.targets) == 0
-    if integral or size * len(problem.targets) > _PAIRS:
+    full = relaxed.mass[support[-1]] > 0  # not so only where zero features are nearer to the targets than candidates
+    integral = full and relaxed.exact and size % len(problem.targets) == 0
+    if integral or (full and size * len(problem.targets) > _PAIRS):
         return np.sort(support), relaxed.lower_bound
-    starts = [support, TarotFixed(size=size).select(problem).indices]
+    starts = [TarotFixed(size=size).select(problem).indices] + ([support] if full else [])
     near = problem.neighbours(_NEIGHBOURS)[1][:, :_NEIGHBOURS].unique().numpy()
     pool = np.unique(np.concatenate([near[near >= 0], np.flatnonzero(relaxed.mass > 0), *starts]))
     cost = problem.cost(pool)
     if not isinstance(cost, Tensor):
-        subsets = [_Subset(start, exact(dense(problem.cost(start)))) for start in starts]
-        return np.sort(min(subsets, key=lambda s: s.plan.value).members), relaxed.lower_bound
+        return np.sort(starts[-1]), relaxed.lower_bound
     subsets = [_settle(cost, _subset(cost, np.searchsorted(pool, np.sort(start)))) for start in starts]
     best = _swap(cost, min(subsets, key=lambda s: s.plan.value), swaps)
     return np.sort(pool[best.members]), relaxed.lower_bound
