@@ -24,12 +24,13 @@ from tarot.distance import distances
 
 EPSILON = 0.01  # entropic regularisation of the potentials that rank and weigh (selectors.md 0.2)
 TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as converged
-DENSE_PAIRS = 250_000_000  # up to 1 GB of float32 a cost is held in memory
+DENSE_PAIRS = 400_000_000  # up to 1.6 GB of float32 a cost is held in memory, with a kernel of the same size
 _DENSE_SIMPLEX_PAIRS = 40_000  # below, the dense network simplex is faster than looking for the edges that matter
 _ARCS_PER_NODE = 8  # arcs offered to the sparse network simplex at first
-_SEED_PAIRS = 50_000_000  # a streamed cost is thinned to so many pairs for the exact duals that seed it
+_SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exact duals that seed it
 _ROUGH_ROWS = 1024
 _OVER_RELAXATION = 1.7
+_PLAIN_STEPS = 5  # before a streamed solve over-relaxes: far from the solution that overshoots
 _ITERATIONS_PER_CHECK = 10
 _KERNEL_RANGE = 40.0  # scalings beyond exp(+-40) are absorbed into the potentials, far inside float32
 
@@ -40,6 +41,7 @@ class StreamedCost:
 
     x: Rows
     y: Tensor
+    name: str = "candidates"  # of x, in errors
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,12 +51,11 @@ class StreamedCost:
         size = block_size(max(self.x.shape[1], self.y.shape[0]))
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
-            yield start, distances(read_block(self.x, start, stop, "candidates"), self.y)
+            yield start, distances(read_block(self.x, start, stop, self.name), self.y)
 
-    def thinned(self, pairs: int) -> Tensor:
-        """Every k-th row, so that about `pairs` distances remain, in memory."""
-        every = max(1, math.prod(self.shape) // pairs)
-        return distances(read_rows(self.x, np.arange(0, len(self), every), "candidates"), self.y)
+    def rows(self, every: int) -> Tensor:
+        """The distances of every k-th candidate, in memory."""
+        return distances(read_rows(self.x, np.arange(0, len(self), every), self.name), self.y)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -128,7 +129,7 @@ def _cost(x: Any, y: Any) -> Cost:
     x, y = as_rows(x, "x"), as_rows(y, "y")
     if x.shape[1] != y.shape[1]:
         raise InputError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}; they must be features of one space")
-    streamed = StreamedCost(x, read_block(y, 0, y.shape[0], "y"))
+    streamed = StreamedCost(x, read_block(y, 0, y.shape[0], "y"), "x")
     return dense(streamed) if math.prod(streamed.shape) <= DENSE_PAIRS else streamed
 
 
@@ -239,8 +240,9 @@ def entropic_potentials(
     Sinkhorn alone moves mass between clusters that are many epsilon apart at a rate of exp(-gap / epsilon): it seems
     to stand still. The exact duals have those gaps right from the start, and a few iterations smooth them.
     """
-    small = cost if isinstance(cost, Tensor) else cost.thinned(_SEED_PAIRS)
-    g = exact(small, g=g, certified=False).g
+    every = max(1, math.prod(cost.shape) // _SEED_PAIRS)
+    some = cost[::every].contiguous() if isinstance(cost, Tensor) else cost.rows(every)
+    g = exact(some, g=g, certified=False).g
     return sinkhorn(cost, epsilon, g=g, tolerance=tolerance)
 
 
@@ -303,8 +305,8 @@ def _sinkhorn_dense(
     g = torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
     kernel, omega, iterations = torch.empty_like(cost), _OVER_RELAXATION, 0
     while True:
-        f = _hard_transform(cost, g).double()  # min_j C_ij - g_j: every row of the kernel has a one,
-        g = _hard_transform(cost.T, f).double()  # and so has every column
+        f = _row_minima(cost, g)  # min_j C_ij - g_j: every row of the kernel has a one,
+        g = _column_minima(cost, f)  # and so has every column
         torch.sub(g.to(dtype)[None, :], cost, out=kernel)
         kernel.add_(f.to(dtype)[:, None]).div_(epsilon).exp_()
         u, v, error = a, b, math.inf
@@ -330,8 +332,18 @@ def _sinkhorn_dense(
             return Entropic(f.numpy(), g.numpy(), epsilon, value, error, iterations)
 
 
-def _hard_transform(cost: Tensor, g: Tensor) -> Tensor:
-    return (cost - g.to(cost.dtype)).amin(1)
+def _row_minima(cost: Tensor, g: Tensor) -> Tensor:
+    """min_j C_ij - g_j, float64 [n]; by blocks, so that no second matrix is in memory."""
+    g = g.to(cost.dtype)
+    return torch.cat([(block - g).amin(1) for _, block in _blocks(cost)]).double()
+
+
+def _column_minima(cost: Tensor, f: Tensor) -> Tensor:
+    """min_i C_ij - f_i, float64 [m]."""
+    f, minima = f.to(cost.dtype), torch.full((cost.shape[1],), math.inf, dtype=cost.dtype)
+    for start, block in _blocks(cost):
+        minima = minima.minimum((block - f[start : start + len(block), None]).amin(0))
+    return minima.double()
 
 
 def _in_range(*scalings: Tensor) -> bool:
@@ -347,27 +359,44 @@ def _sinkhorn_streamed(
     tolerance: float,
     max_iterations: int,
 ) -> Entropic:
-    """The same iterations in the log domain, one pass over the blocks of rows each."""
-    log_b = torch.from_numpy(b).log()
+    """The same over-relaxed iterations with the cost computed anew in each: one pass over the blocks of rows.
+
+    The error is that of both marginals together; the last step of g makes the columns exact and leaves at most as much
+    in the rows.
+    """
+    a, b = torch.from_numpy(a), torch.from_numpy(b)
     g = torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
-    f = torch.zeros(len(a), dtype=torch.float64)
+    f, omega, error = g.new_zeros(len(a)), 1.0, math.inf
+    good, before = (f, g), math.inf
     for iteration in range(1, max_iterations + 1):
-        # f_i = -eps log sum_j b_j exp((g_j - C_ij)/eps); the columns' sums of a_i exp((f_i - C_ij)/eps) merge by block
-        columns = torch.full((len(b),), -math.inf, dtype=torch.float64)
-        error = 0.0
+        balanced, mass = torch.empty_like(a), torch.zeros_like(b)  # f with exact rows; the columns' mass relative to b
+        moved = torch.empty_like(a)
         for start, block in cost.blocks():
             rows = slice(start, start + len(block))
-            block_a = torch.from_numpy(a[rows])
-            logits = (g / epsilon + log_b).float() - block / epsilon
-            soft = -epsilon * logits.logsumexp(1).double()
-            error += float((block_a * torch.expm1((f[rows] - soft) / epsilon)).abs().sum()) if iteration > 1 else 0.0
-            f[rows] = soft
-            tall = (soft / epsilon + block_a.log()).float()[:, None] - block / epsilon
-            columns = torch.logaddexp(columns, tall.logsumexp(0).double())
-        if iteration > 1 and error <= tolerance:
+            kernel = g.float() - block
+            top = kernel.amax(1, keepdim=True)
+            kernel.sub_(top).div_(epsilon).exp_()  # a one in every row
+            sums = (kernel @ b.float()).double()
+            balanced[rows] = -top[:, 0].double() - epsilon * sums.log()
+            moved[rows] = f[rows] + omega * (balanced[rows] - f[rows])
+            scaling = a[rows] / sums * ((moved[rows] - balanced[rows]) / epsilon).exp()
+            mass += (scaling.float() @ kernel).double()
+        f = moved
+        error = float(a @ ((f - balanced) / epsilon).expm1().abs() + b @ (mass - 1).abs())
+        if iteration == _PLAIN_STEPS:
+            omega = _OVER_RELAXATION
+        if iteration % _ITERATIONS_PER_CHECK == 0 or not math.isfinite(error):
+            if omega > 1 and not error < 1.5 * before:
+                (f, g), omega = good, 1.0
+                continue
+            good, before = (f, g), error
+        # a column far from every row has a mass that float32 takes for zero: it moves as far as float32 can tell
+        step = epsilon * mass.clamp(min=torch.finfo(torch.float32).tiny).log()
+        if error <= tolerance:
+            g = g - step
             break
-        g = -epsilon * columns
-    value = float(torch.from_numpy(a) @ f + torch.from_numpy(b) @ g)
+        g = g - omega * step
+    value = float(a @ f + b @ g)
     return Entropic(f.numpy(), g.numpy(), epsilon, value, error, iteration)
 
 
