@@ -118,11 +118,11 @@ def _solve_entropically(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarra
     r, m = len(graph.members), graph.m
     i, j = torch.from_numpy(graph.candidate), torch.from_numpy(graph.target)
     cost = torch.from_numpy(graph.cost)
-    f, g = torch.zeros(r, dtype=torch.float64), torch.full((m,), float(cost.mean()), dtype=torch.float64)
+    f = torch.zeros(r, dtype=torch.float64)
     for epsilon in _SCHEDULE:
         for _ in range(_ITERATIONS):
-            f = (-epsilon * (_logsumexp((g[j] - cost) / epsilon, i, r) + math.log(size))).clamp(max=0)
             g = -epsilon * (_logsumexp((f[i] - cost) / epsilon, j, m) + math.log(m))
+            f = (-epsilon * (_logsumexp((g[j] - cost) / epsilon, i, r) + math.log(size))).clamp(max=0)
     mass = torch.zeros(r, dtype=torch.float64).index_add_(0, i, ((f[i] + g[j] - cost) / epsilon).exp())
     return mass.numpy(), g.numpy()
 
