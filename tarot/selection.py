@@ -80,13 +80,14 @@ class Selection:
     @classmethod
     def of(cls, problem: SelectionProblem, chosen: np.ndarray, selector: Mapping[str, Any], **known: Any) -> Selection:
         """Order the chosen and attach what the selector already knows, aligned with `chosen`: `weights`, `potentials`,
-        `ot_distance`, `lower_bound`, `curve`; a `total` of the selector's own choice gives way to the caller's."""
+        `ot_distance`, `lower_bound`, `curve`. A `total` of the selector's own choice gives way to the caller's; a
+        selector without one does not weigh, so it repeats all alike up to the caller's (selectors.md 1.4)."""
         order = np.argsort(chosen, kind="stable")
         indices = np.asarray(chosen, dtype=np.int64)[order]
-        total, curve = known.pop("total", None), known.pop("curve", None)
+        own, curve = known.pop("total", None), known.pop("curve", None)
+        total = own if problem.total is None else problem.total
         if problem.total is not None:
-            total, weights = problem.total, known.pop("weights", None)
-            del weights
+            known.pop("weights", None)
         if total is not None and total < len(indices):
             raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
         ids = None if problem.candidate_ids is None else np.asarray(problem.candidate_ids)[indices]
@@ -94,6 +95,8 @@ class Selection:
         for name, value in known.items():
             aligned = isinstance(value, np.ndarray)
             selection._remember(name, value[order] if aligned else value)
+        if own is None and total is not None and len(indices):
+            selection._remember("weights", allocate(np.zeros(len(indices)), total))
         return selection
 
     def _remember(self, name: str, value: Any) -> None:
