@@ -93,7 +93,8 @@ def _to_float32(block: Any) -> Tensor:
     if isinstance(block, Tensor):
         return block.detach().to("cpu", torch.float32)
     block = np.ascontiguousarray(block, dtype=np.float32)
-    return torch.from_numpy(block if block.flags.writeable else block.copy())  # a tensor of a read-only map could crash
+    # A tensor of a read-only map could crash; one row of a reversed array counts as contiguous, but not for torch.
+    return torch.from_numpy(block if block.flags.writeable and min(block.strides) >= 0 else block.copy())
 
 
 def _finite(block: Tensor, name: str, first: int | np.ndarray) -> Tensor:
