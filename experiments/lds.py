@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,17 @@ from experiments.report import Result, Table, Tile
 from experiments.run import Run
 from experiments.statistics import Interval
 from tarot import InputError
-from tarot.attribution import gradcos_scores, graddot_scores, tempered_scores, trak_scores, wfd_scores
+from tarot.arrays import Rows
+from tarot.attribution import (
+    BETA,
+    RIDGE,
+    gradcos_scores,
+    graddot_scores,
+    temper,
+    tempered_scores,
+    trak_scores,
+    wfd_scores,
+)
 from tarot.fingerprint import fingerprint
 from tarot.lds import LDS, choose, lds
 from tasks.classification.subset_models import subset_masks, subset_outputs
@@ -24,37 +35,75 @@ RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The features of some models, and their whitened similarities, which several estimators and every beta share."""
+
+    features: Features
+    _similarity: dict[float, np.ndarray] = field(default_factory=dict)
+
+    def tempered(self, beta: float = BETA, regularization: float = RIDGE) -> np.ndarray:
+        """`tempered_scores` of these features; with beta = 1, `trak_scores`."""
+        f = self.features
+        if regularization not in self._similarity:
+            self._similarity[regularization] = tempered_scores(
+                f.candidates, f.targets, beta=0, regularization=regularization
+            )
+        return temper(self._similarity[regularization], f.residuals, beta)
+
+    def plain(self, scores: Callable[[Sequence[Rows], Sequence[Rows]], np.ndarray]) -> np.ndarray:
+        """Of an estimator without options."""
+        return scores(self.features.candidates, self.features.targets)
+
+
 @dataclass(frozen=True)
 class Estimator:
-    """scores: of features and options. gradient: of what. grid: options that held-back models choose."""
+    """scores: of what models saw, and options. gradient: of what. grid: options, chosen on held-back models.
+
+    ceiling: chosen on the reported models themselves instead. No honest choice does better: something to be compared
+    with, not a result.
+    """
 
     scores: Callable[..., np.ndarray]
     gradient: Literal["loss", "measurement"]
     meaning: str
     grid: dict[str, Sequence[float]] = field(default_factory=dict)
+    ceiling: bool = False
 
 
 ESTIMATORS = {
     "tempered": Estimator(
-        lambda f, **options: tempered_scores(f.candidates, f.targets, f.residuals, **options),
+        Seen.tempered,
         "measurement",
         "ours: whitened similarity times a power of the residual, ridge and power chosen on held-back models",
         {"regularization": RIDGES, "beta": BETAS},
     ),
+    "tempered_default": Estimator(
+        Seen.tempered, "measurement", "ours with its default ridge and power, nothing chosen"
+    ),
+    "trak_best": Estimator(
+        partial(Seen.tempered, beta=1),
+        "measurement",
+        "TRAK with the ridge that is best on the reported models themselves, which nobody can know",
+        {"regularization": RIDGES},
+        ceiling=True,
+    ),
     "trak_ridge": Estimator(
-        lambda f, **options: trak_scores(f.candidates, f.targets, f.residuals, **options),
+        partial(Seen.tempered, beta=1),
         "measurement",
         "TRAK with the ridge chosen on the same held-back models",
         {"regularization": RIDGES},
     ),
     "trak": Estimator(
-        lambda f: trak_scores(f.candidates, f.targets, f.residuals), "measurement", "TRAK as published, without a ridge"
+        lambda seen: trak_scores(seen.features.candidates, seen.features.targets, seen.features.residuals),
+        "measurement",
+        "TRAK as published, without a ridge",
     ),
     "wfd": Estimator(
-        lambda f: wfd_scores(f.candidates, f.targets), "loss", "whitened feature distance as the TAROT paper prints it"
+        lambda seen: seen.plain(wfd_scores), "loss", "whitened feature distance as the TAROT paper prints it"
     ),
-    "gradcos": Estimator(lambda f: gradcos_scores(f.candidates, f.targets), "loss", "cosine of loss gradients"),
-    "graddot": Estimator(lambda f: graddot_scores(f.candidates, f.targets), "loss", "inner product of loss gradients"),
+    "gradcos": Estimator(lambda seen: seen.plain(gradcos_scores), "loss", "cosine of loss gradients"),
+    "graddot": Estimator(lambda seen: seen.plain(graddot_scores), "loss", "inner product of loss gradients"),
 }
 
 
@@ -116,8 +165,9 @@ class LdsExperiment:
             masks = subset_masks(n, self.held_back + self.subsets, self.share, run.seed)
             outputs = subset_outputs(run.task, masks, repeats=self.repeats)
         with run.clock("attribution"):
+            seen = {(kind, size): Seen(features[kind].of_runs(size)) for kind in features for size in self.ensembles}
             scores = [
-                self._score(name, features[ESTIMATORS[name].gradient].of_runs(size), size, masks, outputs)
+                self._score(name, seen[ESTIMATORS[name].gradient, size], size, masks, outputs)
                 for name in self.estimators
                 for size in self.ensembles
             ]
@@ -128,20 +178,21 @@ class LdsExperiment:
         wanted = dict.fromkeys(ESTIMATORS[name].gradient for name in self.estimators)
         return {gradient: replace(run.recipe, gradient=gradient) for gradient in wanted}
 
-    def _score(self, name: str, features: Features, models: int, masks: np.ndarray, outputs: np.ndarray) -> Score:
-        """LDS on the reported models; options are chosen on the others, which are not reported."""
+    def _score(self, name: str, seen: Seen, models: int, masks: np.ndarray, outputs: np.ndarray) -> Score:
+        """LDS on the reported models; options are chosen on the others, but for a ceiling."""
         estimator, back = ESTIMATORS[name], self.held_back
+        judges = slice(back, None) if estimator.ceiling else slice(back)
         try:
             if estimator.grid:
                 choice = choose(
-                    lambda **options: estimator.scores(features, **options),
+                    lambda **options: estimator.scores(seen, **options),
                     estimator.grid,
-                    masks[:back],
-                    outputs[:back],
+                    masks[judges],
+                    outputs[judges],
                 )
                 options, values = choice.options, choice.scores
             else:
-                options, values = {}, estimator.scores(features)
+                options, values = {}, estimator.scores(seen)
         except InputError as error:  # TRAK's matrix may be singular without a ridge: said in the table
             return Score(name, models, None, {}, str(error))
         return Score(name, models, lds(values, masks[back:], outputs[back:], bootstrap=self.bootstrap), options)
@@ -156,7 +207,9 @@ class LdsExperiment:
         by_estimator = {
             name: [s for s in scores if s.estimator == name and s.lds is not None] for name in self.estimators
         }
-        best = max(largest.values(), key=lambda score: score.interval.mean)
+        if not largest:
+            raise InputError("no estimator has a score: " + "; ".join(f"{s.estimator}: {s.reason}" for s in scores))
+        best = max(largest.values(), key=lambda s: (not ESTIMATORS[s.estimator].ceiling, s.interval.mean))
         curves = {name: [(s.models, s.interval) for s in found] for name, found in by_estimator.items() if found}
         return Result(
             title=f"{run.name['task']}, attribution",

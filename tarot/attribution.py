@@ -26,6 +26,7 @@ from tarot.whitening import Centre, JoinedRows, WhitenedRows, fit_whitener, unit
 
 Features = Rows | Sequence[Rows]
 Covariance = Literal["candidates", "union"]
+BETA, RIDGE = 1 / 3, 0.3  # defaults of the tempered estimator: best or nearly so on all data we tried (docs/lds.md)
 Dual = Callable[[Rows, Rows], Tensor]
 
 
@@ -109,8 +110,8 @@ def tempered_scores(
     targets: Features,
     residuals: ArrayLike | None = None,
     *,
-    beta: float = 1 / 3,
-    regularization: float = 0.3,
+    beta: float = BETA,
+    regularization: float = RIDGE,
     covariance: Covariance = "candidates",
 ) -> np.ndarray:
     """Tempered whitened similarity, our own estimator: Q^beta times <whitened z, whitened x>. float32 [N, M].
@@ -134,6 +135,11 @@ def tempered_scores(
 
     scores = _similarity(candidates, targets, dual)
     return _times(scores, residuals, len(_sequence(candidates)), beta)
+
+
+def temper(similarity: np.ndarray, residuals: ArrayLike | None, beta: float) -> np.ndarray:
+    """Q^beta times a whitened similarity [N, M] (`tempered_scores` with beta = 0), which many beta can share."""
+    return _times(np.array(similarity, dtype=np.float32), residuals, None, beta)
 
 
 def dsdm_scores(
@@ -187,15 +193,15 @@ def _solve(gram: Tensor, right: Tensor) -> Tensor:
     return torch.cholesky_solve(right, lower)
 
 
-def _times(scores: np.ndarray, residuals: ArrayLike | None, models: int, power: float = 1.0) -> np.ndarray:
-    """scores [N, M] times the power of the mean residual of each candidate; the sign of a residual is kept."""
+def _times(scores: np.ndarray, residuals: ArrayLike | None, models: int | None, power: float = 1.0) -> np.ndarray:
+    """scores [N, M], in place, times the power of the mean residual of each candidate; its sign is kept."""
     if residuals is None:
         return scores
     q = np.atleast_2d(np.stack([np.asarray(values, dtype=np.float64) for values in residuals]))
-    if q.shape not in {(1, len(scores)), (models, len(scores))}:
+    if q.shape not in {(1, len(scores)), (models or len(q), len(scores))}:
         raise InputError(
             f"residuals must be one number per candidate, [{len(scores)}], or that per model, "
-            f"[{models}, {len(scores)}]; their shape is {q.shape}"
+            f"[{models or 'models'}, {len(scores)}]; their shape is {q.shape}"
         )
     if not np.isfinite(q).all():
         model, row = np.argwhere(~np.isfinite(q))[0]

@@ -9,6 +9,7 @@ from tarot.attribution import (
     dsdm_scores,
     gradcos_scores,
     graddot_scores,
+    temper,
     tempered_scores,
     trak_scores,
     wfd_scores,
@@ -81,6 +82,15 @@ def test_tempered_is_trak_at_beta_one_and_ignores_residuals_at_beta_zero(ensembl
     np.testing.assert_allclose(flat, trak_scores(candidates, targets, regularization=0.3), rtol=1e-5)
     half = tempered_scores(*ensemble, beta=0.5, regularization=0.3, covariance="candidates")
     np.testing.assert_allclose(half, flat * np.sqrt(residuals.mean(axis=0))[:, None], rtol=1e-5)
+
+
+def test_temper_makes_tempered_scores_of_a_similarity(ensemble):
+    candidates, targets, residuals = ensemble
+    similarity = tempered_scores(candidates, targets, beta=0, regularization=0.1)
+    before = similarity.copy()
+    expected = tempered_scores(candidates, targets, residuals, beta=0.5, regularization=0.1)
+    np.testing.assert_allclose(temper(similarity, residuals, 0.5), expected, rtol=1e-6)
+    np.testing.assert_array_equal(similarity, before)
 
 
 @pytest.mark.parametrize("estimator", [tempered_scores, trak_scores, dsdm_scores])
