@@ -5,12 +5,14 @@ the forward pass) and output gradient (seen in the backward pass) give each samp
 no weight gradient is ever computed (`tarot.layers`). What no rule covers, bare parameters and unknown modules, takes
 one backward pass per sample, for those parameters alone. Both give the same features: a parameter's sketch depends on
 its name and shape, not on how its gradient was found.
+
+No rule is trusted. The first samples of the first batch, and of the 2nd, 4th, 8th, ... are compared with autograd, one
+at a time; where a rule does not hold, its parameters go to the slow path, with a warning.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,9 +27,10 @@ from tarot.arrays import InputError
 from tarot.attention import InProjection, Tap, attention_forward, is_supported
 from tarot.batches import batch_size, take
 from tarot.feature_rows import auto_batch_size, gradient_rows
-from tarot.layers import Fold, Layer, LayoutError, Part, rule
+from tarot.layers import Fold, Layer, LayoutError, Part, is_formed, rule
 from tarot.oracles import Losses, evaluating, loop_gradients, losses_of, sample_gradient, vmap_gradients
-from tarot.projection import Factored, Projection, fast_jl, plan
+from tarot.preflight import MIXED, growing_axis, refuse_mixing, tolerance, unfit
+from tarot.projection import Projection, fast_jl, plan
 
 __all__ = [
     "Coverage",
@@ -38,6 +41,9 @@ __all__ = [
     "loop_gradients",
     "vmap_gradients",
 ]
+
+CHECKED = 8  # samples that a check looks at
+LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts
 
 Sink = Callable[[str, Tensor], None]  # (parameter name, its sketched gradients [B, width]): adds them up
 
@@ -63,10 +69,11 @@ class GradientFeatures:
 
     parameters: which of the trainable parameters, by name; None for all.
     autocast: dtype of the forward pass under `torch.autocast`, such as torch.bfloat16; None for the model's own.
-    preflight: before the first batch, compare two of its samples with gradients from autograd, one at a time. Finds out
-        which dimension of each layer's input runs over the samples; a parameter whose rule does not hold (a weight
-        that is used outside its module, a layer that mixes samples) goes to the slow path, with a warning; a loss that
-        depends on who shares the batch is an error. Without it, dimension 0 is taken for the samples everywhere.
+    preflight: check the rules, as said above. That also finds out which dimension of each layer's input runs over the
+        samples, and refuses losses that depend on who shares the batch. It sees a weight that is used outside its
+        module, a module that does not do what its class does, a layer that reads the samples in another order; not
+        what changes a gradient by less than half a percent, nor what no checked sample has a gradient for. Without
+        it, dimension 0 is taken for the samples.
     """
 
     def __init__(
@@ -96,7 +103,7 @@ class GradientFeatures:
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
         self.dim = projection.dim if self._finish else self._plan.width
         self._axes: dict[str, int] = {}
-        self._samples_checked = 0 if preflight else 2
+        self._preflight, self._pair_seen, self._batches = preflight, False, 0
         self._unfit: dict[str, str] = {}
         self._set_layers()
 
@@ -112,12 +119,11 @@ class GradientFeatures:
     @property
     def largest_formed(self) -> int:
         """Numbers in the largest gradient of one sample that may be held at once."""
-        formed = [p.numel() for name, p in self._chosen.items() if not isinstance(self._plan.sketches[name], Factored)]
-        return max(formed, default=0)
+        return max((p.numel() for name, p in self._chosen.items() if is_formed(self._plan.sketches[name])), default=0)
 
     @property
     def coverage(self) -> Coverage:
-        """As known so far: the preflight of the first batch may still move parameters to the slow path."""
+        """As known so far: the check of the first batch may still move parameters to the slow path."""
         covered, excluded = [], []
         kinds: dict[str, list[str]] = defaultdict(list)
         for layer in self._layers:
@@ -143,15 +149,9 @@ class GradientFeatures:
         """
         samples = batch_size(batch)
         with evaluating(self.model, set()), torch.enable_grad():
-            if self._samples_checked < min(samples, 2):
-                self._preflight(take(batch, 0, 2), min(samples, 2))
-            while True:
-                features = torch.zeros(samples, self._plan.width, device=self.device)
-                try:
-                    self._batch_pass(batch, samples, features)
-                    break
-                except _UnfitError as error:
-                    self._give_up(error)
+            if self._check_is_due(samples):
+                self._until_fit(partial(self._check, take(batch, 0, CHECKED), min(samples, CHECKED)))
+            features = self._until_fit(partial(self._batch_pass, batch, samples))
             if self._slow:
                 self._sample_passes(batch, samples, features)
         return features if self._finish is None else self._finish(features)
@@ -181,38 +181,60 @@ class GradientFeatures:
         found = {name for layer in self._layers for name in layer.names}
         self._slow = [name for name in self._chosen if name not in found]
 
-    def _give_up(self, error: _UnfitError) -> None:
-        self._unfit.update(dict.fromkeys(error.names, error.reason))
-        self._set_layers()
-        names = ", ".join(sorted(error.names))
-        warnings.warn(f"gradients of {names} take one backward pass per sample: {error.reason}", stacklevel=3)
+    def _until_fit(self, work: Callable[[], Any]) -> Any:
+        """`work()`, again with more parameters on the slow path whenever a rule turns out not to hold."""
+        while True:
+            try:
+                return work()
+            except _UnfitError as error:
+                self._unfit.update(dict.fromkeys(error.names, error.reason))
+                self._set_layers()
+                names = ", ".join(sorted(error.names))
+                message = f"gradients of {names} take one backward pass per sample: {error.reason}"
+                warnings.warn(message, stacklevel=4)
 
     # --- the fast path ---------------------------------------------------------------------------------------------
 
-    def _batch_pass(self, batch: Any, samples: int, features: Tensor) -> None:
-        """Adds the hooked parameters' gradients to `features`.
+    def _batch_pass(self, batch: Any, samples: int) -> Tensor:
+        """The hooked parameters' features [samples, width], the other parameters' columns still zero.
 
         A layer that sees several rows per sample is taken to see equally many of each, in the samples' order. That
-        held in the preflight but may not hold for all data (tokens routed to an expert), so that in every batch one
+        held in the check but may not hold for all data (tokens routed to an expert), so that in every batch one
         sample is compared with a pass of its own.
         """
-        spot, alone = samples // 2, {}
+        features = torch.zeros(samples, self._plan.width, device=self.device)
+        spot = max(0, samples // 2 - samples % 2)  # not the middle one, which even a reversal leaves in its place
         in_batch: dict[str, Tensor] = {}
 
         def sink(name: str, rows: Tensor) -> None:
             features[:, self._plan.columns[name]].add_(rows)
             _accumulate(in_batch, name, rows[spot : spot + 1].clone())
 
-        folded = self._one_pass(batch, samples, sink, self.autocast)
+        for scale in self._scales:
+            features.zero_(), in_batch.clear()
+            folded = self._one_pass(batch, samples, sink, self.autocast, scale)
+            if features.isfinite().all():
+                break
         if folded:
-            self._one_pass(take(batch, spot, spot + 1), 1, partial(_accumulate, alone), self.autocast)
-            expected = {name: alone[name] for name in folded & alone.keys()}
-            self._compare(in_batch, expected, "its layer does not see equally many rows of each sample")
+            alone = self._rows(take(batch, spot, spot + 1), 1, self.autocast, scale)
+            for name in folded & alone.keys():
+                usual = float(features[:, self._plan.columns[name]].norm()) / samples**0.5
+                if float((in_batch[name] - alone[name]).norm()) > MIXED * usual:
+                    raise _UnfitError(folded, "its layer does not see equally many rows of each sample")
+        return features
 
-    def _one_pass(self, batch: Any, samples: int, sink: Sink, autocast: torch.dtype | None) -> set[str]:
+    def _rows(
+        self, batch: Any, samples: int, autocast: torch.dtype | None = None, scale: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Every hooked parameter's sketched gradients, [samples, width]."""
+        rows: dict[str, Tensor] = {}
+        self._one_pass(batch, samples, partial(_accumulate, rows), autocast, scale)
+        return rows
+
+    def _one_pass(self, batch: Any, samples: int, sink: Sink, autocast: torch.dtype | None, scale: float) -> set[str]:
         """Forward and backward of the whole batch; every hooked parameter's sketched gradients go to `sink`.
 
-        Returns the parameters of the layers that see more rows than samples.
+        scale: of the loss in the backward pass. Returns the parameters of the layers that see more rows than samples.
         """
         folded: set[str] = set()
 
@@ -220,7 +242,7 @@ class GradientFeatures:
             with _naming(layer):
                 fold = Fold(samples, self._axes.get(layer.site, 0))
                 for name, step in steps:
-                    sink(name, step(d, fold))
+                    sink(name, step(d, fold) / scale if scale != 1 else step(d, fold))
 
         def tap(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
@@ -238,7 +260,7 @@ class GradientFeatures:
             with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
                 total = losses_of(self.model, self.losses, batch, samples).float().sum()
             if total.requires_grad:
-                total.backward()
+                (total * scale).backward()
         return folded
 
     @contextlib.contextmanager
@@ -246,7 +268,10 @@ class GradientFeatures:
         """The model's layers call `tap(layer, input, output)` and go on with what it returns."""
 
         def hook(layer: Layer, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-            return tap(layer, args[0] if args else next(iter(kwargs.values())), output)
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            with _naming(layer):
+                layer.demand(x, output)
+            return tap(layer, x, output)
 
         with contextlib.ExitStack() as stack:
             for module, layer in self._hooked:
@@ -263,72 +288,60 @@ class GradientFeatures:
         """Adds the other parameters' gradients to `features`."""
         with evaluating(self.model, set(self._slow)):
             for i in range(samples):
-                rows = self._sample_pass(take(batch, i, i + 1), self._slow, self.autocast)
+                sample = take(batch, i, i + 1)
+                for scale in self._scales:
+                    rows = self._sample_pass(sample, self._slow, self.autocast, scale)
+                    if all(row.isfinite().all() for row in rows.values()):
+                        break
                 for name, row in rows.items():
                     features[i, self._plan.columns[name]] += row[0]
 
-    def _sample_pass(self, sample: Any, names: list[str], autocast: torch.dtype | None) -> dict[str, Tensor]:
+    def _sample_pass(
+        self, sample: Any, names: list[str], autocast: torch.dtype | None = None, scale: float = 1.0
+    ) -> dict[str, Tensor]:
         """Sketched gradients [1, width] of a batch of one, by autograd; `names` must require gradients."""
         chosen = {name: self._chosen[name] for name in names}
         with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
-            gradients = sample_gradient(self.model, self.losses, sample, chosen)
-        return {name: self._plan.sketches[name](gradient.reshape(1, -1)) for name, gradient in gradients.items()}
+            gradients = sample_gradient(self.model, lambda m, b: self.losses(m, b).float() * scale, sample, chosen)
+        return {name: self._plan.sketches[name](g.reshape(1, -1)) / scale for name, g in gradients.items()}
+
+    @property
+    def _scales(self) -> tuple[float, ...]:
+        return LOSS_SCALES if self.autocast == torch.float16 else (1.0,)
 
     # --- trust -----------------------------------------------------------------------------------------------------
 
-    def _preflight(self, batch: Any, samples: int) -> None:
-        """Compares the fast path with the slow one on one or two samples, in full precision."""
+    def _check_is_due(self, samples: int) -> bool:
+        """At the 1st, 2nd, 4th, 8th, ... batch, and at the first of several samples."""
+        self._batches += 1
+        return self._preflight and (self._batches & (self._batches - 1) == 0 or (samples > 1 and not self._pair_seen))
+
+    def _check(self, batch: Any, samples: int) -> None:
+        """Raises _UnfitError for parameters whose fast path disagrees with the slow one, in full precision."""
         singles = [take(batch, i, i + 1) for i in range(samples)]
-        if samples == 2:
+        if samples > 1:
             self._find_axes(batch, singles)
+            self._pair_seen = True
         names = [name for name in self._chosen if name not in self._slow]
+        if not names:
+            return
         with evaluating(self.model, set(names)):
-            rows = [self._sample_pass(single, names, None) for single in singles]
-        expected = {name: torch.cat([row[name] for row in rows]) for name in names}
-        while True:
-            found: dict[str, Tensor] = {}
-            try:
-                self._one_pass(batch, samples, partial(_accumulate, found), None)
-                self._compare(found, expected, "its module's rule disagrees with autograd")
-                break
-            except _UnfitError as error:
-                self._give_up(error)
-                expected = {name: rows for name, rows in expected.items() if name not in self._slow}
-        self._samples_checked = samples
+            expected = _stacked([self._sample_pass(single, names) for single in singles])
+        alone = _stacked([self._rows(single, 1) for single in singles])
+        together = self._rows(batch, samples) if samples > 1 else None
+        reasons = unfit(expected, alone, together, tolerance({p.dtype for p in self._chosen.values()}))
+        for reason in set(reasons.values()):
+            raise _UnfitError({name for name in reasons if reasons[name] == reason}, reason)
 
-    def _compare(self, found: dict[str, Tensor], expected: dict[str, Tensor], reason: str) -> None:
-        """Raises _UnfitError for the parameters whose gradients differ."""
-        scale = math.hypot(*(float(rows.norm()) for rows in expected.values()))
-        wrong = set()
-        for name, rows in expected.items():
-            # Gradients that are zero but for rounding, as of the bias of attention's keys, are judged by the whole.
-            allowed = self._tolerance * (float(rows.norm()) + 1e-3 * scale)
-            if float((found.get(name, 0) - rows).norm()) > allowed:
-                wrong.add(name)
-        if wrong:
-            raise _UnfitError(wrong, reason)
-
-    @property
-    def _tolerance(self) -> float:
-        """Far above rounding (TF32 included), far below the error of a wrong rule, which is about 1."""
-        dtypes = {p.dtype for p in self._chosen.values()} | ({self.autocast} - {None})
-        return max(5e-3, 4 * max(torch.finfo(dtype).eps for dtype in dtypes) ** 0.5)
-
-    def _find_axes(self, pair: Any, singles: list[Any]) -> None:
-        """Which dimension of each layer's input grows when a second sample joins."""
-        (first, a), (second, b), (both, ab) = (self._input_shapes(batch) for batch in (*singles, pair))
-        apart = torch.cat([first, second])
-        if not torch.allclose(both, apart, rtol=self._tolerance, atol=self._tolerance * float(apart.abs().mean())):
-            raise InputError(
-                f"the loss of a sample depends on the others in its batch: {both.tolist()} together, {apart.tolist()} "
-                "apart. Per-sample gradients need losses that do not (no batch statistics, no randomness)"
-            )
-        for layer in self._layers:
-            calls = {
-                _growing_axis(*shapes) for shapes in zip(a[layer.site], b[layer.site], ab[layer.site], strict=False)
-            }
-            if len(calls) == 1 and None not in calls:
-                self._axes[layer.site] = calls.pop()
+    def _find_axes(self, batch: Any, singles: list[Any]) -> None:
+        """Which dimension of each layer's input grows with the number of samples."""
+        (first, a), (second, b), (whole, every) = (self._input_shapes(part) for part in (*singles[:2], batch))
+        refuse_mixing(torch.cat([first, second]), whole[:2])
+        for site in {layer.site for layer in self._layers}:
+            calls = zip(a[site], b[site], every[site], strict=False)
+            axes = {growing_axis(*shapes, len(singles)) for shapes in calls}
+            if len(axes) == 1 and None not in axes:
+                self._axes[site] = axes.pop()
 
     def _input_shapes(self, batch: Any) -> tuple[Tensor, dict[str, list[torch.Size]]]:
         """The losses, and the shapes of the inputs of each layer's calls, in a forward pass."""
@@ -361,14 +374,10 @@ def _accumulate(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     sums[name] = sums[name] + rows if name in sums else rows
 
 
-def _growing_axis(first: torch.Size, second: torch.Size, both: torch.Size) -> int | None:
-    """The one dimension whose size for two samples is the sum of its sizes for each; None where there is none."""
-    if not len(first) == len(second) == len(both):
-        return None
-    changed = [i for i, size in enumerate(both) if (first[i], second[i]) != (size, size)]
-    if len(changed) != 1 or first[changed[0]] != second[changed[0]] or both[changed[0]] != 2 * first[changed[0]]:
-        return None
-    return changed[0]
+def _stacked(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Rows [1, width] of each sample by name -> [samples, width] by name; what is absent is zero."""
+    like = {name: row for of_sample in rows for name, row in of_sample.items()}
+    return {name: torch.cat([row.get(name, torch.zeros_like(like[name])) for row in rows]) for name in like}
 
 
 @contextlib.contextmanager

@@ -96,6 +96,15 @@ class Layer(ABC):
             steps.append((part.name, lambda d, fold: sketch(part.embed(self.bias(fold, d)).flatten(1))))
         return steps
 
+    def demand(self, x: object, y: object) -> None:
+        """Raises LayoutError where a call's input or output is not what the rule is about."""
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor) and self.fits(x.shape, y.shape)):
+            raise LayoutError(f"{type(self.module).__name__} does not read and write what a {self.kind} layer does")
+
+    @abstractmethod
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        """Whether input and output have the shapes that the rule expects."""
+
     @abstractmethod
     def weight(self, x: Tensor, sketch: Sketch) -> Finish: ...
 
@@ -125,6 +134,11 @@ def unchanged(x: Tensor, site: str) -> Callable[[], Tensor]:
     return read
 
 
+def is_formed(sketch: Sketch) -> bool:
+    """Whether gradients may be formed whole before they are sketched, whatever the number of positions."""
+    return not factors_are_cheaper(sketch, 1 << 30)
+
+
 def factors_are_cheaper(sketch: Sketch, positions: int) -> bool:
     """Whether projecting both factors at every position takes fewer operations than forming the gradient once."""
     if not isinstance(sketch, Factored):
@@ -139,6 +153,9 @@ class Linear(Layer):
     """y = x W^T + b over the last dimension, whatever the ones before."""
 
     kind = "linear"
+
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        return x[-1:] == (self.module.in_features,) and y == (*x[:-1], self.module.out_features)
 
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
         if not factors_are_cheaper(sketch, math.prod(x.shape[1:-1])):
@@ -158,6 +175,9 @@ class Embedding(Layer):
     """Rows of a table: a linear layer that reads one-hot vectors. `padding_idx` learns nothing."""
 
     kind = "embedding"
+
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        return y == (*x, self.module.embedding_dim)
 
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
         read = unchanged(x, self.site)
@@ -192,6 +212,14 @@ class Convolution(Layer):
 
     kind = "convolution"
 
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        if len(x) != self.rank + 2:  # a single sample without a batch dimension
+            return False
+        m, sides = self.module, self.module._reversed_padding_repeated_twice[::-1]
+        axes = zip(x[2:], sides[::2], sides[1::2], m.dilation, m.kernel_size, m.stride, strict=True)
+        size = [(n + a + b - dilation * (k - 1) - 1) // stride + 1 for n, a, b, dilation, k, stride in axes]
+        return x[1] == m.in_channels and y == (x[0], m.out_channels, *size)
+
     @property
     def rank(self) -> int:
         return len(self.module.kernel_size)
@@ -205,8 +233,6 @@ class Convolution(Layer):
         return functional.pad(x, module._reversed_padding_repeated_twice, mode=mode), (0,) * self.rank
 
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
-        if x.ndim != self.rank + 2:
-            raise LayoutError("it is given a single sample without a batch dimension")
         module, groups = self.module, self.module.groups
         size = zip(x.shape[2:], module.stride, strict=True)
         if not factors_are_cheaper(sketch, groups * math.prod(n // stride for n, stride in size)):
@@ -258,6 +284,12 @@ class Norm(Layer):
 
     kind = "norm"
 
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        m = self.module
+        if isinstance(m, nn.LayerNorm | nn.RMSNorm):
+            return y == x and x[-len(m.normalized_shape) :] == m.normalized_shape
+        return y == x and x[1:2] == (m.num_channels if isinstance(m, nn.GroupNorm) else m.num_features,)
+
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
         return self.materialised(x, sketch, lambda fold, x, d: self.summed(fold, d * self.normalised(x.float())))
 
@@ -292,7 +324,7 @@ RULES: dict[type[nn.Module], type[Layer]] = {
     nn.Embedding: Embedding,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), Convolution),
     **dict.fromkeys((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm), Norm),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), Norm),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), Norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), Norm),
 }
 

@@ -61,6 +61,34 @@ class Scaled(nn.Linear):
         return super().forward(2 * x.roll(1, -1))
 
 
+class Doubled(nn.Linear):
+    """Reads half as many numbers as its class says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.cat([x, -x.sin()], -1))
+
+
+class WithExtras(nn.Linear):
+    """Reads its input second and writes a pair."""
+
+    def forward(self, scale: float, x: Tensor) -> tuple[Tensor, None]:
+        return super().forward(scale * x), None
+
+
+class Causal(nn.Conv1d):
+    """Pads by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.pad(x, (2, 0)))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Normalises dimension 1, as ConvNeXt does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 def attend(**options: object) -> Callable[[Net, Tensor], Tensor]:
     return lambda m, x: m.a(x, x, x, **options)[0]
 
@@ -133,10 +161,16 @@ CASES: dict[str, Case] = {
     "linear on grids": Case(lambda: nn.Linear(6, 3), normal(4, 2, 3, 6)),
     "linear subclass": Case(lambda: nn.modules.linear.NonDynamicallyQuantizableLinear(6, 3), SEQUENCES),
     "linear subclass with its own forward": Case(lambda: Scaled(6, 3), SEQUENCES, ("weight",)),
+    "linear subclass that reads fewer numbers": Case(lambda: Doubled(12, 3), SEQUENCES, ("weight", "bias")),
+    "linear subclass of another signature": Case(
+        lambda: Net(lambda m, x: m.a(2.0, x)[0], a=WithExtras(6, 3)), SEQUENCES, ("a.weight", "a.bias")
+    ),
     "conv1d": Case(lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), SIGNALS),
     "conv1d same": Case(lambda: nn.Conv1d(4, 6, 4, padding="same", padding_mode="circular"), SIGNALS),
     "conv1d depthwise": Case(lambda: nn.Conv1d(4, 8, 3, groups=4), SIGNALS),
+    "conv1d subclass that pads": Case(lambda: Causal(4, 6, 3), SIGNALS, ("weight", "bias")),
     "conv2d": Case(conv(4, 6, 3), IMAGES),
+    "conv2d channels last": Case(conv(4, 6, 3), lambda: IMAGES().to(memory_format=torch.channels_last)),
     "conv2d 1x1": Case(conv(4, 6, 1, bias=False), IMAGES),
     "conv2d stride": Case(conv(4, 6, (3, 2), stride=(2, 3), padding=(1, 2)), IMAGES),
     "conv2d dilation": Case(conv(4, 6, 3, dilation=(2, 1), padding=2, stride=2), IMAGES),
@@ -156,6 +190,11 @@ CASES: dict[str, Case] = {
     "batch norm 1d": Case(lambda: with_statistics(nn.BatchNorm1d(6)), normal(4, 6)),
     "batch norm 1d on signals": Case(lambda: with_statistics(nn.BatchNorm1d(4)), SIGNALS),
     "batch norm 2d": Case(lambda: with_statistics(nn.BatchNorm2d(4)), IMAGES),
+    "batch norm of many devices": Case(lambda: with_statistics(nn.SyncBatchNorm(4)), IMAGES),
+    "layer norm of channels": Case(lambda: with_statistics(ChannelNorm(4)), IMAGES, ("weight", "bias")),
+    "layer norm of as many channels as columns": Case(
+        lambda: with_statistics(ChannelNorm(4)), normal(4, 4, 4, 4), ("weight", "bias")
+    ),
     "layer norm": Case(lambda: with_statistics(nn.LayerNorm(6)), SEQUENCES),
     "layer norm over two dimensions": Case(lambda: with_statistics(nn.LayerNorm((5, 6))), SEQUENCES),
     "rms norm": Case(lambda: with_statistics(nn.RMSNorm(6)), SEQUENCES),
@@ -191,6 +230,10 @@ CASES: dict[str, Case] = {
     "transformer encoder, norm first": Case(
         lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, norm_first=True), SEQUENCES
     ),
+    "transformer encoder, time first": Case(
+        lambda: Net(lambda m, x: m.t(x.transpose(0, 1)).transpose(0, 1), t=nn.TransformerEncoderLayer(6, 2, 8)),
+        SEQUENCES,
+    ),
     "transformer decoder": Case(
         lambda: Net(lambda m, x: m.t(x, x.flip(1)), t=nn.TransformerDecoderLayer(6, 2, 8, batch_first=True)), SEQUENCES
     ),
@@ -198,6 +241,21 @@ CASES: dict[str, Case] = {
     "tied embedding": Case(lambda: tied(), ids(4, 6)),
     "weight used outside its module": Case(
         lambda: Net(lambda m, x: functional.linear(m.e(x), m.e.weight), e=nn.Embedding(7, 5)), ids(4, 6), ("e.weight",)
+    ),
+    "weight used inside its module and outside": Case(
+        lambda: Net(lambda m, x: m.a(x) + 0.1 * functional.linear(x.relu(), m.a.weight, m.a.bias), a=nn.Linear(6, 3)),
+        SEQUENCES,
+        ("a.weight", "a.bias"),
+    ),
+    "linear layers with one weight": Case(lambda: one_weight(), SEQUENCES),
+    "called for each sample": Case(
+        lambda: Net(lambda m, x: torch.stack([m.l(row) for row in x]), l=nn.Linear(6, 3)),
+        normal(4, 4, 6),
+        ("l.weight", "l.bias"),
+    ),
+    "called without gradients": Case(
+        lambda: Net(lambda m, x: m.a(x) * m.a(x).detach() * quietly(m.b, x), a=nn.Linear(6, 3), b=nn.Linear(6, 3)),
+        SEQUENCES,
     ),
     "bare parameter": Case(
         lambda: Net(lambda m, x: m.a(x) * m.s + m.s**2, a=nn.Linear(6, 3), s=nn.Parameter(torch.randn(5, 3))),
@@ -212,6 +270,8 @@ CASES: dict[str, Case] = {
         SEQUENCES,
         ("g.weight_ih_l0", "g.weight_hh_l0", "g.bias_ih_l0", "g.bias_hh_l0"),
     ),
+    "prelu": Case(lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU(4), nn.Linear(4, 2)), normal(4, 6), ("1.weight",)),
+    "embedding bag": Case(lambda: nn.EmbeddingBag(7, 5), ids(4, 6), ("weight",)),
     "weight norm": Case(
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)),
         SEQUENCES,
@@ -254,6 +314,17 @@ CASES: dict[str, Case] = {
         SEQUENCES,
     ),
 }
+
+
+def quietly(module: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module(x)
+
+
+def one_weight() -> nn.Module:
+    model = Net(lambda m, x: m.b(m.a(x).tanh()), a=nn.Linear(6, 6), b=nn.Linear(6, 6))
+    model.b.weight = model.a.weight
+    return model
 
 
 def tied() -> nn.Module:

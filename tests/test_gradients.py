@@ -213,17 +213,61 @@ def test_chosen_parameters_are_the_columns():
 
 
 def test_rows_that_are_shared_out_unequally_are_noticed():
-    """As many tokens of each sample in the preflight, other numbers later, and their sum divisible all the same."""
+    """As many tokens of each sample in the first batches, other numbers later, their sum divisible all the same."""
     torch.manual_seed(0)
     model = Net(routed, e=nn.Linear(6, 6))
     batch = torch.randn(4, 4, 6)
-    batch[..., 0] = torch.tensor([[1, 1, -1, -1], [1, -1, 1, -1], [1, 1, 1, -1], [-1, -1, -1, 1.0]])
     features = GradientFeatures(model, losses, Projection("identity"))
+    for _ in range(2):  # the third is not checked otherwise
+        batch[..., 0] = torch.tensor([[1, 1, -1, -1], [1, -1, 1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1.0]])
+        features(batch)
+    batch[..., 0] = torch.tensor([[1, 1, -1, -1], [1, -1, 1, -1], [1, 1, 1, -1], [-1, -1, -1, 1.0]])
     assert dict(features.coverage.covered)["e.weight"] == "linear"
     with pytest.warns(UserWarning, match="equally many rows"):
         rows = features(batch)
     expected = loop_gradients(model, losses, batch)
     assert_close(rows, torch.cat([rows.flatten(1) for rows in expected.values()], 1))
+
+
+def test_samples_that_a_model_reorders_are_noticed():
+    """The first two are in order, as a check of a pair would want them."""
+
+    def by_first_feature(m, x):
+        order = x[:, 0].argsort(descending=True)
+        return m.l(x[order])[order.argsort()]
+
+    torch.manual_seed(0)
+    model, batch = Net(by_first_feature, l=nn.Linear(6, 3)), torch.randn(9, 6)
+    batch[:2, 0] = torch.tensor([9.0, 8.0])
+    with pytest.warns(UserWarning, match="samples in their order"):
+        rows = GradientFeatures(model, losses, Projection("identity"))(batch)
+    expected = loop_gradients(model, losses, batch)
+    assert_close(rows, torch.cat([rows.flatten(1) for rows in expected.values()], 1))
+
+
+@pytest.mark.parametrize("quiet", [3, 10])
+def test_a_weight_that_is_seen_late_is_noticed(quiet):
+    """Used outside its module, by samples that are not the first of the first batch, or not in it."""
+    torch.manual_seed(0)
+    model = Net(lambda m, x: functional.linear(x.relu(), m.b.weight), b=nn.Linear(6, 3))
+    data = torch.randn(40, 6)
+    data[:quiet] = -data[:quiet].abs()
+    features = GradientFeatures(model, lambda m, x: m(x).square().sum(1), Projection("identity"))
+    rows = torch.cat([quietly(features, batch) for batch in data.split(10)])
+    expected = loop_gradients(model, features.losses, data)
+    assert_close(rows, torch.cat([rows.flatten(1) for rows in expected.values()], 1))
+
+
+def test_samples_without_a_finite_gradient_do_not_disturb_the_check(mixed):
+    model, batch = mixed
+    clean = GradientFeatures(model, losses, Projection("factored", 50))(batch)
+    batch = batch.clone()
+    batch[:2, 0, 0, 0] = torch.tensor([torch.nan, torch.inf])
+    features = GradientFeatures(model, losses, Projection("factored", 50))
+    rows = features(batch)
+    assert not rows[:2].isfinite().all(1).any()
+    assert_close(rows[2:], clean[2:], 1e-5)
+    assert not features._unfit
 
 
 def test_a_loss_that_depends_on_its_batch_is_an_error(mixed):
