@@ -84,7 +84,7 @@ def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:
     if not isinstance(selector, str):
         if options:
             raise TypeError(f"options {sorted(options)} belong into the selector object {selector}")
-        if not isinstance(selector, Selector):
+        if isinstance(selector, type) or not isinstance(selector, Selector):
             raise TypeError(f"selector must be a name or have a `select` method; it is {selector!r}")
         return selector
     if selector not in SELECTORS:
@@ -122,4 +122,8 @@ def _residuals(values: Any, models: int, n: int) -> tuple[np.ndarray, ...] | Non
     several: Sequence[Any] = values if isinstance(values, list | tuple) and np.ndim(values[0]) == 1 else [values]
     if len(several) != models:
         raise InputError(f"candidate_residuals come from {len(several)} models and candidates from {models}")
-    return tuple(_per_row(v, n, "candidate_residuals").astype(np.float64) for v in several)
+    several = tuple(_per_row(v, n, "candidate_residuals") for v in several)
+    for v in several:
+        if v.dtype.kind not in "fiu":
+            raise InputError(f"candidate_residuals must hold real numbers; their dtype is {v.dtype}")
+    return tuple(v.astype(np.float64) for v in several)

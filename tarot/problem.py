@@ -106,6 +106,8 @@ class SelectionProblem:
         if (size is None) == (ratio is None):
             raise InputError(f"give either size or ratio, not {'both' if ratio is not None else 'neither'}")
         if ratio is not None:
+            if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number):
+                raise InputError(f"ratio must be a number in (0, 1]; it is {ratio!r}")
             if not 0 < ratio <= 1:
                 raise InputError(f"ratio must be in (0, 1]; it is {ratio}")
             size = math.floor(ratio * self.n + 1e-9)

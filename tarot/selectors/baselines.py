@@ -9,7 +9,7 @@ import numpy as np
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
-from tarot.selectors.options import described
+from tarot.selectors.options import described, random_generator
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Random:
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
-        chosen = np.random.default_rng(self.seed).choice(problem.n, budget, replace=False)
+        chosen = random_generator(self.seed).choice(problem.n, budget, replace=False)
         return problem.selection(chosen, described(self))
 
 
@@ -59,5 +59,5 @@ class Oracle:
             raise InputError(f"no candidate has the tag {self.tag!r}")
         if self.size is not None or self.ratio is not None:
             budget = min(problem.budget(self.size, self.ratio), len(alike))
-            alike = np.random.default_rng(self.seed).choice(alike, budget, replace=False)
+            alike = random_generator(self.seed).choice(alike, budget, replace=False)
         return problem.selection(alike, described(self))

@@ -1,11 +1,22 @@
-"""A selector's configuration is its dataclass fields."""
+"""A selector's configuration is its dataclass fields; what several of them check."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+import numpy as np
+
+from tarot.arrays import InputError
+
 
 def described(selector: Any) -> dict[str, Any]:
     """The selector's class name and options as plain data, kept in its Selection."""
     return {"class": type(selector).__name__, **dataclasses.asdict(selector)}
+
+
+def random_generator(seed: int) -> np.random.Generator:
+    """The generator that all of a selector's chance comes from. Raises InputError unless seed is an integer >= 0."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed must be a non-negative integer; it is {seed!r}")
+    return np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
-from tarot.selectors.options import described
+from tarot.selectors.options import described, random_generator
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.transport import Plan, dense, exact
 
@@ -51,7 +51,7 @@ class TarotExact:
     def _choose_size(self, problem: SelectionProblem) -> Selection:
         """The smallest size within one standard error of the least held-out distance; then solved on all targets."""
         n, m = problem.n, len(problem.targets)
-        folds = np.array_split(np.random.default_rng(self.seed).permutation(m), min(_FOLDS, m))
+        folds = np.array_split(random_generator(self.seed).permutation(m), min(_FOLDS, m))
         if len(folds) < 2:
             raise InputError('size="auto" holds targets out, so it needs at least 2 of them; give a size')
         sizes = np.unique(np.geomspace(max(1, m // 2), max(1, n // 2), _GRID).round().astype(int))

@@ -13,7 +13,7 @@ import torch
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
-from tarot.selectors.options import described
+from tarot.selectors.options import described, random_generator
 from tarot.transport import Plan, dense, exact
 
 
@@ -36,6 +36,8 @@ class TarotOTM:
     min_cos: float | None = None
 
     def select(self, problem: SelectionProblem) -> Selection:
+        if isinstance(self.folds, bool) or not isinstance(self.folds, int | np.integer):
+            raise InputError(f"folds must be an integer; it is {self.folds!r}")
         if self.folds < 1:
             raise InputError(f"folds must be at least 1; it is {self.folds}")
         if self.side not in ("fold", "rest"):
@@ -50,7 +52,7 @@ class TarotOTM:
 
     def _sides(self, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(targets that select, targets that evaluate) of every fold."""
-        everyone = np.random.default_rng(self.seed).permutation(m)
+        everyone = random_generator(self.seed).permutation(m)
         folds = np.array_split(everyone, min(self.folds, m))
         if len(folds) == 1:
             return [(everyone, everyone)]
