@@ -6,7 +6,7 @@ no weight gradient is ever computed (`tarot.layers`). What no rule covers, bare 
 one backward pass per sample, for those parameters alone. Both give the same features: a parameter's sketch depends on
 its name and shape, not on how its gradient was found.
 
-No rule is trusted. The first samples of the first batch, and of the 2nd, 4th, 8th, ... are compared with autograd, one
+No rule is trusted. The first samples of the first batch, and of the 4th, 16th, ... are compared with autograd, one
 at a time; where a rule does not hold, its parameters go to the slow path, with a warning.
 """
 
@@ -42,7 +42,7 @@ __all__ = [
     "vmap_gradients",
 ]
 
-CHECKED = 8  # samples that a check looks at
+CHECKED = 4  # samples that a check looks at
 LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts
 
 Sink = Callable[[str, Tensor], None]  # (parameter name, its sketched gradients [B, width]): adds them up
@@ -103,7 +103,7 @@ class GradientFeatures:
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
         self.dim = projection.dim if self._finish else self._plan.width
         self._axes: dict[str, int] = {}
-        self._preflight, self._pair_seen, self._batches = preflight, False, 0
+        self._preflight, self._pair_seen, self._batches, self._next_check = preflight, False, 0, 1
         self._unfit: dict[str, str] = {}
         self._set_layers()
 
@@ -312,9 +312,12 @@ class GradientFeatures:
     # --- trust -----------------------------------------------------------------------------------------------------
 
     def _check_is_due(self, samples: int) -> bool:
-        """At the 1st, 2nd, 4th, 8th, ... batch, and at the first of several samples."""
+        """At the 1st, 4th, 16th, ... batch, and at the first of several samples."""
         self._batches += 1
-        return self._preflight and (self._batches & (self._batches - 1) == 0 or (samples > 1 and not self._pair_seen))
+        is_due = self._batches == self._next_check
+        if is_due:
+            self._next_check *= 4
+        return self._preflight and (is_due or (samples > 1 and not self._pair_seen))
 
     def _check(self, batch: Any, samples: int) -> None:
         """Raises _UnfitError for parameters whose fast path disagrees with the slow one, in full precision."""
