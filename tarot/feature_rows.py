@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from tarot.arrays import InputError
 from tarot.batches import batch_size as samples_in
-from tarot.batches import to_device
+from tarot.batches import take, to_device
 from tarot.oracles import evaluating, losses_of
 
 if TYPE_CHECKING:
     from tarot.gradients import GradientFeatures
 
+log = logging.getLogger("tarot")
 LARGEST_BATCH = 256  # beyond it nothing gets faster
-CPU_BUDGET = 2 << 30  # bytes; fixed, so that the same run makes the same batches on every machine
+CPU_BUDGET = 2 << 30  # bytes, or half of a smaller memory; what is free at the moment would change from run to run
 
 
 def gradient_rows(
@@ -33,16 +38,18 @@ def gradient_rows(
     device: torch.device | str | None = None,
     ids: Sequence[str] | None = None,
     on_nonfinite: str = "raise",
+    workers: int = 0,
 ) -> dict[str, Tensor]:
     """Features of `dataset[i]` for the n `indices`, in their order, on the CPU.
 
-    batch_size: samples per batch, or "auto" (`auto_batch_size`).
+    batch_size: samples per batch, or "auto" (`auto_batch_size`). A batch that does not fit the GPU is halved.
     cost: of one sample, such as its number of tokens or pixels. Samples are then batched by ascending cost, and a batch
         may cost as much as `batch_size` samples of the costliest, where each counts as much as the batch's costliest
         (they are padded to it). Rows are returned in the order of `indices` all the same.
     extras: more numbers per sample, [B] from (model, batch), without gradients.
     ids: the names of the dataset's samples, for errors. Default: their indices.
     on_nonfinite: "raise" InputError naming the sample whose gradient is NaN or infinite, or "drop": a row of zeros.
+    workers: processes that read and collate samples; 0 for none. They change no row.
 
     Returns {"features": float32 [n, dim], each extra: float32 [n]}, and "dropped" (1 or 0) [n] with "drop".
     """
@@ -52,23 +59,21 @@ def gradient_rows(
     device = gradients.device if device is None else device
     columns = {name: torch.zeros(len(indices)) for name in (*extras, *(["dropped"] if on_nonfinite == "drop" else []))}
     features = torch.zeros(len(indices), gradients.dim)
-    samples = None if cost is None else [dataset[i] for i in indices]
-    costs = [1.0] * len(indices) if cost is None else [float(cost(sample)) for sample in samples]
     if not indices:
         return {"features": features, **columns}
-
-    def batch_of(rows: list[int]) -> Any:
-        return to_device(collate([dataset[indices[r]] if samples is None else samples[r] for r in rows]), device)
-
+    samples = _Chosen(dataset, indices) if cost is None else [dataset[i] for i in indices]
+    costs = [1.0] * len(indices) if cost is None else [float(cost(sample)) for sample in samples]
     if batch_size == "auto":
-        batch_size = auto_batch_size(gradients, batch_of([max(range(len(costs)), key=costs.__getitem__)]))
+        costliest = max(range(len(costs)), key=costs.__getitem__)
+        batch_size = auto_batch_size(gradients, to_device(collate([samples[costliest]]), device))
     elif not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive integer or 'auto'; it is {batch_size!r}")
-    for rows in batches_by_cost(costs, batch_size * max(costs)):
-        batch = batch_of(rows)
-        result = {"features": gradients(batch)}
-        with evaluating(gradients.model), torch.no_grad():
-            result |= {name: extra(gradients.model, batch) for name, extra in extras.items()}
+
+    batches = list(batches_by_cost(costs, batch_size * max(costs)))
+    generator = torch.Generator()  # so that nothing is drawn from the global one
+    loader = DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=generator)
+    for rows, batch in zip(batches, loader, strict=True):
+        result = _in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
         usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
         if not usable.all():
             if on_nonfinite == "raise":
@@ -79,11 +84,46 @@ def gradient_rows(
                     "(on_nonfinite='drop')"
                 )
             result = {name: torch.where(usable.view(-1, *(1,) * (t.ndim - 1)), t, 0) for name, t in result.items()}
-            columns["dropped"][rows] = (~usable).float().cpu()
-        features[rows] = result.pop("features").cpu()
+            columns["dropped"][rows] = (~usable).float()
+        features[rows] = result.pop("features")
         for name, values in result.items():
-            columns[name][rows] = values.float().cpu()
+            columns[name][rows] = values
     return {"features": features, **columns}
+
+
+class _Chosen:
+    """`dataset[i]` for the chosen i."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.dataset[self.indices[position]]
+
+
+def _batch_rows(gradients: GradientFeatures, extras: Mapping[str, Callable], batch: Any) -> dict[str, Tensor]:
+    """Features and extras of a batch, float32, on the CPU."""
+    result = {"features": gradients(batch)}
+    with evaluating(gradients.model), torch.no_grad():
+        result |= {name: extra(gradients.model, batch) for name, extra in extras.items()}
+    return {name: values.float().cpu() for name, values in result.items()}
+
+
+def _in_halves(work: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str, Tensor]:
+    """`work(batch)`; where GPU memory runs out, of its halves, or of theirs, down to single samples."""
+    try:
+        return work(batch)
+    except torch.OutOfMemoryError:
+        if samples_in(batch) == 1:
+            raise
+    middle = samples_in(batch) // 2  # after the handler, which keeps the failed pass's tensors alive
+    log.warning("out of GPU memory with a batch of %d samples; halving it", samples_in(batch))
+    torch.cuda.empty_cache()
+    parts = [_in_halves(work, take(batch, *ends)) for ends in ((0, middle), (middle, samples_in(batch)))]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def batches_by_cost(costs: Sequence[float], budget: float) -> Iterator[list[int]]:
@@ -105,9 +145,10 @@ def auto_batch_size(gradients: GradientFeatures, batch: Any, *, memory: int | No
     times the largest gradient that is formed. memory: default half of the GPU's, or CPU_BUDGET; not what happens to be
     free at the moment, so that the answer is the same in every run.
     """
-    if memory is None:
-        on_gpu = gradients.device.type == "cuda"
-        memory = torch.cuda.get_device_properties(gradients.device).total_memory // 2 if on_gpu else CPU_BUDGET
+    if memory is None and gradients.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(gradients.device).total_memory // 2
+    elif memory is None:
+        memory = min(CPU_BUDGET, memory_limit() // 2)
     samples = samples_in(batch)
     stored = {p.untyped_storage().data_ptr() for p in gradients.model.parameters()}
     kept = 0
@@ -130,3 +171,13 @@ def auto_batch_size(gradients: GradientFeatures, batch: Any, *, memory: int | No
     each = 2 * kept / samples + 3 * 4 * gradients.largest_formed + 4 * gradients.dim
     size = max(1, min(LARGEST_BATCH, int(memory / each)))
     return 1 << (size.bit_length() - 1)
+
+
+def memory_limit(root: str | os.PathLike = "/") -> int:
+    """Bytes of memory that this process may use: the machine's, or fewer where a control group (a container) says so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes":  # versions 2 and 1
+        path = Path(root, file)
+        if path.is_file() and (text := path.read_text().strip()).isdigit():  # "max": no limit
+            limits.append(int(text))
+    return min(limits)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from tarot.arrays import InputError
-from tarot.feature_rows import LARGEST_BATCH, auto_batch_size, batches_by_cost, gradient_rows
+from tarot.feature_rows import LARGEST_BATCH, auto_batch_size, batches_by_cost, gradient_rows, memory_limit
 from tarot.gradients import GradientFeatures, loop_gradients
 from tarot.projection import Projection
 
@@ -55,6 +55,8 @@ def test_a_sample_that_is_not_finite_is_named_or_dropped(gradients, dataset, bad
     dataset[13] = (torch.full((6,), bad), 0)
     with pytest.raises(InputError, match="sample 13 is not finite"):
         gradient_rows(gradients, dataset, range(10, 20), batch_size=4)
+    with pytest.raises(InputError, match="sample 13 is not finite"):
+        gradient_rows(gradients, dataset, [13, 14, 15])  # the first sample of all
     with pytest.raises(InputError, match="sample 'img-13' is not finite"):
         gradient_rows(gradients, dataset, range(20), batch_size=4, ids=[f"img-{i}" for i in range(20)])
     result = gradient_rows(gradients, dataset, range(20), batch_size=4, extras={"loss": losses}, on_nonfinite="drop")
@@ -110,6 +112,55 @@ def test_batch_size_follows_memory(gradients):
     assert sizes[0] == 1 and sizes[-1] == LARGEST_BATCH and sizes == sorted(sizes) and sizes[2] == sizes[3] // 2
     assert auto_batch_size(features, batch, memory=1 << 22) == sizes[2]
     assert all(size & (size - 1) == 0 for size in sizes)
+
+
+def test_workers_change_no_row(gradients, dataset):
+    state = torch.random.get_rng_state()
+    alone, helped = (
+        gradient_rows(gradients, dataset, [5, 2, 11, 7], batch_size=3, workers=workers)["features"]
+        for workers in (0, 2)
+    )
+    assert torch.equal(alone, helped)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_batch_beyond_gpu_memory_is_halved(dataset):
+    torch.manual_seed(0)
+    model, sizes = nn.Linear(6, 3), []
+
+    def fits_two(model, batch):
+        sizes.append(len(batch[0]))
+        if len(batch[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses(model, batch)
+
+    expected = gradient_rows(GradientFeatures(model, losses, Projection("identity")), dataset, range(20))
+    small = GradientFeatures(model, fits_two, Projection("identity"), preflight=False)
+    rows = gradient_rows(small, dataset, range(20), batch_size=7, extras={"loss": losses})
+    torch.testing.assert_close(rows["features"], expected["features"])
+    assert set(sizes) == {1, 2, 3, 4, 6, 7}
+    assert rows["loss"].shape == (20,)
+
+    def never(model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        gradient_rows(GradientFeatures(model, never, Projection("identity")), dataset, range(4))
+
+
+def test_memory_limit_knows_containers(tmp_path):
+    machine = memory_limit(tmp_path)
+    assert machine > 1 << 28
+    for file, text, expected in (
+        ("memory.max", "max\n", machine),
+        ("memory.max", "1048576\n", 1 << 20),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", 1 << 20),
+        ("memory/memory.limit_in_bytes", "524288\n", 1 << 19),
+    ):
+        path = tmp_path / "sys/fs/cgroup" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        assert memory_limit(tmp_path) == expected
 
 
 def test_no_rows(gradients, dataset):
