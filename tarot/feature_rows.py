@@ -174,7 +174,7 @@ def auto_batch_size(gradients: GradientFeatures, batch: Any, *, memory: int | No
 
 
 def memory_limit(root: str | os.PathLike = "/") -> int:
-    """Bytes of memory that this process may use: the machine's, or fewer where a control group (a container) says so."""
+    """Bytes of memory that this process may use: the machine's, or fewer where its container says so."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes":  # versions 2 and 1
         path = Path(root, file)

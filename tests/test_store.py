@@ -2,6 +2,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import time
 from pathlib import Path
@@ -189,6 +190,29 @@ def test_a_full_disk_says_so_and_what_was_finished_is_kept(tmp_path, monkeypatch
     calls = []
     build(tmp_path / "s", counted(calls))
     assert calls == [2, 3, 4, 5]
+
+
+def test_the_operating_system_refuses_to_write(tmp_path):
+    """No mock: files beyond a limit that shards exceed and the manifest of the beginning does not."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        try:
+            build(tmp_path / "s", wide, dim=5000)
+        except OSError as error:
+            (tmp_path / "said").write_text(str(error))
+
+    def wide(start, stop):
+        return {**compute(start, stop), "features": rows(start, stop).repeat(1, 1000)}
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join(timeout=60)
+    assert "File too large" in (tmp_path / "said").read_text()
+    assert [file.name for file in (tmp_path / ".s.part").iterdir()] == ["manifest.json"]
+    build(tmp_path / "s", wide, dim=5000)
+    build(tmp_path / "whole", wide, dim=5000)
+    assert content(tmp_path / "s") == content(tmp_path / "whole")
 
 
 # --- what must not be mixed or trusted --------------------------------------------------------------------------------
