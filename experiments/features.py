@@ -219,7 +219,10 @@ class _Source:
             compute=compute,
             dtype=self.recipe.dtype,
             columns=("residual", "dropped") if self.recipe.on_nonfinite == "drop" else ("residual",),
-            notes=lambda: {"excluded_parameters": dict(self.gradients.coverage.excluded)},
+            notes=lambda: {
+                "covered_parameters": dict(self.gradients.coverage.covered),
+                "excluded_parameters": dict(self.gradients.coverage.excluded),
+            },
             description=f"{self.recipe.gradient} gradients of {len(ids)} {split}, {self.checkpoint.name}",
         )
 

@@ -276,14 +276,12 @@ def _factored_plan(
 
 
 def _largest_remainders(total: int, sizes: list[int]) -> list[int]:
-    """Integers of sum `total` in proportion to `sizes`, each at least 1."""
+    """Integers of sum `total` in proportion to `sizes`, each at least 1; at most one size may deserve less."""
     exact = [total * size / sum(sizes) for size in sizes]
     shares = [max(1, int(share)) for share in exact]
     order = sorted(range(len(sizes)), key=lambda i: (shares[i] - exact[i], i))
     for i in order[: total - sum(shares)]:
         shares[i] += 1
-    while sum(shares) > total:  # someone was lifted to 1
-        shares[shares.index(max(shares))] -= 1
     return shares
 
 

@@ -160,7 +160,7 @@ class FeatureStore:
         path = Path(path)
         if not (path / _MANIFEST).is_file():
             raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
-        manifest = _read_json(path / _MANIFEST)
+        manifest = _read_manifest(path)
         _check_manifest(path, manifest)
         if recipe is not None:
             _refuse_difference(path, manifest, {"recipe": json.loads(canonical(recipe))})
@@ -249,7 +249,7 @@ def _finish(
         for leftover in part.glob(".*.part"):  # of a writer that was killed
             leftover.unlink()
     if (part / _MANIFEST).exists():
-        begun = _read_json(part / _MANIFEST)
+        begun = _read_manifest(part)
         _refuse_difference(part, begun, plan)
         plan = {key: begun[key] for key in plan}  # shards stay as large as they were begun
     with _writing(path):
@@ -337,8 +337,6 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     content = {key: value for key, value in manifest.items() if key != "checksum"}
-    if manifest.get("format") != FORMAT:
-        raise StoreError(f"{path} has store format {manifest.get('format')!r}; this version reads {FORMAT}. {_REBUILD}")
     if manifest.get("checksum") != fingerprint(content):
         raise StoreError(f"{path / _MANIFEST} is damaged: it differs from its own checksum. {_REBUILD}")
     for shard in manifest["shards"]:
@@ -371,11 +369,18 @@ def _as_numpy(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the store in `path`, finished or begun. Raises StoreError where this version cannot read it."""
+    file = path / _MANIFEST
     try:
-        return json.loads(file.read_text())
+        manifest = json.loads(file.read_text())
     except ValueError as error:
         raise StoreError(f"{file} is damaged: {error}. {_REBUILD}") from error
+    if not isinstance(manifest, dict):
+        raise StoreError(f"{file} is damaged: it holds no manifest. {_REBUILD}")
+    if manifest.get("format") != FORMAT:
+        raise StoreError(f"{path} has store format {manifest.get('format')!r}; this version reads {FORMAT}. {_REBUILD}")
+    return manifest
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
