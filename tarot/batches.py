@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -34,7 +35,11 @@ def batch_size(batch: Any) -> int:
 
 
 def take(batch: Any, start: int, stop: int) -> Any:
-    """Samples start..stop as a smaller batch. What has no length of the batch's size is shared by all samples."""
+    """Samples start..stop as a smaller batch. What has no length of the batch's size is shared by all samples.
+
+    A tensor that has it by chance, such as a mask that is as long as the batch, would be split too: keep what samples
+    share out of the batch.
+    """
     size = batch_size(batch)
 
     def leaf(value: Any) -> Any:
@@ -56,6 +61,10 @@ def _map(value: Any, leaf: Callable[[Any], Any], whole: Callable[[Any], Any] = l
     replacement = whole(value)
     if replacement is not None:
         return replacement
+    if isinstance(value, MutableMapping):
+        mapped = copy.copy(value)  # keeps what a subclass knows besides, such as the default of a defaultdict
+        mapped.update({key: _map(item, leaf, whole) for key, item in value.items()})
+        return mapped
     if isinstance(value, Mapping):
         return type(value)({key: _map(item, leaf, whole) for key, item in value.items()})
     if isinstance(value, tuple) and hasattr(value, "_fields"):

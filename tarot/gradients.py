@@ -145,10 +145,11 @@ class GradientFeatures:
     def __call__(self, batch: Any) -> Tensor:
         """Features [B, dim], float32, on the model's device. The model is left as it was.
 
-        Raises InputError where the losses are not one per sample or depend on the rest of the batch.
+        Raises InputError where the losses are not one per sample, depend on the rest of the batch, or do not depend on
+        the parameters at all.
         """
         samples = batch_size(batch)
-        with evaluating(self.model, set()), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model, set()):
             if self._check_is_due(samples):
                 self._until_fit(partial(self._check, take(batch, 0, CHECKED), min(samples, CHECKED)))
             features = self._until_fit(partial(self._batch_pass, batch, samples))
@@ -325,6 +326,12 @@ class GradientFeatures:
         if samples > 1:
             self._find_axes(batch, singles)
             self._pair_seen = True
+        with evaluating(self.model, self.trainable):
+            if not losses_of(self.model, self.losses, batch, samples).requires_grad:
+                raise InputError(
+                    "the losses do not depend on any of the chosen parameters; look for detach() or torch.no_grad() in "
+                    f"`losses`, or for parameters that are not used: {', '.join(sorted(self.trainable)[:5])}"
+                )
         names = [name for name in self._chosen if name not in self._slow]
         if not names:
             return

@@ -42,10 +42,11 @@ def evaluating(model: nn.Module, trainable: set[str] | None = None) -> Iterator[
 def losses_of(model: nn.Module, losses: Losses, batch: Any, samples: int) -> Tensor:
     """losses(model, batch), [samples]. Raises InputError where it is not one number per sample."""
     values = losses(model, batch)
-    if tuple(values.shape) != (samples,):
+    shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape != [samples]:
         raise InputError(
-            f"losses must return one value per sample, shape [{samples}] for this batch; it returned shape "
-            f"{list(values.shape)}. Do not average over the batch (reduction='none')"
+            f"losses must return one value per sample, a tensor of shape [{samples}] for this batch; it returned "
+            f"{shape}. Do not average over the batch (reduction='none')"
         )
     return values
 
@@ -62,7 +63,7 @@ def loop_gradients(
     chosen = chosen_parameters(model, parameters)
     samples = batch_size(batch)
     rows: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    with evaluating(model, set(chosen)), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model, set(chosen)):
         for i in range(samples):
             for name, gradient in sample_gradient(model, losses, take(batch, i, i + 1), chosen).items():
                 rows[name].append(gradient)

@@ -1,7 +1,8 @@
 """Nests of tensors: sizes, samples and devices."""
 
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -36,6 +37,15 @@ def test_a_list_of_tensors_is_a_nest_and_not_a_column():
     x = torch.zeros(2, 3)
     part = take([x, x + 1], 0, 1)
     assert [tuple(t.shape) for t in part] == [(1, 3), (1, 3)]
+
+
+def test_mappings_of_other_kinds():
+    x = torch.arange(4)
+    with_default = defaultdict(list, x=x)
+    assert torch.equal(take(with_default, 1, 3)["x"], x[1:3]) and take(with_default, 1, 3)["absent"] == []
+    assert torch.equal(take(UserDict(x=x), 1, 3)["x"], x[1:3])
+    assert torch.equal(take(MappingProxyType({"x": x}), 1, 3)["x"], x[1:3])
+    assert torch.equal(with_default["x"], x) and len(with_default) == 1
 
 
 def test_map_and_device():

@@ -159,8 +159,17 @@ def test_the_model_is_left_as_it_was(mixed):
 def test_works_where_gradients_are_off(mixed):
     model, batch = mixed
     expected = GradientFeatures(model, losses, Projection("factored", 50))(batch)
-    with torch.no_grad():
-        assert torch.equal(GradientFeatures(model, losses, Projection("factored", 50))(batch), expected)
+    for off in torch.no_grad, torch.inference_mode:
+        with off():
+            assert torch.equal(GradientFeatures(model, losses, Projection("factored", 50))(batch), expected)
+            assert all(rows.any() for rows in loop_gradients(model, losses, batch).values())
+
+
+def test_bits_do_not_depend_on_the_batches_before(mixed):
+    """Some of which are checked and some are not: a store that is resumed is the same."""
+    model, batch = mixed
+    features = GradientFeatures(model, losses, Projection("factored", 50))
+    assert len({features(batch).numpy().tobytes() for _ in range(5)}) == 1
 
 
 @pytest.mark.parametrize("kind", ["factored", "rademacher"])
@@ -308,6 +317,10 @@ def test_errors(mixed):
     model, batch = mixed
     with pytest.raises(InputError, match=r"one value per sample.*reduction='none'"):
         GradientFeatures(model, lambda m, b: losses(m, b).mean(), Projection("factored", 5))(batch)
+    with pytest.raises(InputError, match=r"one value per sample.*returned list"):
+        GradientFeatures(model, lambda m, b: [1.0] * len(b), Projection("factored", 5))(batch)
+    with pytest.raises(InputError, match=r"do not depend on any of the chosen parameters.*detach"):
+        GradientFeatures(model, lambda m, b: losses(m, b).detach(), Projection("factored", 5))(batch)
     with pytest.raises(InputError, match="no trainable parameter"):
         GradientFeatures(model, losses, Projection("factored", 5), parameters=lambda name: False)
     with pytest.raises(InputError, match="needs a CUDA device"):

@@ -1,5 +1,8 @@
 """Random numbers against the published generator; sketches against explicit matrices and what they promise."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from tarot.projection import (
     Projection,
     SparseSign,
     _mix,
+    fast_jl,
     plan,
     random_matrix,
     random_words,
@@ -196,6 +200,20 @@ def test_more_dimensions_than_parameters_keeps_the_gradient():
 def test_errors(arguments, message):
     with pytest.raises(InputError, match=message):
         Projection(**arguments)
+
+
+def test_fast_jl_says_what_is_missing(monkeypatch):
+    """TRAK's module is there but its CUDA package is not; then not even the module."""
+
+    def without_kernel(*arguments):
+        raise ModuleNotFoundError("fast_jl")
+
+    module = SimpleNamespace(CudaProjector=without_kernel, ProjectionType=SimpleNamespace(rademacher="rademacher"))
+    for projectors in module, None:
+        monkeypatch.setitem(sys.modules, "trak", SimpleNamespace(projectors=projectors))
+        monkeypatch.setitem(sys.modules, "trak.projectors", projectors)
+        with pytest.raises(InputError, match=r"needs the packages traker and fast_jl; projection\.kind=rademacher is"):
+            fast_jl(Projection("fast_jl", 512), 10, torch.device("cuda"))
 
 
 def test_as_dict_is_the_recipe():
