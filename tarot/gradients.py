@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from tarot.batches import batch_size, take
 from tarot.feature_rows import auto_batch_size, gradient_rows
 from tarot.layers import Fold, Layer, LayoutError, Part, is_formed, rule
 from tarot.oracles import Losses, evaluating, loop_gradients, losses_of, sample_gradient, vmap_gradients
-from tarot.preflight import MIXED, growing_axis, refuse_mixing, tolerance, unfit
+from tarot.preflight import MIXED, growing_axis, refuse_mixing, stacked, tolerance, unfit
 from tarot.projection import Projection, fast_jl, plan
 
 __all__ = [
@@ -106,6 +106,8 @@ class GradientFeatures:
         self._preflight, self._pair_seen, self._batches, self._next_check = preflight, False, 0, 1
         self._unfit: dict[str, str] = {}
         self._set_layers()
+        if self._slow:
+            _announce(self._slow, "no rule for their modules")
 
     @property
     def device(self) -> torch.device:
@@ -190,9 +192,7 @@ class GradientFeatures:
             except _UnfitError as error:
                 self._unfit.update(dict.fromkeys(error.names, error.reason))
                 self._set_layers()
-                names = ", ".join(sorted(error.names))
-                message = f"gradients of {names} take one backward pass per sample: {error.reason}"
-                warnings.warn(message, stacklevel=4)
+                _announce(error.names, error.reason)
 
     # --- the fast path ---------------------------------------------------------------------------------------------
 
@@ -336,8 +336,8 @@ class GradientFeatures:
         if not names:
             return
         with evaluating(self.model, set(names)):
-            expected = _stacked([self._sample_pass(single, names) for single in singles])
-        alone = _stacked([self._rows(single, 1) for single in singles])
+            expected = stacked([self._sample_pass(single, names) for single in singles])
+        alone = stacked([self._rows(single, 1) for single in singles])
         together = self._rows(batch, samples) if samples > 1 else None
         reasons = unfit(expected, alone, together, tolerance({p.dtype for p in self._chosen.values()}))
         for reason in set(reasons.values()):
@@ -384,10 +384,9 @@ def _accumulate(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     sums[name] = sums[name] + rows if name in sums else rows
 
 
-def _stacked(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows [1, width] of each sample by name -> [samples, width] by name; what is absent is zero."""
-    like = {name: row for of_sample in rows for name, row in of_sample.items()}
-    return {name: torch.cat([row.get(name, torch.zeros_like(like[name])) for row in rows]) for name in like}
+def _announce(names: Iterable[str], reason: str) -> None:
+    text = f"gradients of {', '.join(sorted(names))} take one backward pass per sample: {reason}"
+    warnings.warn(text, stacklevel=3)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ norm sum_t d_t * normalised(x_t); and to its bias's gradient sum_t d_t. Contribu
 
 Each rule is two steps. In the forward pass `weight(x, sketch)` takes what it needs of x, projected at once where that
 is cheaper, and returns the function that finishes the work in the backward pass, (d, fold) -> [B, sketch.width].
-`fold` says which rows belong to which sample. No rule is trusted: see the preflight check in `tarot.gradients`.
+`fold` says which rows belong to which sample. No rule is trusted: see `tarot.preflight`.
 """
 
 from __future__ import annotations

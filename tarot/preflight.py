@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -59,3 +59,9 @@ def growing_axis(one: torch.Size, another: torch.Size, all_of_them: torch.Size, 
         return None
     changed = [i for i, size in enumerate(all_of_them) if size != one[i]]
     return changed[0] if len(changed) == 1 and all_of_them[changed[0]] == samples * one[changed[0]] else None
+
+
+def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Rows [1, width] of each sample by name -> [samples, width] by name; what is absent is zero."""
+    like = {name: row for of_sample in rows for name, row in of_sample.items()}
+    return {name: torch.cat([row.get(name, torch.zeros_like(like[name])) for row in rows]) for name in like}

@@ -1,7 +1,5 @@
 """Every kind of layer against gradients taken one sample at a time; the properties of features; the errors."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from tarot.gradients import GradientFeatures, loop_gradients, vmap_gradients
 from tarot.projection import Factored, Projection, random_matrix
 from tests.gradient_models import CASES, Case, Net, losses, normal, routed, with_statistics
 
+pytestmark = pytest.mark.filterwarnings("ignore:gradients of .* take one backward pass")
 NO_VMAP = {"recurrent", "embedding by frequency", "sparse embedding", "checkpointed", "transformer encoder"}
 
 
@@ -20,13 +19,6 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     case = CASES[name]
     return case.model().eval(), case.batch()
-
-
-def quietly(work, *arguments):
-    """The slow path is announced by a warning, which the cases that take it expect."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "gradients of .* take one backward pass")
-        return work(*arguments)
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, relative: float = 1e-4) -> None:
@@ -39,7 +31,7 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor, relative: float =
 def test_every_layer_equals_the_loop(name):
     model, batch = build(name)
     features = GradientFeatures(model, losses, Projection("identity"))
-    columns = quietly(features, batch)
+    columns = features(batch)
     expected = loop_gradients(model, losses, batch)
     total = torch.cat([rows.flatten(1) for rows in expected.values()], 1)
     start = 0
@@ -68,7 +60,7 @@ def test_factored_is_the_kronecker_product_of_the_loop(name):
         else:
             matrix = random_matrix("rademacher", sketch.key, (0, sketch.width), (0, sketch.size), "cpu")
         expected[:, columns] += rows.flatten(1) @ matrix.T * len(matrix) ** -0.5
-    assert_close(quietly(features, batch), expected)
+    assert_close(features(batch), expected)
 
 
 @pytest.mark.parametrize("kind", ["rademacher", "normal", "sjlt"])
@@ -84,7 +76,7 @@ def test_dense_is_an_explicit_matrix_times_the_loop(name, kind):
         else:
             matrix = random_matrix(kind, f"0|{parameter}|{kind}", (0, 30), (0, sketch.size), "cpu") / 30**0.5
         expected += rows.flatten(1) @ matrix.T
-    assert_close(quietly(features, batch), expected)
+    assert_close(features(batch), expected)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in NO_VMAP])
@@ -212,7 +204,7 @@ def test_coverage_names_every_parameter():
     model.extra.bias.requires_grad_(False)
     model.scale = nn.Parameter(torch.ones(3))
     features = GradientFeatures(model, losses, Projection("identity"), parameters=lambda name: name != "extra.weight")
-    quietly(features, batch)
+    features(batch)
     assert dict(features.coverage.covered) == {
         "e.weight": "embedding, linear",
         "out.weight": "tied to e.weight",
@@ -277,7 +269,7 @@ def test_a_weight_that_is_seen_late_is_noticed(quiet):
     data = torch.randn(40, 6)
     data[:quiet] = -data[:quiet].abs()
     features = GradientFeatures(model, lambda m, x: m(x).square().sum(1), Projection("identity"))
-    rows = torch.cat([quietly(features, batch) for batch in data.split(10)])
+    rows = torch.cat([features(batch) for batch in data.split(10)])
     expected = loop_gradients(model, features.losses, data)
     assert_close(rows, torch.cat([rows.flatten(1) for rows in expected.values()], 1))
 
@@ -352,8 +344,8 @@ def test_a_gpu_gives_the_same_features(name):
     model, batch = build(name)
     if name == "attention with masks":
         pytest.skip("its masks are made on the CPU")
-    cpu = quietly(GradientFeatures(model, losses, Projection("factored", 20)), batch)
+    cpu = GradientFeatures(model, losses, Projection("factored", 20))(batch)
     torch.backends.cudnn.allow_tf32 = False
     with torch.device("cuda"):
-        gpu = quietly(GradientFeatures(model.cuda(), losses, Projection("factored", 20)), batch.cuda())
+        gpu = GradientFeatures(model.cuda(), losses, Projection("factored", 20))(batch.cuda())
     assert_close(gpu.cpu(), cpu, 1e-3)

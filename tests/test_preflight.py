@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tarot.arrays import InputError
-from tarot.preflight import growing_axis, refuse_mixing, tolerance, unfit
+from tarot.preflight import growing_axis, refuse_mixing, stacked, tolerance, unfit
 
 ROWS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 ROUNDING = tolerance({torch.float32})
@@ -44,6 +44,13 @@ def test_samples_that_are_not_finite_are_left_out():
     assert verdict(expected=bad) is None
     assert verdict(together=bad) == "its layer does not see the samples in their order"
     assert verdict(alone=bad, together=bad, expected=bad) is None
+
+
+def test_rows_of_samples_are_stacked():
+    """A layer that a sample does not call gives it no row."""
+    rows = stacked([{"a": ROWS[:1]}, {"a": ROWS[1:2], "b": ROWS[2:3]}])
+    assert torch.equal(rows["a"], ROWS[:2])
+    assert torch.equal(rows["b"], torch.stack([0 * ROWS[0], ROWS[2]]))
 
 
 def test_losses_that_mix_samples_are_refused():
