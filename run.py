@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +23,7 @@ DEBUG = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 log = logging.getLogger("tarot")
 
 
-@hydra.main(version_base=None, config_path="conf", config_name="config")
+@hydra.main(version_base=None, config_path=str(Path(__file__).parent / "conf"), config_name="config")
 def run(config: DictConfig) -> None:
     from experiments.run import Run  # imports torch, which takes seconds that `--help` should not
 

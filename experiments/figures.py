@@ -133,7 +133,7 @@ def weights(selection: Selection) -> Figure:
         f"The {len(counts):,} selected candidates occur {counts.sum():,} times in an epoch; those with a lower dual "
         "potential, which bring the selection nearer to the targets, occur more often."
         if np.ptp(counts)
-        else f"Every one of the {len(counts):,} selected candidates occurs {counts[0]} time{'s' * (counts[0] > 1)}."
+        else f"Every one of the {len(counts):,} selected candidates occurs {counts[0]} time{'s' if counts[0] > 1 else ''}."
     )
     return Figure("weights", "Weights", caption, draw)
 
