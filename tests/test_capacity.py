@@ -151,6 +151,16 @@ def test_the_entropic_fallback_is_a_bound_close_below_the_exact_one(size, monkey
     assert len(shared) >= 0.9 * size
 
 
+def test_the_fallback_stays_a_bound_where_its_graph_is_too_narrow(monkeypatch):
+    """Prices above a target's reach would take the candidates left out for farther than they are."""
+    monkeypatch.setattr(capacity, "_FIRST_NEIGHBOURS", 2)
+    monkeypatch.setattr(capacity, "EXACT_ARCS", 1)
+    candidates, targets = unit(300), unit_norm(unit(1, seed=1) + 0.05 * unit(12, seed=2))
+    for size in (9, 40, 200):
+        bound = plan_of(candidates, targets, size)[0].lower_bound
+        assert bound <= linear_program(cost_of(candidates, targets), size)
+
+
 def test_the_fallback_bounds_every_subset_with_zero_rows_too(monkeypatch):
     monkeypatch.setattr(capacity, "EXACT_ARCS", 1)
     for seed in range(3):

@@ -48,6 +48,14 @@ def test_allocation_is_largest_remainder_in_exact_fractions(seed):
     assert allocate(utilities, total).tolist() == largest_remainder(utilities.tolist(), total)
 
 
+def test_equal_remainders_of_unequal_shares_go_by_index():
+    """2 1/3 and 1/3 have the same remainder, though not in floating point."""
+    for utilities in ([1, 4, 7], [1, 7, 4], [4, 1, 7], [1, 11, 3, 6], [2, 5, 8, 11, 4], [1, 10, 19]):
+        for extra in range(1, 60):
+            total = len(utilities) + extra
+            assert allocate(utilities, total).tolist() == largest_remainder(utilities, total)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_weights_are_positive_sum_to_the_total_and_fall_with_the_potential(seed):
     generator = np.random.default_rng(seed)
