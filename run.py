@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -16,27 +17,31 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.errors import message_of
+from experiments.errors import JobFailed, message_of
 from experiments.resolvers import register_resolvers
 
-DEBUG = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 log = logging.getLogger("tarot")
+failures = logging.getLogger("tarot.failures")  # to the run's own run.log alone
 
 
 @hydra.main(version_base=None, config_path=str(Path(__file__).parent / "conf"), config_name="config")
 def run(config: DictConfig) -> None:
     from experiments.run import Run  # imports torch, which takes seconds that `--help` should not
 
-    try:
-        Run.of(config).start()
-    except Exception as error:
-        message = message_of(error)
-        if DEBUG or message is None:
-            raise
-        log.error("error: %s", message)
-        if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(1)
-        raise  # the sweep goes on with its other jobs and fails at its end
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: log.warning("warning: %s", message)
+        try:
+            Run.of(config).start()
+        except Exception as error:
+            message = message_of(error)
+            if message is None or TRACEBACK:
+                raise
+            failures.error(message)
+            if HydraConfig.get().mode == RunMode.RUN:
+                sys.exit(f"error: {message}")
+            print(f"job {HydraConfig.get().job.num} failed: {message}", file=sys.stderr)
+            raise JobFailed(message) from None  # the sweep goes on with its other jobs and fails at its end
 
 
 def main() -> None:
@@ -44,9 +49,12 @@ def main() -> None:
     register_resolvers()
     try:
         run()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: what is finished is in the cache, and the same command goes on from there\n")
+        sys.exit(130)
     except Exception as error:
         message = message_of(error)
-        if DEBUG or message is None:
+        if message is None or TRACEBACK:
             raise
         sys.exit(f"error: {message}")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ from omegaconf import DictConfig
 
 from experiments import figures
 from experiments.report import Page, Table
-from experiments.statistics import Interval, mean_interval
+from experiments.resolvers import register_resolvers
+from experiments.statistics import Interval, explain, mean_interval
+from experiments.style import Figure
 from tarot.files import atomic_file
 
-log = logging.getLogger("tarot")
-_COLUMNS = ("size", "ratio", "precision", "ot_distance", "lower_bound")
+_FACTS = {"size": "{:,.4g}", "ratio": "{:.1%}", "precision": "{:.0%}", "ot_distance": "{:.3f}", "lower_bound": "{:.3f}"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class Setting:
 
 
 class CompareRuns(Callback):
-    """Hydra calls this: after every job of a sweep, and at its end."""
+    """Hydra calls this: after every job of a sweep, and at its end. Launchers send it to their workers, and it takes
+    along the functions that the configs call."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _in_worker, ()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
@@ -62,20 +66,33 @@ class CompareRuns(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        print(
-            (folder / "comparison.csv").read_text().replace(",", "\t") if (folder / "comparison.csv").exists() else ""
-        )
-        print(f"comparison: {folder / 'comparison.html'}")
+        write(folder)  # jobs that ended at the same moment may not have seen each other
+        page = folder / "comparison.html"
+        if page.exists():
+            print(f"comparison: {page}")
+
+
+def _in_worker() -> CompareRuns:
+    register_resolvers()
+    return CompareRuns()
 
 
 def settings(folder: Path) -> list[Setting]:
-    """The finished runs of a sweep, grouped by everything that was swept over except the seed."""
+    """The finished runs of a sweep, grouped by everything that was swept over except the seed.
+
+    What did not apply (the ratio of a selector that chooses its own size) tells no settings apart, and its repetitions
+    count once."""
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*/metrics.json"), key=_job_number)]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(tuple(o for o in run["run"]["overrides"] if not o.startswith("seed=")), []).append(run)
+        idle = {"seed", *run["run"]["not_applied"]}
+        varied = tuple(o for o in run["run"]["overrides"] if o.lstrip("+").partition("=")[0] not in idle)
+        groups.setdefault(varied, {})[run["run"]["seed"]] = run
     shared = set.intersection(*(set(overrides) for overrides in groups)) if len(groups) > 1 else set()
-    return [Setting(_named([o for o in overrides if o not in shared]), found) for overrides, found in groups.items()]
+    return [
+        Setting(_named([o for o in overrides if o not in shared]), list(by_seed.values()))
+        for overrides, by_seed in groups.items()
+    ]
 
 
 def write(folder: Path) -> None:
@@ -83,8 +100,10 @@ def write(folder: Path) -> None:
     rows = settings(folder)
     if not rows:
         return
-    names = list(rows[0].runs[0]["metrics"])
-    facts = [fact for fact in _COLUMNS if any(row.fact(fact) is not None for row in rows)]
+    names = [
+        name for name in rows[0].runs[0]["metrics"] if all(name in run["metrics"] for row in rows for run in row.runs)
+    ]
+    facts = [fact for fact in _FACTS if any(row.fact(fact) is not None for row in rows)]
     with atomic_file(folder / "comparison.csv") as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["setting", "seeds", *(f"{n}{end}" for n in names for end in ("", "_low", "_high")), *facts])
@@ -99,21 +118,19 @@ def write(folder: Path) -> None:
 
 def _page(rows: list[Setting], names: list[str], facts: list[str]) -> Page:
     seeds = max(len(row.runs) for row in rows)
-    how = f"Mean and 95% interval (Student's t) over {seeds} seeds." if seeds > 1 else rows[0].runs[0]["interval"]
+    how = explain(seeds, "seed") if seeds > 1 else rows[0].runs[0]["interval"]
     shown = names[:2]
     body = [
         [
             row.name,
             *(str(row.metric(name)) for name in shown),
-            *("–" if row.fact(fact) is None else f"{row.fact(fact):.4g}" for fact in facts),
+            *("–" if row.fact(fact) is None else _FACTS[fact].format(row.fact(fact)) for fact in facts),
         ]
         for row in rows
     ]
-    table = Table("Comparison", how, ["", *shown, *(fact.replace("_", " ") for fact in facts)], body)
-    drawn = []
-    if names and "ratio" in facts:
-        points = [(row.selector, row.fact("ratio"), row.metric(names[0])) for row in rows]
-        drawn.append(figures.sweep(names[0], points, how))
+    table = Table(
+        "Comparison", how, ["", *shown, *(fact.replace("_", " ").replace("ot ", "OT ") for fact in facts)], body
+    )
     run = rows[0].runs[0]["run"]
     title = f"{run['task']}, {sum(len(row.runs) for row in rows)} runs"
     return Page(
@@ -121,8 +138,21 @@ def _page(rows: list[Setting], names: list[str], facts: list[str]) -> Page:
         kicker=f"{run['experiment']} · sweep",
         summary="",
         tables=[table],
-        pictures=[figure.render() for figure in drawn],
+        pictures=[figure.render() for figure in _figures(rows, names, how)],
     )
+
+
+def _figures(rows: list[Setting], names: list[str], how: str) -> list[Figure]:
+    """The headline metric: by size where a selector was given several, else side by side."""
+    if not names:
+        return []
+    ratios: dict[str, set[float | None]] = {}
+    for row in rows:
+        ratios.setdefault(row.selector, set()).add(row.fact("ratio"))
+    if None not in set.union(*ratios.values()) and max(map(len, ratios.values())) > 1:
+        points = [(row.selector, row.fact("ratio"), row.metric(names[0])) for row in rows]
+        return [figures.sweep(names[0], points, how)]
+    return [figures.arms(names[0], {row.name: row.metric(names[0]) for row in rows}, how)]
 
 
 def _named(overrides: Sequence[str]) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
+
+
+class JobFailed(Exception):
+    """A job of a sweep that failed, and said so, for a reason that the user can mend; it may come from a worker."""
 
 
 def message_of(error: BaseException) -> str | None:
@@ -19,10 +24,18 @@ def message_of(error: BaseException) -> str | None:
             return f"there is no {group} {name!r}; there are {', '.join(cause.options)}"
         if isinstance(cause, InputError):
             return _one_line(cause)
+        if isinstance(cause, JobFailed):
+            return f"a job of the sweep failed: {cause}"
         if type(cause).__name__ == "OutOfMemoryError" or isinstance(cause, MemoryError):
             return f"out of memory: {_one_line(cause)} (try a smaller features.batch_size or features.dim)"
-    if isinstance(causes[0], HydraException | OmegaConfBaseException | OSError):
-        return _one_line(causes[-1] if isinstance(causes[-1], TypeError | OSError) else causes[0])
+    for cause in causes:
+        if isinstance(cause, OSError):
+            return _one_line(cause)
+    if isinstance(causes[0], InstantiationException) and isinstance(causes[-1], TypeError):  # an option's name or type
+        where = re.search(r"full_key: (\S+)", str(causes[-2]))
+        return f"{where[1]}: {_one_line(causes[-1])}" if where else _one_line(causes[-1])
+    if isinstance(causes[0], HydraException | OmegaConfBaseException):
+        return _one_line(causes[0])
     return None
 
 

@@ -136,6 +136,8 @@ def gradient_features(
         for split, by_view in stores.items():
             by_view.append([source.store(split, cache) for source in sources])
     every = {split: [s for view in by_view for s in view] for split, by_view in stores.items()}
+    zero = {split: max(store.manifest["zero_rows"] for store in of_split) for split, of_split in every.items()}
+    _report_zero(zero, {split: len(task.ids(split)) for split in stores})
     averaged = {split: tuple(_mean(view) for view in by_view) for split, by_view in stores.items()}
     return Features(
         **averaged,
@@ -145,7 +147,7 @@ def gradient_features(
         runs=tuple(group[0].run for group in groups),
         residuals=tuple(np.mean([s.columns["residual"] for s in view], axis=0) for view in stores["candidates"]),
         excluded=every["candidates"][0].manifest["notes"]["excluded_parameters"],
-        zero={split: max(store.manifest["zero_rows"] for store in of_split) for split, of_split in every.items()},
+        zero=zero,
         skipped=_skipped(every["candidates"] + every["targets"]),
     )
 
@@ -238,9 +240,22 @@ class _Source:
 def given_features(task: FeatureTask) -> Features:
     """The user's own feature matrices."""
     candidates, targets = task.features()
-    zero = {"candidates": max(map(_zero_rows, candidates)), "targets": max(map(_zero_rows, targets))}
+    zero = {
+        split: max(_zero_rows(rows, f"task.{split}") for rows in views)
+        for split, views in (("candidates", candidates), ("targets", targets))
+    }
+    _report_zero(zero, {"candidates": candidates[0].shape[0], "targets": targets[0].shape[0]})
     return Features(tuple(candidates), tuple(targets), fingerprint(task.recipe()), zero=zero)
 
 
-def _zero_rows(rows: Rows) -> int:
-    return sum(int((~block.any(dim=1)).sum()) for _, block in blocks(rows))
+def _zero_rows(rows: Rows, name: str) -> int:
+    return sum(int((~block.any(dim=1)).sum()) for _, block in blocks(rows, name=name))
+
+
+def _report_zero(zero: dict[str, int], of: dict[str, int]) -> None:
+    """A zero row is near to nothing. Some of them are said; raises InputError where there is nothing else."""
+    for split, count in zero.items():
+        if count == of[split]:
+            raise InputError(f"{split}: every one of the {count} rows is zero (no gradient), so nothing can be near")
+        if count:
+            log.warning("warning: %d of %d %s are zero rows (no gradient) and left out", count, of[split], split)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -20,11 +19,9 @@ from experiments.statistics import Interval
 from experiments.style import BOUND, CANDIDATE, SELECTED, TARGET, Figure, colour, ink, marker
 from tarot import Selection
 from tarot.arrays import read_rows
-from tarot.distance import distances
 from tarot.problem import SelectionProblem
-from tasks.task import Task
 
-_WIDTH = 7.2  # inches of a figure across the page
+WIDTH = 7.2  # inches of a figure across the page
 
 
 def arms(metric: str, results: Mapping[str, Interval], how: str) -> Figure:
@@ -32,22 +29,29 @@ def arms(metric: str, results: Mapping[str, Interval], how: str) -> Figure:
 
     def draw() -> Canvas:
         canvas, axes = _axes(0.42 * len(results) + 0.9)
-        for row, (name, result) in enumerate(results.items()):
-            error = np.abs(np.array([[result.low], [result.high]]) - result.mean) if result.known else None
-            axes.errorbar(
-                result.mean, row, xerr=error, fmt=marker(name), color=colour(name), markersize=8, capsize=4, linewidth=2
-            )
-            axes.annotate(f"{result.mean:.3f}", (result.mean, row), (0, 8), textcoords="offset points", ha="center")
-        axes.set_yticks(range(len(results)), list(results))
-        axes.set_ylim(len(results) - 0.4, -0.75)
-        axes.set_xlabel(metric)
-        axes.grid(axis="x")
-        axes.margins(x=0.12)
+        draw_arms(axes, metric, results)
         return canvas
 
     return Figure(
         "arms", f"{metric.capitalize()} by selection", f"Downstream models trained on each selection. {how}", draw
     )
+
+
+def draw_arms(axes: Axes, metric: str, results: Mapping[str, Interval]) -> None:
+    """One row for each arm: its mean, and its interval where there is one."""
+    for row, (name, result) in enumerate(results.items()):
+        error = np.abs(np.array([[result.low], [result.high]]) - result.mean) if result.known else None
+        axes.errorbar(
+            result.mean, row, xerr=error, fmt=marker(name), color=colour(name), markersize=8, capsize=4, linewidth=2
+        )
+        for value in result.values:
+            axes.plot(value, row, "o", color=colour(name), markersize=4, fillstyle="none")
+        axes.annotate(f"{result.mean:.3f}", (result.mean, row), (0, 8), textcoords="offset points", ha="center")
+    axes.set_yticks(range(len(results)), list(results))
+    axes.set_ylim(len(results) - 0.4, -0.75)
+    axes.set_xlabel(metric)
+    axes.grid(axis="x")
+    axes.margins(x=0.12)
 
 
 def certificate(distances_of: Mapping[str, float], bounds: Mapping[str, float]) -> Figure:
@@ -117,6 +121,7 @@ def embedding(problem: SelectionProblem, selection: Selection, points: int, seed
 def weights(selection: Selection) -> Figure:
     """How often the selected are repeated."""
     counts = selection.weights
+    times = f"{counts[0]} times" if counts[0] > 1 else "once"
     edges = np.arange(counts.min(), counts.max() + 2) - 0.5 if np.ptp(counts) <= 40 else 40
 
     def draw() -> Canvas:
@@ -124,8 +129,8 @@ def weights(selection: Selection) -> Figure:
         axes.hist(counts, bins=edges, color=SELECTED, rwidth=0.88)
         axes.set_xlabel("repetitions in an epoch")
         axes.set_ylabel("selected candidates")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(_whole_numbers())
+        axes.yaxis.set_major_locator(_whole_numbers())
         axes.grid(axis="y")
         return canvas
 
@@ -133,7 +138,7 @@ def weights(selection: Selection) -> Figure:
         f"The {len(counts):,} selected candidates occur {counts.sum():,} times in an epoch; those with a lower dual "
         "potential, which bring the selection nearer to the targets, occur more often."
         if np.ptp(counts)
-        else f"Every one of the {len(counts):,} selected candidates occurs {counts[0]} time{'s' if counts[0] > 1 else ''}."
+        else f"Every one of the {len(counts):,} selected candidates occurs {times} in an epoch."
     )
     return Figure("weights", "Weights", caption, draw)
 
@@ -149,10 +154,8 @@ def tags(of_pool: np.ndarray, selection: Selection) -> Figure:
         rows = np.arange(len(names))
         axes.barh(rows - 0.19, chosen, height=0.36, color=SELECTED, label="of the selected")
         axes.barh(rows + 0.19, pool, height=0.36, color=CANDIDATE, label="of the candidates")
-        for row, share in zip(rows, chosen, strict=True):
-            axes.annotate(
-                f"{share:.0%}", (share, row - 0.19), (4, 0), textcoords="offset points", va="center", fontsize=9
-            )
+        for place, share in [*zip(rows - 0.19, chosen, strict=True), *zip(rows + 0.19, pool, strict=True)]:
+            axes.annotate(f"{share:.0%}", (share, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
         axes.set_yticks(rows, [name.replace("_", " ") for name in names])
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -165,46 +168,6 @@ def tags(of_pool: np.ndarray, selection: Selection) -> Figure:
         "share of the selected is its precision."
     )
     return Figure("tags", "What was selected", caption, draw)
-
-
-def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed: int, rows: int = 5) -> Figure:
-    """Pictures of some targets beside their nearest and farthest candidates."""
-    some = np.sort(
-        np.random.default_rng(seed).choice(len(problem.targets), min(rows, len(problem.targets)), replace=False)
-    )
-    every = range(0, problem.n, 8192)
-    blocks = [distances(problem.candidates[i : min(i + 8192, problem.n)], problem.targets[some]) for i in every]
-    distance = torch.cat(blocks).numpy()  # [N, rows]
-    order = np.argsort(distance, axis=0, kind="stable")
-    near, far = min(5, problem.n), min(2, problem.n)
-    selected = set(selection.indices.tolist())
-    candidates, targets = task.candidates(), task.targets()
-
-    def draw() -> Canvas:
-        canvas = Canvas(figsize=(_WIDTH, 1.12 * len(some) + 0.3), layout="constrained")
-        grid = canvas.subplots(len(some), 1 + near + far, squeeze=False)
-        for row, target in enumerate(some):
-            task.draw(targets[int(problem.usable_targets[target])], grid[row, 0])
-            _frame(grid[row, 0], TARGET)
-            for column, index in enumerate([*order[:near, row], *order[-far:, row]], start=1):
-                axes = grid[row, column]
-                task.draw(candidates[int(index)], axes)
-                axes.set_title(
-                    f"{axes.get_title(loc='center')}  {distance[index, row]:.2f}".strip(), fontsize=8, loc="center"
-                )
-                if int(index) in selected:
-                    _frame(axes, SELECTED)
-        for column, text in ((0, "target"), (1, "nearest"), (1 + near, "farthest")):
-            axes = grid[0, column]
-            axes.annotate(text, (0, 1.32), xycoords="axes fraction", fontweight="bold", annotation_clip=False)
-        return canvas
-
-    caption = (
-        "Left, framed in orange: a target. Then its five nearest candidates, and its two farthest. Above each, its "
-        "label where there is one and its distance (0: the same direction; 1.41: unrelated; 2: opposite). Blue "
-        "frames: selected."
-    )
-    return Figure("neighbours", "Nearest and farthest candidates of some targets", caption, draw)
 
 
 def held_out_curve(curve: Mapping[str, Sequence[float]]) -> Figure:
@@ -247,7 +210,7 @@ def layer_curves(curves: Sequence[Sequence[float]]) -> Figure:
                 markersize=6,
                 label="last layer kept" if fold == 0 else None,
             )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(_whole_numbers())
         axes.set_xlabel("layers of nearest candidates")
         axes.set_ylabel("OT distance to the other targets")
         axes.legend()
@@ -267,10 +230,13 @@ def sweep(metric: str, points: Sequence[tuple[str, float, Interval]], how: str) 
     def draw() -> Canvas:
         canvas, axes = _axes(3.8)
         for name in dict.fromkeys(selector for selector, _, _ in points):
-            own = sorted((ratio, score) for selector, ratio, score in points if selector == name)
+            own = sorted(((ratio, score) for selector, ratio, score in points if selector == name), key=lambda p: p[0])
             ratio, mean = np.array([r for r, _ in own]), np.array([score.mean for _, score in own])
             error = np.nan_to_num(np.abs(np.array([[s.low for _, s in own], [s.high for _, s in own]]) - mean))
             axes.errorbar(100 * ratio, mean, yerr=error, color=colour(name), marker=marker(name), capsize=3, label=name)
+            for share, score in own:
+                values = list(score.values)
+                axes.plot([100 * share] * len(values), values, "o", color=colour(name), markersize=4, fillstyle="none")
         axes.set_xlabel("candidates selected, %")
         axes.set_ylabel(metric)
         axes.grid(axis="y")
@@ -305,13 +271,10 @@ def lds_curves(results: Mapping[str, Sequence[tuple[int, Interval]]], how: str) 
     return Figure("lds", "Linear datamodeling score by ensemble size", how, draw)
 
 
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+
+
 def _axes(height: float) -> tuple[Canvas, Axes]:
-    canvas = Canvas(figsize=(_WIDTH, height), layout="constrained")
+    canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
     return canvas, canvas.subplots()
-
-
-def _frame(axes: Axes, edge: str) -> None:
-    """A coloured frame around a picture, also where the task has switched its axes off."""
-    axes.add_patch(
-        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=edge, linewidth=3, clip_on=False)
-    )

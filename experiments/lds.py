@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -126,6 +126,8 @@ class Score:
 class LdsExperiment:
     """conf/experiment/lds.yaml says what each option means."""
 
+    task_type: ClassVar = ClassificationTask  # it trains subset models
+
     subsets: int
     held_back: int
     share: float
@@ -146,8 +148,6 @@ class LdsExperiment:
             raise InputError("experiment.subsets and experiment.held_back must be at least 2: LDS ranks them")
 
     def run(self, run: Run) -> Result:
-        if not isinstance(run.task, ClassificationTask):
-            raise InputError(f"experiment=lds trains subset models, which task={run.name['task']} does not offer")
         with run.clock("checkpoints"):
             checkpoints = run.task.checkpoints()
         models = len({checkpoint.run for checkpoint in checkpoints})

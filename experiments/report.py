@@ -91,7 +91,7 @@ def publish(run: Run, result: Result) -> None:
             temporary.write_bytes(picture.light)
     metrics = plain(
         {
-            "run": {**run.name, "seed": run.seed, "overrides": run.overrides},
+            "run": {**run.name, "seed": run.seed, "overrides": run.overrides, "not_applied": run.not_applied},
             **result.metrics,
             "seconds": run.clock.seconds,
             "fingerprint": fingerprint({"run": run.name, "seed": run.seed, **result.made_of}),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import hydra
 import yaml
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.features import FeatureRecipe
 from experiments.loggers import Logger
 from experiments.report import Result, publish
+from tarot import InputError
 from tarot.files import atomic_file
 from tarot.selectors import Selector
 from tasks.task import TaskData
@@ -28,7 +29,9 @@ log = logging.getLogger("tarot")
 
 
 class Experiment(Protocol):
-    """A dataclass of its options, named by `_target_` in conf/experiment."""
+    """A dataclass of its options, named by `_target_` in conf/experiment. task_type: what it can be asked of."""
+
+    task_type: ClassVar[type[TaskData]]
 
     def run(self, run: Run) -> Result: ...
 
@@ -52,7 +55,7 @@ class Clock:
 @dataclass(frozen=True)
 class Run:
     """name: what was chosen of each config group. config: as composed, resolved. cache, output: directories.
-    overrides: what the command line said."""
+    overrides: what the command line said; not_applied: options among them that mean nothing to this selector."""
 
     name: dict[str, str]
     config: dict[str, Any]
@@ -64,23 +67,34 @@ class Run:
     cache: Path
     output: Path
     overrides: list[str]
+    not_applied: list[str]
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
     def of(cls, config: DictConfig) -> Run:
         """Everything that the config names, built. Raises InputError and Hydra's errors where it cannot be."""
         chosen = HydraConfig.get().runtime
+        if not isinstance(config.seed, int) or config.seed < 0:
+            raise InputError(f"seed must be an integer of at least 0; it is {config.seed!r}")
+        experiment = hydra.utils.instantiate(config.experiment)
+        if not issubclass(hydra.utils.get_class(config.task["_target_"]), experiment.task_type):
+            raise InputError(
+                f"experiment={chosen.choices.experiment} needs a {experiment.task_type.__name__}, "
+                f"which task={chosen.choices.task} is not"
+            )
+        selector, not_applied = make_selector(config.selector, chosen.choices.selector)
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
             config=OmegaConf.to_container(config, resolve=True),
-            experiment=hydra.utils.instantiate(config.experiment),
+            experiment=experiment,
             recipe=hydra.utils.instantiate(config.features),
-            selector=make_selector(config.selector, chosen.choices.selector),
+            selector=selector,
             logger=hydra.utils.instantiate(config.logger),
             task=hydra.utils.instantiate(config.task),
             cache=Path(config.cache_dir),
             output=Path(chosen.output_dir),
             overrides=list(HydraConfig.get().overrides.task),
+            not_applied=not_applied,
         )
 
     @property
@@ -99,18 +113,19 @@ class Run:
         log.info("report: %s", self.output / "report.html")
 
 
-def make_selector(config: DictConfig, name: str) -> Selector:
-    """The selector of the config. Some choose their own size; a line says that `size` and `ratio` do not apply."""
+def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
+    """The selector of the config, and the options that do not apply to it: some choose their own size, which a line
+    says where `size` or `ratio` is given all the same."""
     options = OmegaConf.to_container(config, resolve=True)
     fields = {f.name for f in dataclasses.fields(hydra.utils.get_class(options["_target_"]))}
-    budget = {"size", "ratio"} - fields
+    idle = {"size", "ratio"} - fields
     if options.get("size") == "auto":
-        budget |= {"ratio"}
-    for option in sorted(budget & set(options)):
-        value = options.pop(option)
+        idle |= {"ratio"}
+    given = {option: options.pop(option) for option in sorted(idle & set(options))}
+    for option, value in given.items():
         if value is not None:
             log.info("%s chooses its own size: selector.%s=%s does not apply", name, option, value)
-    return hydra.utils.instantiate(options)
+    return hydra.utils.instantiate(options), [f"selector.{option}" for option in given]
 
 
 def revision() -> str | None:

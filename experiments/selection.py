@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from experiments import figures
+from experiments import figures, pictures
 from experiments.features import Features, given_features, gradient_features
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
 from experiments.stages import arm, evaluate, select, train
-from experiments.statistics import Interval, mean_interval
+from experiments.statistics import Interval, explain, mean_interval
 from experiments.style import Figure
 from tarot import InputError, Selection
 from tarot.problem import SelectionProblem
@@ -30,6 +30,8 @@ Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empt
 class SelectionExperiment:
     """trainings: of each arm, with seeds of their own, over which the intervals are. arms: selectors to compare with,
     at the size that the run's own chose. total: what its weights sum to. tsne_points: candidates drawn."""
+
+    task_type: ClassVar = TaskData  # any; without a model it ends after the selection
 
     trainings: int = 5
     arms: Sequence[str] = ()
@@ -64,9 +66,7 @@ class SelectionExperiment:
         )
 
     def _how(self) -> str:
-        if self.trainings == 1:
-            return "One training each, so no interval."
-        return f"Mean and 95% interval (Student's t) over {self.trainings} training seeds."
+        return explain(self.trainings, "training seed")
 
     def _select(self, run: Run, features: Features) -> dict[str, Selection]:
         """The run's own selection, and the other arms at its size."""
@@ -107,8 +107,9 @@ class SelectionExperiment:
         )
         headline = _headline(scores)
         drawn: list[Figure] = []
-        if headline and len(arms) > 1:
-            drawn.append(figures.arms(headline, {name: score[headline] for name, score in scores.items()}, self._how()))
+        if isinstance(run.task, Task) and headline:
+            results = {name: score[headline] for name, score in scores.items()}
+            drawn.append(pictures.overview(run.task, own, headline, results, self._how(), run.seed))
         if run.task.candidate_tags() is not None and len(own):
             drawn.append(figures.tags(run.task.candidate_tags(), own))
         known = {name: selection for name, selection in arms.items() if len(selection)}
@@ -121,7 +122,7 @@ class SelectionExperiment:
             )
         drawn.append(figures.embedding(problem, own, self.tsne_points, run.seed))
         if isinstance(run.task, Task):
-            drawn.append(figures.neighbours(run.task, problem, own, run.seed))
+            drawn.append(pictures.neighbours(run.task, problem, own, run.seed))
         if len(own):
             drawn.append(figures.weights(own))
         curve = own.curve or {}
@@ -191,7 +192,11 @@ def _tiles(run: Run, arms: dict[str, Selection], scores: Scores) -> list[Tile]:
     own, headline, tiles = arms[name], _headline(scores), []
     if headline:
         score = scores[name][headline]
-        interval = f"95% interval {score.low:.3f} – {score.high:.3f}" if score.known else "one training"
+        interval = (
+            f"95% interval {score.low:.3f} – {score.high:.3f}"
+            if score.known
+            else f"mean of {max(1, len(score.values))}"
+        )
         tiles.append(Tile(headline, f"{score.mean:.3f}", interval))
     tiles.append(Tile("selected", f"{len(own):,}", f"of {own.n:,} candidates ({len(own) / own.n:.1%})"))
     share = precision(run.task, own)

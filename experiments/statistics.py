@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
+FEWEST = 3  # repetitions that an interval takes
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95% interval; both ends NaN where there was one repetition, which says nothing of the spread."""
+    """A mean and its 95% interval; both ends NaN where the repetitions are too few to say. values: then they are shown
+    themselves."""
 
     mean: float
     low: float = math.nan
     high: float = math.nan
+    values: tuple[float, ...] = ()
 
     @property
     def known(self) -> bool:
@@ -27,10 +31,20 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's interval of the mean of independent repetitions."""
+    """Student's interval of the mean of independent repetitions. From two of them it would be wider than any metric's
+    range (12.7 standard errors each way), so it takes three."""
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean)
+    if len(values) < FEWEST:
+        return Interval(mean, values=tuple(values.tolist()) if len(values) > 1 else ())
     half = float(t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
+
+
+def explain(repetitions: int, what: str) -> str:
+    """How the means of a table or figure were made: "over 5 training seeds"."""
+    if repetitions == 1:
+        return f"One {what} each, so no interval."
+    if repetitions < FEWEST:
+        return f"Mean over {repetitions} {what}s, each of them a small circle in figures; an interval takes {FEWEST}."
+    return f"Mean and 95% interval (Student's t) over {repetitions} {what}s."

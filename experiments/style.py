@@ -31,25 +31,30 @@ _STYLES = {
     "lava": ("#A0522D", ">"),
     "sava": ("#C97B63", "h"),
     "tempered": ("#009E73", "D"),
+    "tempered_default": ("#66C2A5", "d"),
     "wfd": ("#0072B2", "o"),
     "trak": ("#D55E00", "v"),
+    "trak_ridge": ("#E69F00", "<"),
+    "trak_best": ("#8E6C00", ">"),
     "graddot": ("#8C8C8C", "X"),
     "gradcos": ("#CC79A7", "^"),
 }
 _OTHERS = ("#44AA99", "#AA4499", "#999933", "#882255", "#6699CC", "#DDAA33")
 
-_DPI = 150  # of figures 7.2 inches wide: sharp on a page of 56 rem
+DPI = 150  # of figures 7.2 inches wide: sharp on a page of 56 rem
 
 CANDIDATE, TARGET, SELECTED, BOUND = "#9AA5B1", "#D55E00", "#0072B2", "#E69F00"
 
 
 def colour(method: str) -> str:
-    """The method's own; one that we do not know gets one by its name, the same in every figure."""
+    """That of a method, or of a setting of it ("random, ratio 0.1"); one that we do not know gets one by its name, the
+    same in every figure."""
+    method = method.partition(",")[0]
     return _STYLES[method][0] if method in _STYLES else _OTHERS[sum(map(ord, method)) % len(_OTHERS)]
 
 
 def marker(method: str) -> str:
-    return _STYLES[method][1] if method in _STYLES else "o"
+    return _STYLES.get(method.partition(",")[0], ("", "o"))[1]
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Figure:
     def _png(self, theme: Theme) -> bytes:
         with themed(theme):
             buffer = io.BytesIO()
-            self.draw().savefig(buffer, format="png", dpi=_DPI)
+            self.draw().savefig(buffer, format="png", dpi=DPI)
             return buffer.getvalue()
 
 

@@ -63,7 +63,7 @@ def select(
     ids = _per_row(candidate_ids, n, "candidate_ids")
     if ids is not None and len(np.unique(ids)) < n:
         values, counts = np.unique(ids, return_counts=True)
-        raise InputError(f"candidate_ids must be unique; {values[counts > 1][0]!r} stands {counts.max()} times")
+        raise InputError(f"candidate_ids must be unique; {values[counts > 1][0].item()!r} stands {counts.max()} times")
     return selector.select(
         SelectionProblem(
             *views,

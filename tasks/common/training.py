@@ -134,9 +134,12 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        known = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
+    if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    return known
 
 
 def fit(

@@ -1,0 +1,138 @@
+"""Figures of samples as a person sees them: what was asked for, what was selected, what is near to what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import SubFigure
+from matplotlib.patches import Rectangle
+
+from experiments.figures import WIDTH, draw_arms
+from experiments.statistics import Interval
+from experiments.style import CANDIDATE, SELECTED, TARGET, Figure
+from tarot import Selection
+from tarot.distance import distances
+from tarot.problem import SelectionProblem
+from tasks.task import Task
+
+_BLOCK = 8192  # candidates whose distances are computed at once
+
+
+def overview(
+    task: Task,
+    selection: Selection,
+    metric: str,
+    results: Mapping[str, Interval],
+    how: str,
+    seed: int,
+    columns: int = 8,
+) -> Figure:
+    """Some targets, the candidates that are repeated most and some of those left out; below them what came of it."""
+    rng = np.random.default_rng(seed)
+    outside = np.setdiff1d(np.arange(selection.n), selection.indices)
+    rows = [
+        (
+            f"targets: {selection.m:,}, what the model must become good at",
+            TARGET,
+            _some(rng, np.arange(selection.m), columns),
+        )
+    ]
+    if len(selection):
+        most = np.argsort(-selection.weights, kind="stable")[:columns]
+        rows.append((f"selected: {len(selection):,} of {selection.n:,} candidates", SELECTED, selection.indices[most]))
+    if len(outside):
+        rows.append((f"left out: {len(outside):,}", CANDIDATE, _some(rng, outside, columns)))
+    tags = task.candidate_tags()
+
+    def draw_row(part: SubFigure, title: str, edge: str, chosen: np.ndarray) -> None:
+        part.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        split = task.targets() if edge == TARGET else task.candidates()
+        for place, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+            if place >= len(chosen):
+                axes.set_axis_off()
+                continue
+            _draw(task, split[int(chosen[place])], axes)
+            _frame(axes, edge)
+            if edge != TARGET and tags is not None:
+                tag = tags[chosen[place]].replace("_", " ")
+                axes.text(0.5, -0.08, tag, transform=axes.transAxes, fontsize=8, ha="center", va="top")
+
+    def draw() -> Canvas:
+        heights = [1.5 if tags is not None else 1.4] * len(rows) + [0.42 * len(results) + 0.9]
+        canvas = Canvas(figsize=(WIDTH, sum(heights)), layout="constrained")
+        parts = canvas.subfigures(len(heights), 1, height_ratios=heights)
+        for part, row in zip(parts[:-1], rows, strict=True):
+            draw_row(part, *row)
+        axes = parts[-1].subplots()
+        draw_arms(axes, metric, results)
+        axes.set_xlabel(f"{metric} of models trained on each")
+        return canvas
+
+    caption = (
+        "Some of the targets; the selected candidates that are repeated most; a random few of the others. Above each "
+        f"its label{'' if tags is None else ', below it what it is, which no selector sees'}. At the bottom: {metric} "
+        f"of models trained on each selection. {how}"
+    )
+    return Figure("overview", "What was asked for, what was selected, and what came of it", caption, draw)
+
+
+def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed: int, rows: int = 5) -> Figure:
+    """Some targets beside their nearest and farthest candidates."""
+    some = _some(np.random.default_rng(seed), np.arange(len(problem.targets)), rows)
+    blocks = [
+        distances(problem.candidates[i : min(i + _BLOCK, problem.n)], problem.targets[some])
+        for i in range(0, problem.n, _BLOCK)
+    ]
+    distance = torch.cat(blocks).numpy()  # [N, rows]
+    order = np.argsort(distance, axis=0, kind="stable")
+    near, far = min(5, problem.n), min(2, problem.n)
+    selected = set(selection.indices.tolist())
+    candidates, targets = task.candidates(), task.targets()
+
+    def draw() -> Canvas:
+        canvas = Canvas(figsize=(WIDTH, 1.12 * len(some) + 0.35), layout="constrained")
+        grid = canvas.subplots(len(some), 1 + near + far, squeeze=False)
+        for row, target in enumerate(some):
+            _draw(task, targets[int(problem.usable_targets[target])], grid[row, 0])
+            _frame(grid[row, 0], TARGET)
+            for column, index in enumerate([*order[:near, row], *order[-far:, row]], start=1):
+                axes = grid[row, column]
+                _draw(task, candidates[int(index)], axes, f"{distance[index, row]:.2f}")
+                if int(index) in selected:
+                    _frame(axes, SELECTED)
+        for column, text in ((0, "target"), (1, "nearest"), (1 + near, "farthest")):
+            grid[0, column].annotate(
+                text, (0, 1.42), xycoords="axes fraction", fontweight="bold", annotation_clip=False
+            )
+        return canvas
+
+    caption = (
+        "Framed in orange: targets. Beside each its nearest candidates, and its farthest. Above each, its label where "
+        "there is one and its distance (0: the same direction; 1.41: unrelated; 2: opposite). Blue frames: selected."
+    )
+    return Figure("neighbours", "Nearest and farthest candidates of some targets", caption, draw)
+
+
+def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of them, in their order."""
+    return np.sort(rng.choice(indices, min(count, len(indices)), replace=False))
+
+
+def _draw(task: Task, sample: Sequence, axes: Axes, note: str = "") -> None:
+    """A sample with its own title to the left and a note to the right of it, both in small print."""
+    task.draw(sample, axes)
+    title = next((axes.get_title(loc=place) for place in ("left", "center", "right") if axes.get_title(loc=place)), "")
+    axes.set_title("", loc="center")
+    axes.set_title(title, loc="left", fontsize=9, pad=4)
+    axes.set_title(note, loc="right", fontsize=8, pad=4)
+
+
+def _frame(axes: Axes, edge: str) -> None:
+    """A coloured frame around a picture, also where the task has switched its axes off."""
+    axes.add_patch(
+        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=edge, linewidth=3, clip_on=False)
+    )
