@@ -88,11 +88,12 @@ def settings(folder: Path) -> list[Setting]:
         idle = {"seed", *run["run"]["not_applied"]}
         varied = tuple(o for o in run["run"]["overrides"] if o.lstrip("+").partition("=")[0] not in idle)
         groups.setdefault(varied, {})[run["run"]["seed"]] = run
-    shared = set.intersection(*(set(overrides) for overrides in groups)) if len(groups) > 1 else set()
-    return [
-        Setting(_named([o for o in overrides if o not in shared]), list(by_seed.values()))
-        for overrides, by_seed in groups.items()
-    ]
+    shared = set.intersection(*(set(overrides) for overrides in groups)) if groups else set()
+    found = []
+    for overrides, by_seed in groups.items():
+        same = list(by_seed.values())
+        found.append(Setting(_named([o for o in overrides if o not in shared]) or same[0]["run"]["selector"], same))
+    return found
 
 
 def write(folder: Path) -> None:
@@ -161,7 +162,7 @@ def _named(overrides: Sequence[str]) -> str:
         value if key in ("selector", "task", "features", "experiment") else f"{key.rpartition('.')[2]} {value}"
         for key, _, value in (override.lstrip("+").partition("=") for override in overrides)
     ]
-    return ", ".join(words) or "all runs"
+    return ", ".join(words)
 
 
 def _job_number(path: Path) -> tuple[int, str]:

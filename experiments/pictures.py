@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.figure import SubFigure
 from matplotlib.patches import Rectangle
 
 from experiments.figures import WIDTH, draw_arms
@@ -20,6 +19,7 @@ from tarot.problem import SelectionProblem
 from tasks.task import Task
 
 _BLOCK = 8192  # candidates whose distances are computed at once
+_ROW = 1.6  # inches that a row of pictures takes with what stands above and below it
 
 
 def overview(
@@ -48,10 +48,9 @@ def overview(
         rows.append((f"left out: {len(outside):,}", CANDIDATE, _some(rng, outside, columns)))
     tags = task.candidate_tags()
 
-    def draw_row(part: SubFigure, title: str, edge: str, chosen: np.ndarray) -> None:
-        part.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    def draw_row(grid: Sequence[Axes], title: str, edge: str, chosen: np.ndarray) -> None:
         split = task.targets() if edge == TARGET else task.candidates()
-        for place, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+        for place, axes in enumerate(grid):
             if place >= len(chosen):
                 axes.set_axis_off()
                 continue
@@ -60,14 +59,19 @@ def overview(
             if edge != TARGET and tags is not None:
                 tag = tags[chosen[place]].replace("_", " ")
                 axes.text(0.5, -0.08, tag, transform=axes.transAxes, fontsize=8, ha="center", va="top")
+        grid[0].annotate(
+            title, (0, 1), (0, 19), "axes fraction", textcoords="offset points", fontsize=10.5, fontweight="bold"
+        )
 
     def draw() -> Canvas:
-        heights = [1.5 if tags is not None else 1.4] * len(rows) + [0.42 * len(results) + 0.9]
-        canvas = Canvas(figsize=(WIDTH, sum(heights)), layout="constrained")
-        parts = canvas.subfigures(len(heights), 1, height_ratios=heights)
-        for part, row in zip(parts[:-1], rows, strict=True):
-            draw_row(part, *row)
-        axes = parts[-1].subplots()
+        below = 0.42 * len(results) + 0.95  # inches
+        canvas = Canvas(figsize=(WIDTH, _ROW * len(rows) + below))
+        grid = _grid(canvas, len(rows), columns, bottom=below)
+        for axes, row in zip(grid, rows, strict=True):
+            draw_row(axes, *row)
+        left = 0.2 + 0.09 * max(map(len, results))
+        height = canvas.get_figheight()
+        axes = canvas.add_axes((left / WIDTH, 0.5 / height, 0.99 - left / WIDTH, (below - 0.7) / height))
         draw_arms(axes, metric, results)
         axes.set_xlabel(f"{metric} of models trained on each")
         return canvas
@@ -94,8 +98,8 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
     candidates, targets = task.candidates(), task.targets()
 
     def draw() -> Canvas:
-        canvas = Canvas(figsize=(WIDTH, 1.12 * len(some) + 0.35), layout="constrained")
-        grid = canvas.subplots(len(some), 1 + near + far, squeeze=False)
+        canvas = Canvas(figsize=(WIDTH, 1.15 * len(some) + 0.25))
+        grid = _grid(canvas, len(some), 1 + near + far)
         for row, target in enumerate(some):
             _draw(task, targets[int(problem.usable_targets[target])], grid[row, 0])
             _frame(grid[row, 0], TARGET)
@@ -120,6 +124,22 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
 def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of them, in their order."""
     return np.sort(rng.choice(indices, min(count, len(indices)), replace=False))
+
+
+def _grid(canvas: Canvas, rows: int, columns: int, bottom: float = 0) -> np.ndarray:
+    """Places for pictures, [rows, columns], above the lowest `bottom` inches. Laid out by hand: with this many axes
+    the layout engine takes seconds."""
+    width, height = canvas.get_size_inches()
+    pitch = (height - bottom) / rows
+    places = {
+        "left": 0.05 / width,
+        "right": 1 - 0.05 / width,
+        "bottom": (bottom + 0.22) / height,
+        "top": 1 - 0.45 / height,
+        "wspace": 0.08,
+        "hspace": 0.45 / max(0.1, pitch - 0.45),
+    }
+    return canvas.subplots(rows, columns, squeeze=False, gridspec_kw=places)
 
 
 def _draw(task: Task, sample: Sequence, axes: Axes, note: str = "") -> None:

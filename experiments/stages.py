@@ -17,6 +17,7 @@ from tarot.files import atomic_file
 from tarot.fingerprint import fingerprint
 from tarot.selectors import Selector
 from tarot.selectors.options import described
+from tasks.common.cache import write_tensors
 from tasks.common.training import resolve_device
 from tasks.task import Task, TaskData
 
@@ -79,7 +80,7 @@ def train(task: Task, selection: Selection, seed: int, cache: Path) -> Path:
 
     def make(path: Path) -> None:
         state = task.train(selection, seed).state_dict()
-        torch.save({key: value.cpu() for key, value in state.items()}, path)
+        write_tensors(path, {key: value.cpu() for key, value in state.items()})
 
     return made(cache / "models" / f"{task.name}-{fingerprint(made_of)}.pt", make)
 

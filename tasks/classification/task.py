@@ -104,6 +104,7 @@ class ClassificationTask(Task):
 
     def recipe(self) -> dict[str, Any]:
         training = asdict(self.training)
+        alone = {key: value for key, value in training.items() if key != "merge_targets"}  # surrogates see no targets
         return {
             "name": self.name,
             "data": {
@@ -113,7 +114,7 @@ class ClassificationTask(Task):
                 "seed": self.seed,
             },
             "model": self.architecture(),
-            "surrogate": {**asdict(self.surrogate), **training, "seed": self.seed},
+            "surrogate": {**asdict(self.surrogate), **alone, "seed": self.seed},
             "train": training,
         }
 

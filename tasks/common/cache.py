@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -15,10 +17,17 @@ from tarot.files import atomic_file
 from tasks.task import Checkpoint
 
 
+def write_tensors(path: Path, content: Any) -> None:
+    """`torch.save`, but a full disk is the OSError that it is, where torch's own writer speaks of stream positions."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
 def save_checkpoints(path: Path, checkpoints: list[Checkpoint]) -> None:
     """All checkpoints of one training, in one file."""
     with atomic_file(path) as temporary:
-        torch.save([asdict(checkpoint) for checkpoint in checkpoints], temporary)
+        write_tensors(temporary, [asdict(checkpoint) for checkpoint in checkpoints])
 
 
 def load_checkpoints(path: Path) -> list[Checkpoint]:
