@@ -201,6 +201,7 @@ def test_a_full_disk_is_said_and_what_it_left_is_not_trusted(tmp_path, kib, stag
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10)),
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: [Errno 27] File too large"), done.stderr
