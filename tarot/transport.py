@@ -17,6 +17,7 @@ import numpy as np
 import ot
 import scipy.sparse
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from tarot.arrays import InputError, Rows, as_rows, block_size, read_block, read_rows
@@ -29,6 +30,7 @@ _DENSE_SIMPLEX_PAIRS = 40_000  # below, the dense network simplex is faster than
 _ARCS_PER_NODE = 8  # arcs offered to the sparse network simplex at first
 _SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exact duals that seed it
 _ROUGH_ROWS = 1024
+_GAUGE_WORK = 100_000_000  # iterations at each epsilon times pairs of components
 _OVER_RELAXATION = 1.7
 _PLAIN_STEPS = 5  # before a streamed solve over-relaxes: far from the solution that overshoots
 _ITERATIONS_PER_CHECK = 10
@@ -146,14 +148,12 @@ def exact(
     a: np.ndarray | None = None,
     b: np.ndarray | None = None,
     g: np.ndarray | None = None,
-    certified: bool = True,
 ) -> Plan:
     """The optimal coupling of a [n] and b [m] (uniform where None) under cost [n, m], by POT's network simplex.
 
     Large problems are solved on the arcs that can matter and certified on all of them: the arcs with the smallest
     reduced cost under approximate duals (the hint g [m], or a short Sinkhorn run) enter; the arcs that violate dual
-    feasibility enter next; no violation means optimal (column generation). Exact either way, unless `certified` is
-    off: then the first round stands, an upper bound with nearly optimal duals.
+    feasibility enter next; no violation means optimal (column generation).
     """
     n, m = cost.shape
     a, b = _marginals(n, m, a, b)
@@ -166,8 +166,6 @@ def exact(
     arcs[_feasible_arcs(a, b)] = True
     while True:
         plan = _sparse_simplex(cost, arcs, a, b)
-        if not certified:
-            return plan
         violated = _violations(cost, plan)
         if not violated.any():
             return plan
@@ -235,15 +233,55 @@ def _violations(cost: Tensor, plan: Plan) -> Tensor:
 def entropic_potentials(
     cost: Cost, epsilon: float = EPSILON, g: np.ndarray | None = None, tolerance: float = TOLERANCE
 ) -> Entropic:
-    """Converged entropic potentials, seeded with exact target duals.
+    """Converged entropic potentials, seeded with exact target duals. g [m]: a rough idea of them, where there is one.
 
     Sinkhorn alone moves mass between clusters that are many epsilon apart at a rate of exp(-gap / epsilon): it seems
     to stand still. The exact duals have those gaps right from the start, and a few iterations smooth them.
     """
     every = max(1, math.prod(cost.shape) // _SEED_PAIRS)
     some = cost[::every].contiguous() if isinstance(cost, Tensor) else cost.rows(every)
-    g = exact(some, g=g, certified=False).g
-    return sinkhorn(cost, epsilon, g=g, tolerance=tolerance)
+    plan = exact(some, g=g)
+    return sinkhorn(cost, epsilon, g=_in_entropic_gauge(some, plan, epsilon), tolerance=tolerance)
+
+
+def _in_entropic_gauge(cost: Tensor, plan: Plan, epsilon: float) -> np.ndarray:
+    """The target duals of `plan`, its components shifted against each other as in the entropic limit.
+
+    Where masses are commensurate (n a multiple of m, above all) the optimal coupling falls into components that
+    exchange no mass. The exact duals of each may shift against the others' without any loss, and a vertex of the
+    network simplex has them anywhere, while entropic duals are unique (selectors.md 0.2; ledger L-06). The leaks that
+    fix them are of order exp(-gap / epsilon) and show in no marginal error, so they must be right before the solve:
+    annealing the transport between whole components sees the leaks while epsilon is large, and keeps what it saw.
+    """
+    n, m = cost.shape
+    sends = plan.coupling.data > 1e-9 / (n + m)  # less is rounding
+    ends = plan.coupling.row[sends], n + plan.coupling.col[sends]
+    graph = scipy.sparse.coo_matrix((plan.coupling.data[sends], ends), shape=(n + m, n + m))
+    count, component = connected_components(graph, directed=False)
+    if count == 1:
+        return plan.g
+    slack = torch.sub(cost, torch.from_numpy(plan.g).float()).sub_(torch.from_numpy(plan.f).float()[:, None])
+    of_rows, of_columns = component[:n], component[n:]
+    between = torch.from_numpy(_minima(_minima(slack.clamp_(min=0).numpy(), of_rows).T, of_columns).T.copy())
+    mass, shift = np.bincount(of_columns) / m, np.zeros(count)
+    iterations = min(100, max(10, _GAUGE_WORK // count**2))
+    for eps in reversed(_halvings(epsilon, _largest(between))):
+        shift = _sinkhorn_dense(between, eps, mass, mass, shift, 0.0, iterations).g
+    return plan.g + shift[of_columns]
+
+
+def _minima(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The minimum over the rows of each group 0..k-1, every one of which has some: [k, columns]."""
+    order = np.argsort(group, kind="stable")
+    return np.minimum.reduceat(values[order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=0)
+
+
+def _halvings(epsilon: float, top: float) -> list[float]:
+    """epsilon, 2 epsilon, 4 epsilon, ... below `top`."""
+    schedule = [epsilon]
+    while schedule[-1] * 2 < top:
+        schedule.append(schedule[-1] * 2)
+    return schedule
 
 
 def sinkhorn(
@@ -268,9 +306,8 @@ def sinkhorn(
     a, b = _marginals(n, m, a, b)
     schedule = [epsilon]
     if g is None:
-        g, top = np.zeros(m), _largest(cost)
-        while strict and schedule[-1] * 2 < top:
-            schedule.append(schedule[-1] * 2)
+        g = np.zeros(m)
+        schedule = _halvings(epsilon, _largest(cost)) if strict else schedule
     solve = _sinkhorn_dense if isinstance(cost, Tensor) else _sinkhorn_streamed
     done, solution = 0, None
     for eps in reversed(schedule):
@@ -303,13 +340,13 @@ def _sinkhorn_dense(
     dtype = torch.float32 if single else torch.float64
     cost, a, b = cost.to(dtype), torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(dtype)
     g = torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
-    kernel, omega, iterations = torch.empty_like(cost), _OVER_RELAXATION, 0
+    kernel, omega, iterations = torch.empty_like(cost), 1.0, 0
     while True:
         f = _row_minima(cost, g)  # min_j C_ij - g_j: every row of the kernel has a one,
-        g = _column_minima(cost, f)  # and so has every column
+        g = g.maximum(_column_minima(cost, f) - _KERNEL_RANGE / 2 * epsilon)  # and every column has some mass
         torch.sub(g.to(dtype)[None, :], cost, out=kernel)
         kernel.add_(f.to(dtype)[:, None]).div_(epsilon).exp_()
-        u, v, error = a, b, math.inf
+        u, v, error, before = a, b, math.inf, math.inf
         good = u, v
         while error > tolerance and iterations < max_iterations and _in_range(u / a, v / b):
             for _ in range(_ITERATIONS_PER_CHECK):
@@ -317,12 +354,14 @@ def _sinkhorn_dense(
                 v = v.pow(1 - omega) * (b / (u @ kernel)).pow(omega)
             iterations += _ITERATIONS_PER_CHECK
             now = float((u * (kernel @ v) - a).abs().sum() + (v * (u @ kernel) - b).abs().sum())
-            if omega > 1 and not now < 1.5 * error:
+            if omega > 1 and not now < 1.5 * before:
                 (u, v), omega = good, 1.0
-            elif not math.isfinite(now):
+                continue
+            if not math.isfinite(now):
                 raise RuntimeError(f"Sinkhorn left the range of its numbers at epsilon {epsilon}: use a larger one")
-            else:
-                good, error = (u, v), now
+            good, error, before = (u, v), now, now
+            if iterations == _ITERATIONS_PER_CHECK:  # plain so far: going beyond would move clusters that rest already
+                omega, before = _OVER_RELAXATION, math.inf  # which at first raises the error
         u, v = good
         v = b / (u @ kernel)
         f, g = f + epsilon * (u / a).double().log(), g + epsilon * (v / b).double().log()

@@ -144,7 +144,6 @@ def test_L06_the_lowest_potential_is_taken_and_weighs_most(exact):
     assert weighted.weights.argmin() == 2 and weighted.weights[2] < 6 < weighted.weights[0]
 
 
-@pytest.mark.xfail(strict=True, reason="potentials of components that exchange no mass are those of a simplex vertex")
 def test_L06_the_worst_of_all_four_weighs_least():
     """S = 4 is a multiple of M = 2: exact duals are degenerate there (0.2), and entropic ones are not; 130 is last."""
     potentials = pick((1, 2, 91, 130), (0, 90), "all").potentials
@@ -179,7 +178,6 @@ def test_L08_the_partial_layer_is_ranked_beside_what_is_chosen(exact):
     assert fast[0] < fast[1]
 
 
-@pytest.mark.xfail(strict=True, reason="potentials of components that exchange no mass are those of a simplex vertex")
 def test_L08_the_gap_between_their_potentials():
     """The union's potentials of 60 and 200 degrees are some .2 apart (four candidates, two targets: degenerate)."""
     f = tarot.potentials(at(180, 160, 60, 200), at(111, 181))[0]
