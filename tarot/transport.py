@@ -238,6 +238,7 @@ def entropic_potentials(
     Sinkhorn alone moves mass between clusters that are many epsilon apart at a rate of exp(-gap / epsilon): it seems
     to stand still. The exact duals have those gaps right from the start, and a few iterations smooth them.
     """
+    _check_epsilon(epsilon)
     every = max(1, math.prod(cost.shape) // _SEED_PAIRS)
     some = cost[::every].contiguous() if isinstance(cost, Tensor) else cost.rows(every)
     plan = exact(some, g=g)
@@ -276,6 +277,11 @@ def _minima(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.minimum.reduceat(values[order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=0)
 
 
+def _check_epsilon(epsilon: float) -> None:
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise InputError(f"epsilon must be positive; it is {epsilon}")
+
+
 def _halvings(epsilon: float, top: float) -> list[float]:
     """epsilon, 2 epsilon, 4 epsilon, ... below `top`."""
     schedule = [epsilon]
@@ -300,8 +306,7 @@ def sinkhorn(
     coupling (its column marginal is exact) is within `tolerance` of a in L1. Raises RuntimeError after
     `max_iterations`, unless `strict` is off; InputError for epsilon <= 0.
     """
-    if not epsilon > 0:
-        raise InputError(f"epsilon must be positive; it is {epsilon}")
+    _check_epsilon(epsilon)
     n, m = cost.shape
     a, b = _marginals(n, m, a, b)
     schedule = [epsilon]
