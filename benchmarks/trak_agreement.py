@@ -25,7 +25,7 @@ from trak.projectors import AbstractProjector, BasicProjector, ProjectionType
 from experiments.resolvers import register_resolvers
 from tarot.attribution import trak_scores
 from tarot.gradients import GradientFeatures, gradient_rows
-from tarot.projection import Projection, plan
+from tarot.projection import Plan, Projection, plan
 from tasks.classification.task import ClassificationTask
 
 
@@ -34,15 +34,18 @@ class OurSketch(AbstractProjector):
 
     def __init__(self, task: ClassificationTask, dim: int) -> None:
         self.shapes = {name: tuple(p.shape) for name, p in task.model().named_parameters()}
+        self.sketches: dict[int, Plan] = {}
         size = sum(p.numel() for p in task.model().parameters())
         super().__init__(size, dim, 0, ProjectionType.rademacher, "cpu")
 
     def project(self, grads: dict[str, Tensor], model_id: int) -> Tensor:
-        sketches = plan(Projection("rademacher", self.proj_dim, seed=model_id), self.shapes).sketches
-        return sum(sketches[name](gradient.flatten(1)) for name, gradient in grads.items())
+        if model_id not in self.sketches:  # of one model at a time: they hold their random matrix
+            self.sketches = {model_id: plan(Projection("rademacher", self.proj_dim, seed=model_id), self.shapes)}
+        sketch = self.sketches[model_id].sketches
+        return sum(sketch[name](gradient.flatten(1)) for name, gradient in grads.items())
 
     def free_memory(self) -> None:
-        """Nothing is held."""
+        self.sketches = {}
 
 
 def of_traker(task: ClassificationTask, dim: int, projector: AbstractProjector) -> np.ndarray:
