@@ -21,10 +21,12 @@ from torch import Tensor
 
 from tarot.arrays import InputError, Rows, read_rows
 from tarot.capacity import CapacityPlan, solve_capacity
+from tarot.costs import DENSE_PAIRS, Cost, StreamedCost
 from tarot.distance import distances
 from tarot.neighbours import nearest_unit
 from tarot.selection import Selection
-from tarot.transport import DENSE_PAIRS, Cost, StreamedCost, entropic_potentials, exact
+from tarot.simplex import exact
+from tarot.transport import entropic_potentials
 from tarot.whitening import JoinedRows, WhitenedRows, fit_whitener, unit_norm
 
 _WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets

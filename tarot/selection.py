@@ -21,8 +21,11 @@ import torch
 from torch import Tensor
 
 from tarot.arrays import InputError
+from tarot.costs import StreamedCost
 from tarot.files import atomic_file
-from tarot.transport import Bracket, Entropic, StreamedCost, bracket, entropic_potentials, exact, sinkhorn
+from tarot.simplex import exact
+from tarot.sinkhorn import Bracket, Entropic, bracket, sinkhorn
+from tarot.transport import entropic_potentials
 
 if TYPE_CHECKING:
     from tarot.problem import SelectionProblem

@@ -26,8 +26,8 @@ from tarot.problem import SelectionProblem
 from tarot.projection import Projection
 from tarot.selection import allocate
 from tarot.selectors import Dsdm, Random, TarotExact, TarotFixed, TarotOTM
+from tarot.sinkhorn import sinkhorn
 from tarot.store import FeatureStore, MeanRows
-from tarot.transport import sinkhorn
 from tarot.whitening import fit_whitener, whiten
 from tasks.common.training import WeightedSampler, epoch_weights
 
@@ -406,14 +406,14 @@ def test_L28_a_pool_larger_than_memory_is_streamed(monkeypatch):
     monkeypatch.setattr(tarot.problem, "_WHOLE_TABLE", 0)
     monkeypatch.setattr(tarot.problem, "DENSE_PAIRS", 0)
     monkeypatch.setattr(tarot.transport, "_SEED_PAIRS", 5000)
-    monkeypatch.setattr(tarot.transport, "block_size", lambda columns: 50)  # rows
+    monkeypatch.setattr(tarot.costs, "block_size", lambda columns: 50)  # rows
     pairs = []
 
     def counted(x, y):
         pairs.append(len(x) * len(y))
         return distances(x, y)
 
-    for module in (tarot.problem, tarot.transport):
+    for module in (tarot.problem, tarot.costs):
         monkeypatch.setattr(module, "distances", counted)
     s = tarot.select(c, t, TarotFixed(size=240))
     assert s.indices.tolist() == expected.indices.tolist()

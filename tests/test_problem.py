@@ -10,8 +10,8 @@ import torch
 import tarot.neighbours
 import tarot.problem
 from tarot.arrays import InputError
+from tarot.costs import StreamedCost, dense
 from tarot.problem import SelectionProblem
-from tarot.transport import StreamedCost, dense
 from tarot.whitening import whiten
 from tests.test_transport import converged
 

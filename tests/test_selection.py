@@ -15,7 +15,7 @@ import tarot.selection
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection, allocate, integer_weights
-from tarot.transport import sinkhorn
+from tarot.sinkhorn import sinkhorn
 from tests.test_transport import converged
 
 # --- integer weights -------------------------------------------------------------------------------------------------

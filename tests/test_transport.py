@@ -11,10 +11,14 @@ from scipy.special import logsumexp
 from scipy.stats import spearmanr
 
 import tarot
-from tarot import transport
+import tarot.sinkhorn as sinkhorn_module
+from tarot import costs, simplex, transport
 from tarot.arrays import InputError
+from tarot.costs import StreamedCost
 from tarot.distance import distances
-from tarot.transport import StreamedCost, bracket, calibrated, entropic_potentials, exact, potentials, sinkhorn
+from tarot.simplex import exact
+from tarot.sinkhorn import Entropic, bracket, sinkhorn
+from tarot.transport import calibrated, entropic_potentials, potentials
 from tarot.whitening import unit_norm
 
 
@@ -88,7 +92,7 @@ def test_exact_is_pots_network_simplex(n, m):
 
 
 def test_the_shapes_above_reach_the_sparse_solver():
-    assert sum(n * m > transport._DENSE_SIMPLEX_PAIRS for n, m in SHAPES) >= 3
+    assert sum(n * m > simplex._DENSE_SIMPLEX_PAIRS for n, m in SHAPES) >= 3
 
 
 @pytest.mark.parametrize("case", ["unnormalised", "ties", "duplicates", "grid", "one point", "shifted apart"])
@@ -104,7 +108,7 @@ def test_exact_on_degenerate_problems(case, sparse, monkeypatch):
         "shifted apart": (cloud(80), cloud(30, seed=1, shift=50.0)),
     }[case]
     if sparse:
-        monkeypatch.setattr(transport, "_DENSE_SIMPLEX_PAIRS", 0)
+        monkeypatch.setattr(simplex, "_DENSE_SIMPLEX_PAIRS", 0)
     expected = pot(x, y)
     assert tarot.ot_distance(x, y) == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
@@ -113,7 +117,7 @@ def test_exact_on_degenerate_problems(case, sparse, monkeypatch):
 @pytest.mark.parametrize("marginals", ["uniform", "given"])
 def test_the_plan_proves_itself(sparse, marginals, monkeypatch):
     """Feasible coupling, feasible duals, equal values, and mass only where f + g = C."""
-    monkeypatch.setattr(transport, "_DENSE_SIMPLEX_PAIRS", 0 if sparse else 10**9)
+    monkeypatch.setattr(simplex, "_DENSE_SIMPLEX_PAIRS", 0 if sparse else 10**9)
     x, y = mixture(120), mixture(70, seed=1)
     a = b = None
     if marginals == "given":
@@ -135,7 +139,7 @@ def test_the_plan_proves_itself(sparse, marginals, monkeypatch):
 
 @pytest.mark.parametrize("hint", ["good", "zero", "noise", "absurd"])
 def test_a_hint_changes_the_way_but_not_the_value(hint, monkeypatch):
-    monkeypatch.setattr(transport, "_DENSE_SIMPLEX_PAIRS", 0)
+    monkeypatch.setattr(simplex, "_DENSE_SIMPLEX_PAIRS", 0)
     x, y = mixture(150), mixture(60, seed=1)
     cost = distances(torch.from_numpy(x), torch.from_numpy(y))
     g = {
@@ -148,13 +152,13 @@ def test_a_hint_changes_the_way_but_not_the_value(hint, monkeypatch):
 
 
 def test_the_certificate_makes_it_exact(monkeypatch):
-    monkeypatch.setattr(transport, "_DENSE_SIMPLEX_PAIRS", 0)
-    monkeypatch.setattr(transport, "_ARCS_PER_NODE", 1)
+    monkeypatch.setattr(simplex, "_DENSE_SIMPLEX_PAIRS", 0)
+    monkeypatch.setattr(simplex, "_ARCS_PER_NODE", 1)
     x, y = mixture(150), mixture(60, seed=1)
     cost = distances(torch.from_numpy(x), torch.from_numpy(y))
     g = np.random.default_rng(0).normal(size=60)
     assert exact(cost, g=g).value == pytest.approx(pot(x, y), abs=1e-6)
-    monkeypatch.setattr(transport, "_violations", lambda cost, plan: torch.zeros_like(cost, dtype=torch.bool))
+    monkeypatch.setattr(simplex, "_violations", lambda cost, plan: torch.zeros_like(cost, dtype=torch.bool))
     assert exact(cost, g=g).value > pot(x, y) + 1e-4
 
 
@@ -243,7 +247,7 @@ def test_marginals_may_be_given(epsilon):
 
 
 def test_streamed_is_dense(monkeypatch):
-    monkeypatch.setattr(transport, "block_size", lambda columns: 13)  # 5 blocks, the last one short
+    monkeypatch.setattr(costs, "block_size", lambda columns: 13)  # 5 blocks, the last one short
     x, y = mixture(60), mixture(25, seed=1)
     streamed = StreamedCost(x, torch.from_numpy(y))
     assert len(list(streamed.blocks())) == 5
@@ -261,9 +265,9 @@ def test_public_functions_stream_what_is_too_large_for_memory(monkeypatch):
     x, y = mixture(60), mixture(25, seed=1)
     expected, f = tarot.ot_distance(x, y, epsilon=0.1), potentials(x, y, 0.1)[0]
     seen = []
-    solve = transport._sinkhorn_streamed
+    solve = sinkhorn_module._sinkhorn_streamed
     monkeypatch.setattr(transport, "DENSE_PAIRS", 100)
-    monkeypatch.setattr(transport, "_sinkhorn_streamed", lambda *given: seen.append(1) or solve(*given))
+    monkeypatch.setattr(sinkhorn_module, "_sinkhorn_streamed", lambda *given: seen.append(1) or solve(*given))
     assert tarot.ot_distance(x, y, epsilon=0.1) == pytest.approx(expected, rel=1e-4)
     streamed = potentials(x, y, 0.1)[0]
     np.testing.assert_allclose(streamed - streamed.mean(), f - f.mean(), atol=5e-3)
@@ -299,7 +303,7 @@ def test_the_bracket_of_unconverged_duals_still_holds():
     x, y = mixture(30), mixture(20, seed=1)
     cost, value, generator = distances(*map(torch.from_numpy, (x, y))), pot(x, y), np.random.default_rng(0)
     for _ in range(5):
-        guess = transport.Entropic(generator.normal(size=30), generator.normal(size=20), 0.5, 0.0, 9.0, 0)
+        guess = Entropic(generator.normal(size=30), generator.normal(size=20), 0.5, 0.0, 9.0, 0)
         ends = bracket(cost, guess)
         assert ends.lower < value < ends.upper
 
@@ -414,7 +418,7 @@ def test_epsilon_scales_with_the_cost():
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.05])
 def test_permuting_rows_and_columns_permutes_the_potentials(epsilon, monkeypatch):
-    monkeypatch.setattr(transport, "_DENSE_SIMPLEX_PAIRS", 0)
+    monkeypatch.setattr(simplex, "_DENSE_SIMPLEX_PAIRS", 0)
     x, y = mixture(45), mixture(30, seed=1)
     generator = np.random.default_rng(3)
     rows, columns = generator.permutation(45), generator.permutation(30)

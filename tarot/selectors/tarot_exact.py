@@ -10,11 +10,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from tarot.arrays import InputError
+from tarot.costs import dense
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
 from tarot.selectors.options import described, random_generator
 from tarot.selectors.tarot_fixed import TarotFixed
-from tarot.transport import Plan, dense, exact
+from tarot.simplex import Plan, exact
 
 _NEIGHBOURS = 32  # of every target: the pool that swaps draw from
 _GRID, _FOLDS = 10, 5  # sizes tried by size="auto", and folds of targets held out

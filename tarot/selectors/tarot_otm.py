@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from tarot.arrays import InputError
+from tarot.costs import dense
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
 from tarot.selectors.options import described, random_generator
-from tarot.transport import Plan, dense, exact
+from tarot.simplex import Plan, exact
 
 
 @dataclass(frozen=True)
