@@ -43,6 +43,7 @@ class FeatureRecipe:
     batch_size: int | Literal["auto"]
     autocast: Literal["bfloat16", "float16"] | None
     on_nonfinite: Literal["raise", "drop"]
+    workers: int
 
     def __post_init__(self) -> None:
         allowed = {
@@ -208,6 +209,7 @@ class _Source:
                 device=self.device,
                 ids=ids,
                 on_nonfinite=self.recipe.on_nonfinite,
+                workers=self.recipe.workers,
             )
 
         path = cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}"
