@@ -1,7 +1,7 @@
 """Targeted data selection by optimal transport: which candidates to train on, and how often to repeat each."""
 
 from tarot import selectors
-from tarot.api import select
+from tarot.api import select, value
 from tarot.arrays import InputError
 from tarot.gradients import GradientFeatures
 from tarot.lds import LDS, lds
@@ -27,5 +27,6 @@ __all__ = [
     "potentials",
     "select",
     "selectors",
+    "value",
     "whiten",
 ]

@@ -39,7 +39,8 @@ class SelectionProblem:
 
     whitening: "cholesky", "zca" or None (rows as they are, unit norm only). total: the sum of the selection's weights,
     None where the selector decides. labels [N], [M]; groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the
-    `oracle` arm); residuals: one [N] per model (TRAK's Q).
+    `oracle` arm); residuals: one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model
+    itself and features do not say (EL2N's error norms, influences); learning_rates: one per model (None: all alike).
     """
 
     candidate_views: tuple[Rows, ...]
@@ -53,6 +54,8 @@ class SelectionProblem:
     candidate_ids: np.ndarray | None = None
     candidate_tags: np.ndarray | None = None
     candidate_residuals: tuple[np.ndarray, ...] | None = None
+    candidate_scores: tuple[np.ndarray, ...] | None = None
+    learning_rates: tuple[float, ...] | None = None
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -122,6 +125,23 @@ class SelectionProblem:
         if self.total is not None and self.total < size:
             raise InputError(f"total {self.total} is less than the {size} candidates it must repeat at least once each")
         return int(size)
+
+    def labels(self, method: str) -> tuple[np.ndarray, np.ndarray]:
+        """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: 0..(classes of either) - 1."""
+        for name in ("candidate_labels", "target_labels"):
+            if getattr(self, name) is None:
+                raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
+        both = [np.asarray(self.candidate_labels), np.asarray(self.target_labels)]
+        kinds = [labels.dtype.kind for labels in both]
+        if (kinds[0] in "US") != (kinds[1] in "US"):
+            raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
+        codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
+        return codes[: self.n], codes[self.n :]
+
+    def best(self, values: np.ndarray, size: int | None, ratio: float | None, selector: Mapping[str, Any]) -> Selection:
+        """The candidates of highest value [N], ties to the smaller index: how every valuation method selects."""
+        budget = self.budget(size, ratio)
+        return self.selection(np.argsort(-values, kind="stable")[:budget], selector)
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""

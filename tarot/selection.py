@@ -83,14 +83,13 @@ class Selection:
     @classmethod
     def of(cls, problem: SelectionProblem, chosen: np.ndarray, selector: Mapping[str, Any], **known: Any) -> Selection:
         """Order the chosen and attach what the selector already knows, aligned with `chosen`: `weights`, `potentials`,
-        `ot_distance`, `lower_bound`, `curve`. A `total` of the selector's own choice gives way to the caller's; a
-        selector without one does not weigh, so it repeats all alike up to the caller's (selectors.md 1.4)."""
+        `ot_distance`, `lower_bound`, `curve`. A `total` of the selector's own choice gives way to the caller's, which
+        is shared out in proportion to `weights` where the selector has its own, else to all alike (selectors.md 1.4).
+        """
         order = np.argsort(chosen, kind="stable")
         indices = np.asarray(chosen, dtype=np.int64)[order]
         own, curve = known.pop("total", None), known.pop("curve", None)
         total = own if problem.total is None else problem.total
-        if problem.total is not None:
-            known.pop("weights", None)
         if total is not None and total < len(indices):
             raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
         ids = None if problem.candidate_ids is None else np.asarray(problem.candidate_ids)[indices]
@@ -99,7 +98,8 @@ class Selection:
             aligned = isinstance(value, np.ndarray)
             selection._remember(name, value[order] if aligned else value)
         if own is None and total is not None and len(indices):
-            selection._remember("weights", allocate(np.zeros(len(indices)), total))
+            counts = vars(selection).get("weights", np.ones(len(indices)))
+            selection._remember("weights", allocate(counts - 1, total))
         return selection
 
     def _remember(self, name: str, value: Any) -> None:

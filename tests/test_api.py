@@ -285,7 +285,7 @@ BAD = {
     "too few residuals": (call(selector="dsdm", size=3, candidate_residuals=np.ones(3)), "candidate_residuals must"),
     "NaN residual": (
         call(selector="dsdm", size=3, candidate_residuals=changed(np.ones((90, 1)), 5, 0, np.nan)[:, 0]),
-        "residuals must be finite: candidate 5",
+        "candidate_residuals must be finite; that of candidate 5",
     ),
     "residuals as text": (
         call(selector="dsdm", size=3, candidate_residuals=np.array(["a"] * 90)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,13 +22,17 @@ class Dsdm:
     (TRAK's own default, 0, asks for more candidates than dimensions).
     """
 
+    features: ClassVar[str] = "trak"
+
     size: int | None = None
     ratio: float | None = None
     regularization: float = 0.1
 
-    def select(self, problem: SelectionProblem) -> Selection:
-        budget = problem.budget(self.size, self.ratio)
-        scores = dsdm_scores(
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Mean TRAK score over the targets, float64 [N]."""
+        return dsdm_scores(
             problem.candidate_views, problem.target_views, problem.candidate_residuals, self.regularization
         )
-        return problem.selection(np.argsort(-scores, kind="stable")[:budget], described(self))
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))

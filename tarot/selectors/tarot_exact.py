@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -34,6 +34,8 @@ class TarotExact:
     size: a count, or "auto": the smallest size on a grid of M/2 .. N/2 whose OT distance to held-out targets (5 folds)
     is within one standard error of the best. ratio: instead of size. swaps: transport problems to spend on swaps.
     """
+
+    features: ClassVar[str] = "wfd"
 
     size: int | Literal["auto"] | None = None
     ratio: float | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from tarot.arrays import blocks
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
 from tarot.selectors.options import described
+from tarot.transport import entropic_potentials
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,20 @@ class TarotFixed:
     exact: rank the last layer by one transport problem per candidate (Eq. 13) instead of one for all.
     """
 
+    features: ClassVar[str] = "wfd"
+
     size: int | None = None
     ratio: float | None = None
     exact: bool = False
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Minus the dual potential of every candidate in one transport of the whole pool to the targets, float64 [N]:
+        Eq. 13 with all candidates as the layer. A zero gradient has the lowest value there is."""
+        usable = np.flatnonzero(np.concatenate([rows.any(dim=1).numpy() for _, rows in blocks(problem.candidates)]))
+        f = entropic_potentials(problem.cost(usable)).f
+        values = np.full(problem.n, -f.max())
+        values[usable] = -f
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)

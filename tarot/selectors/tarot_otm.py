@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ class TarotOTM:
     side: "fold" = one fold selects, the rest evaluate (the paper's text); "rest" = the reverse (its algorithm box).
     tolerance: the relative rise that stops. min_cos: leave out neighbours of a smaller cosine similarity.
     """
+
+    features: ClassVar[str] = "wfd"
 
     folds: int = 10
     side: Literal["fold", "rest"] = "fold"
