@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from tarot.arrays import InputError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -111,6 +113,20 @@ class Task(TaskData):
     def residuals(self, model: nn.Module, batch: Batch) -> Tensor:
         """TRAK's Q: how fast a sample's loss falls as its measurement rises, -d loss / d measurement, [B]."""
         return torch.ones_like(self.losses(model, batch))
+
+    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model makes of each sample before its last layer, [B, d]: what methods of embeddings compare."""
+        raise InputError(
+            f"task {self.name} gives no embeddings: write its method embeddings(model, batch), or choose a method that "
+            "needs none"
+        )
+
+    def error_norms(self, model: nn.Module, batch: Batch) -> Tensor:
+        """EL2N: how far the predicted probabilities are from the label, ||softmax - onehot||_2, [B]."""
+        raise InputError(
+            f"task {self.name} gives no error norms: write its method error_norms(model, batch), or choose a method "
+            "that needs none"
+        )
 
     @abstractmethod
     def checkpoints(self) -> list[Checkpoint]:

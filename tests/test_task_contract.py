@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
+from tarot import InputError
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
 from tests.tasks.stand_ins import write_cifar10
@@ -161,6 +162,27 @@ def test_residuals_are_the_slope_of_the_loss(build):
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, -residual * b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", ["candidates", "targets"])
+@pytest.mark.parametrize("method", ["embeddings", "error_norms"])
+def test_what_is_optional_is_of_single_samples_too(build, method, split):
+    """A task that gives embeddings gives [B, d], of error norms [B]; one that gives none says so."""
+    task = build()
+    model, measure = surrogate(task), getattr(task, method)
+    if getattr(type(task), method) is getattr(Task, method):
+        with pytest.raises(InputError, match=f"task {task.name} gives no"):
+            measure(model, batch_of(task, range(2), split))
+        return
+    together = measure(model, batch_of(task, range(6), split)).detach()
+    assert together.ndim == (2 if method == "embeddings" else 1) and len(together) == 6
+    assert torch.isfinite(together).all() and (together != together[0]).any()
+    assert method == "embeddings" or (together >= 0).all()
+    for i in range(6):
+        alone = measure(model, batch_of(task, [i], split))[0]
+        torch.testing.assert_close(alone, together[i], rtol=1e-4, atol=1e-5)
+    assert not model.training and torch.equal(measure(model, batch_of(task, range(6), split)), together)
+    assert not any(module._forward_pre_hooks for module in model.modules()), "a hook was left in the model"
 
 
 def test_checkpoints_hold_parameters_and_buffers(build):

@@ -18,6 +18,7 @@ from tarot import InputError, Selection
 from tarot.fingerprint import fingerprint
 from tasks.classification.domain import Plain, Rotated
 from tasks.classification.images import ImageSet, augmented
+from tasks.classification.models import penultimate
 from tasks.common.cache import cached_checkpoints
 from tasks.common.training import Training, endless_batches, epoch_weights, fit, resolve_device, seeded
 from tasks.task import Checkpoint, Split, Task
@@ -133,6 +134,16 @@ class ClassificationTask(Task):
     def residuals(self, model: nn.Module, batch: Images) -> Tensor:
         """1 - p of the right class, which is -d loss / d margin."""
         return torch.sigmoid(-self.measurements(model, batch))
+
+    def embeddings(self, model: nn.Module, batch: Images) -> Tensor:
+        """What the last linear layer is given, [B, d]."""
+        return penultimate(model, batch[0])
+
+    def error_norms(self, model: nn.Module, batch: Images) -> Tensor:
+        """||softmax - onehot||_2, [B], from 0 to sqrt(2)."""
+        images, labels = batch
+        probabilities = model(images).softmax(1)
+        return (probabilities - functional.one_hot(labels, probabilities.shape[1])).norm(dim=1)
 
     def checkpoints(self) -> list[Checkpoint]:
         recipe = {key: value for key, value in self.recipe().items() if key != "train"}

@@ -9,7 +9,7 @@ import torch
 from tarot import InputError
 from tasks.classification import Plain, Rotated
 from tasks.classification.images import ImageSet, augmented
-from tasks.classification.models import resnet9
+from tasks.classification.models import penultimate, perceptron, resnet9
 from tasks.classification.task import margins
 
 
@@ -90,3 +90,14 @@ def test_augmentation_moves_mirrors_and_cuts():
 def test_resnet9_is_traks():
     assert sum(p.numel() for p in resnet9().parameters()) == 2_274_880
     assert resnet9(width=4)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_penultimate_activations_give_the_logits_through_the_last_layer():
+    images = torch.randn(3, 3, 32, 32)
+    for model, last in ((resnet9(width=4).eval(), -2), (perceptron(3 * 32 * 32, [7, 5], 10), -1)):
+        before = penultimate(model, images)
+        assert before.shape == (3, model[last].in_features)
+        torch.testing.assert_close(model[last:](before), model(images))
+        assert not model[last]._forward_pre_hooks
+    with pytest.raises(InputError, match="no penultimate"):
+        penultimate(torch.nn.Flatten(), images)
