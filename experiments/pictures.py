@@ -54,8 +54,8 @@ def overview(
             if place >= len(chosen):
                 axes.set_axis_off()
                 continue
-            _draw(task, split[int(chosen[place])], axes)
-            _frame(axes, edge)
+            draw_sample(task, split[int(chosen[place])], axes)
+            frame(axes, edge)
             if edge != TARGET and tags is not None:
                 tag = tags[chosen[place]].replace("_", " ")
                 axes.text(0.5, -0.08, tag, transform=axes.transAxes, fontsize=8, ha="center", va="top")
@@ -66,7 +66,7 @@ def overview(
     def draw() -> Canvas:
         below = 0.42 * len(results) + 0.95  # inches
         canvas = Canvas(figsize=(WIDTH, _ROW * len(rows) + below))
-        grid = _grid(canvas, len(rows), columns, bottom=below)
+        grid = picture_grid(canvas, len(rows), columns, bottom=below)
         for axes, row in zip(grid, rows, strict=True):
             draw_row(axes, *row)
         left = 0.2 + 0.09 * max(map(len, results))
@@ -99,15 +99,15 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
 
     def draw() -> Canvas:
         canvas = Canvas(figsize=(WIDTH, 1.15 * len(some) + 0.25))
-        grid = _grid(canvas, len(some), 1 + near + far)
+        grid = picture_grid(canvas, len(some), 1 + near + far)
         for row, target in enumerate(some):
-            _draw(task, targets[int(problem.usable_targets[target])], grid[row, 0])
-            _frame(grid[row, 0], TARGET)
+            draw_sample(task, targets[int(problem.usable_targets[target])], grid[row, 0])
+            frame(grid[row, 0], TARGET)
             for column, index in enumerate([*order[:near, row], *order[-far:, row]], start=1):
                 axes = grid[row, column]
-                _draw(task, candidates[int(index)], axes, f"{distance[index, row]:.2f}")
+                draw_sample(task, candidates[int(index)], axes, f"{distance[index, row]:.2f}")
                 if int(index) in selected:
-                    _frame(axes, SELECTED)
+                    frame(axes, SELECTED)
         for column, text in ((0, "target"), (1, "nearest"), (1 + near, "farthest")):
             grid[0, column].annotate(
                 text, (0, 1.42), xycoords="axes fraction", fontweight="bold", annotation_clip=False
@@ -126,7 +126,7 @@ def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarr
     return np.sort(rng.choice(indices, min(count, len(indices)), replace=False))
 
 
-def _grid(canvas: Canvas, rows: int, columns: int, bottom: float = 0) -> np.ndarray:
+def picture_grid(canvas: Canvas, rows: int, columns: int, bottom: float = 0) -> np.ndarray:
     """Places for pictures, [rows, columns], above the lowest `bottom` inches. Laid out by hand: with this many axes
     the layout engine takes seconds."""
     width, height = canvas.get_size_inches()
@@ -142,7 +142,7 @@ def _grid(canvas: Canvas, rows: int, columns: int, bottom: float = 0) -> np.ndar
     return canvas.subplots(rows, columns, squeeze=False, gridspec_kw=places)
 
 
-def _draw(task: Task, sample: Sequence, axes: Axes, note: str = "") -> None:
+def draw_sample(task: Task, sample: Sequence, axes: Axes, note: str = "") -> None:
     """A sample with its own title to the left and a note to the right of it, both in small print."""
     task.draw(sample, axes)
     title = next((axes.get_title(loc=place) for place in ("left", "center", "right") if axes.get_title(loc=place)), "")
@@ -151,7 +151,7 @@ def _draw(task: Task, sample: Sequence, axes: Axes, note: str = "") -> None:
     axes.set_title(note, loc="right", fontsize=8, pad=4)
 
 
-def _frame(axes: Axes, edge: str) -> None:
+def frame(axes: Axes, edge: str) -> None:
     """A coloured frame around a picture, also where the task has switched its axes off."""
     axes.add_patch(
         Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=edge, linewidth=3, clip_on=False)
