@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from experiments.cache import made
 from tarot import InputError
+from tarot.activations import Activations
 from tarot.arrays import Rows, blocks
+from tarot.batches import to_device
 from tarot.fingerprint import fingerprint, hash_tensors
-from tarot.gradients import GradientFeatures, gradient_rows
+from tarot.gradients import GradientFeatures, Losses, gradient_rows
+from tarot.influence import influence_scores
 from tarot.projection import Projection
 from tarot.store import FeatureStore, MeanRows
 from tasks.common.training import resolve_device
 from tasks.features.task import FeatureTask
-from tasks.task import Checkpoint, Split, Task
+from tasks.task import Batch, Checkpoint, Split, Task
+
+if TYPE_CHECKING:
+    from tarot.preconditioning import AdamGradients
 
 log = logging.getLogger("tarot")
-_VERSION = 1  # of what is computed; another one never mixes with stores of this one
+_VERSION = 2  # of what is computed; another one never mixes with stores of this one
 _LARGEST_DIM = 4096
 
 
@@ -32,7 +41,11 @@ class FeatureRecipe:
     """What a method wants to know of a sample; conf/features says what each option means."""
 
     kind: str
-    gradient: Literal["loss", "measurement"]
+    gradient: Literal["loss", "measurement"] | None
+    checkpoints: Literal["all", "first", "last"]
+    preconditioner: Literal["adam", "adam_rank1", "adam_released"] | None
+    scores: Literal["error_norm", "influence"] | None
+    influence: Mapping[str, Any]
     dim: int | None
     projection: str
     projection_seed: int
@@ -47,7 +60,10 @@ class FeatureRecipe:
 
     def __post_init__(self) -> None:
         allowed = {
-            "gradient": ("loss", "measurement"),
+            "gradient": ("loss", "measurement", None),
+            "checkpoints": ("all", "first", "last"),
+            "preconditioner": ("adam", "adam_rank1", "adam_released", None),
+            "scores": ("error_norm", "influence", None),
             "aggregate": ("mean", "per_checkpoint"),
             "whitening": ("cholesky", "zca", None),
             "dtype": ("float32", "float16"),
@@ -73,7 +89,8 @@ class Features:
 
     candidates, targets: one matrix per view: per independently trained model, or per checkpoint.
     fingerprint: of everything that made them. runs: which training each view belongs to.
-    residuals: [N] per view (TRAK's Q), where the task has them. excluded: parameter -> why it is left out.
+    residuals: [N] per view (TRAK's Q), where the task has them. scores: [N] per view, of what was measured on the model
+    itself. learning_rates: of each view's checkpoints. excluded: parameter -> why it is left out.
     zero: rows without a gradient, by split, in the worst view. skipped: rows left out, by reason.
     """
 
@@ -82,6 +99,8 @@ class Features:
     fingerprint: str
     runs: tuple[int, ...] = ()
     residuals: tuple[np.ndarray, ...] | None = None
+    scores: tuple[np.ndarray, ...] | None = None
+    learning_rates: tuple[float, ...] | None = None
     excluded: dict[str, str] | None = None
     zero: dict[str, int] | None = None
     skipped: dict[str, int] | None = None
@@ -93,13 +112,9 @@ class Features:
     def of_runs(self, count: int) -> Features:
         """The views of the first `count` independently trained models."""
         views = [view for view, run in enumerate(self.runs) if run in sorted(set(self.runs))[:count]]
-        return replace(
-            self,
-            candidates=tuple(self.candidates[view] for view in views),
-            targets=tuple(self.targets[view] for view in views),
-            residuals=None if self.residuals is None else tuple(self.residuals[view] for view in views),
-            runs=tuple(self.runs[view] for view in views),
-        )
+        per_view = ("candidates", "targets", "runs", "residuals", "scores", "learning_rates")
+        known = {name: getattr(self, name) for name in per_view if getattr(self, name) is not None}
+        return replace(self, **{name: tuple(values[view] for view in views) for name, values in known.items()})
 
     def facts(self) -> dict[str, Any]:
         """What metrics.json says about features."""
@@ -112,13 +127,14 @@ class Features:
         }
 
 
-def views_of(checkpoints: list[Checkpoint], aggregate: str) -> list[list[Checkpoint]]:
+def views_of(checkpoints: list[Checkpoint], aggregate: str, which: str = "all") -> list[list[Checkpoint]]:
     """The checkpoints whose features are averaged: those of one run (their gradients are of nearly the same weights),
-    or each alone. Features of independently trained models are never averaged; their similarities are."""
-    if aggregate == "per_checkpoint":
-        return [[checkpoint] for checkpoint in checkpoints]
-    runs = dict.fromkeys(checkpoint.run for checkpoint in checkpoints)
-    return [[c for c in checkpoints if c.run == run] for run in runs]
+    or each alone. Features of independently trained models are never averaged; their similarities are. which: all,
+    or the first or last of every run."""
+    kept = {"all": slice(None), "first": slice(1), "last": slice(-1, None)}[which]
+    by_run = dict.fromkeys(checkpoint.run for checkpoint in checkpoints)
+    groups = [[c for c in checkpoints if c.run == run][kept] for run in by_run]
+    return [[c] for group in groups for c in group] if aggregate == "per_checkpoint" else groups
 
 
 def gradient_features(
@@ -128,7 +144,7 @@ def gradient_features(
 
     Where features are averaged they share a projection; views are projected independently of one another.
     """
-    groups = views_of(checkpoints, recipe.aggregate)
+    groups = views_of(checkpoints, recipe.aggregate, recipe.checkpoints)
     dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
     stores: dict[Split, list[list[FeatureStore]]] = {"candidates": [], "targets": []}
     for view, group in enumerate(groups):
@@ -146,11 +162,68 @@ def gradient_features(
             {"stores": [s.manifest["fingerprint"] for s in every["candidates"] + every["targets"]]}
         ),
         runs=tuple(group[0].run for group in groups),
-        residuals=tuple(np.mean([s.columns["residual"] for s in view], axis=0) for view in stores["candidates"]),
+        residuals=_column("residual", stores["candidates"]),
+        scores=_scores(task, groups, recipe, stores["candidates"], cache, device),
+        learning_rates=tuple(float(np.mean([c.learning_rate for c in group])) for group in groups),
         excluded=every["candidates"][0].manifest["notes"]["excluded_parameters"],
         zero=zero,
         skipped=_skipped(every["candidates"] + every["targets"]),
     )
+
+
+def _column(name: str, views: list[list[FeatureStore]]) -> tuple[np.ndarray, ...] | None:
+    """A column of the stores, [N] per view: the mean over its checkpoints."""
+    if name not in views[0][0].columns:
+        return None
+    return tuple(np.mean([store.columns[name] for store in view], axis=0) for view in views)
+
+
+def _scores(
+    task: Task,
+    groups: list[list[Checkpoint]],
+    recipe: FeatureRecipe,
+    stores: list[list[FeatureStore]],
+    cache: Path,
+    device: str,
+) -> tuple[np.ndarray, ...] | None:
+    if recipe.scores != "influence":
+        return _column("error_norm", stores)
+    return tuple(np.mean([influences(task, c, recipe, cache, device) for c in group], axis=0) for group in groups)
+
+
+def influences(task: Task, checkpoint: Checkpoint, recipe: FeatureRecipe, cache: Path, device: str) -> np.ndarray:
+    """Influence of every candidate on the mean loss of the targets at a checkpoint, float64 [N]; computed once."""
+    made_of = {
+        "version": _VERSION,
+        "task": _data_and_model(task),
+        "checkpoint": hash_tensors(checkpoint.state),
+        "influence": dict(recipe.influence),
+    }
+
+    def make(path: Path) -> None:
+        model = task.model()
+        model.load_state_dict(dict(checkpoint.state))
+        found = influence_scores(
+            model.to(resolve_device(device)).eval(),
+            task.losses,
+            task.candidates(),
+            task.targets(),
+            collate=task.collate,
+            **recipe.influence,
+        )
+        facts = {"damping": found.damping, "iterations": found.iterations, "residual": found.residual}
+        log.info("influence at %s: %s", checkpoint.name, facts)
+        save_file(
+            {"scores": torch.from_numpy(found.scores)}, path, metadata={key: str(value) for key, value in facts.items()}
+        )
+
+    path = cache / "influence" / f"{task.name}-{fingerprint(made_of)}.safetensors"
+    return load_file(made(path, make))["scores"].numpy()
+
+
+def _data_and_model(task: Task) -> dict[str, Any]:
+    recipe = task.recipe()
+    return {key: recipe[key] for key in ("name", "data", "model")}
 
 
 def view_seed(seed: int, view: int) -> int:
@@ -180,14 +253,15 @@ class _Source:
 
     def made_of(self, split: Split) -> dict[str, Any]:
         """All that determines the rows, but not how they were batched or where."""
-        task = self.task.recipe()
         return {
             "version": _VERSION,
-            "task": {key: task[key] for key in ("name", "data", "model")},
+            "task": _data_and_model(self.task),
             "split": split,
             "checkpoint": hash_tensors(self.checkpoint.state),
-            "gradient": self.recipe.gradient,
-            "projection": asdict(self.projection),
+            "gradient": self.recipe.gradient or "embedding",
+            "projection": asdict(self.projection) if self.recipe.gradient else None,
+            "preconditioner": self.preconditioner(split),
+            "columns": sorted(self.columns),
             "autocast": self.recipe.autocast,
             "on_nonfinite": self.recipe.on_nonfinite,
             "dtype": self.recipe.dtype,
@@ -200,12 +274,12 @@ class _Source:
 
         def compute(start: int, stop: int) -> dict[str, Tensor]:
             return gradient_rows(
-                self.gradients,
+                self.rows(split),
                 dataset,
                 range(start, stop),
                 collate=self.task.collate,
                 batch_size=self.recipe.batch_size,
-                extras={"residual": self.task.residuals},
+                extras=self.columns,
                 device=self.device,
                 ids=ids,
                 on_nonfinite=self.recipe.on_nonfinite,
@@ -219,24 +293,87 @@ class _Source:
             path,
             recipe=made_of,
             ids=ids,
-            dim=self.gradients.dim,
+            dim=self.rows(split).dim,
             compute=compute,
             dtype=self.recipe.dtype,
-            columns=("residual", "dropped") if self.recipe.on_nonfinite == "drop" else ("residual",),
-            notes=lambda: {
-                "covered_parameters": dict(self.gradients.coverage.covered),
-                "excluded_parameters": dict(self.gradients.coverage.excluded),
-            },
-            description=f"{self.recipe.gradient} gradients of {len(ids)} {split}, {self.checkpoint.name}",
+            columns=(*self.columns, *(("dropped",) if self.recipe.on_nonfinite == "drop" else ())),
+            notes=lambda: _notes(self.rows(split)),
+            description=f"{self.described(split)} of {len(ids)} {split}, {self.checkpoint.name}",
         )
+
+    @property
+    def columns(self) -> dict[str, Callable[[nn.Module, Batch], Tensor]]:
+        """What is stored beside the features of a row."""
+        if self.recipe.scores == "error_norm":
+            return {"error_norm": self.task.error_norms}
+        return {"residual": self.task.residuals} if self.recipe.gradient else {}
+
+    def preconditioner(self, split: Split) -> list[str] | None:
+        """LESS: candidates move the model by Adam's steps, targets say which way is down (selectors.md section 2)."""
+        if self.recipe.preconditioner is None or split != "candidates":
+            return None
+        state = self.checkpoint.optimizer_state or {}  # its absence is an error of the engine's
+        moments = {f"{name}.{key}": torch.as_tensor(v) for name, kept in state.items() for key, v in kept.items()}
+        return [self.recipe.preconditioner, hash_tensors(moments)]
+
+    def described(self, split: Split) -> str:
+        if self.recipe.gradient is None:
+            return "embeddings"
+        return f"{'Adam-preconditioned ' if self.preconditioner(split) else ''}{self.recipe.gradient} gradients"
+
+    def rows(self, split: Split) -> GradientFeatures | AdamGradients | Activations:
+        """What makes the rows of a split."""
+        if self.recipe.gradient is None:
+            return self.activations
+        return self.preconditioned if self.preconditioner(split) else self.gradients
+
+    @cached_property
+    def model(self) -> nn.Module:
+        model = self.task.model()
+        model.load_state_dict(dict(self.checkpoint.state))
+        return model.to(self.device).eval()
+
+    @property
+    def quantity(self) -> Losses:
+        return self.task.losses if self.recipe.gradient == "loss" else self.task.measurements
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return None if self.recipe.autocast is None else getattr(torch, self.recipe.autocast)
 
     @cached_property
     def gradients(self) -> GradientFeatures:
-        model = self.task.model()
-        model.load_state_dict(dict(self.checkpoint.state))
-        quantity = self.task.losses if self.recipe.gradient == "loss" else self.task.measurements
-        autocast = None if self.recipe.autocast is None else getattr(torch, self.recipe.autocast)
-        return GradientFeatures(model.to(self.device).eval(), quantity, self.projection, autocast=autocast)
+        return GradientFeatures(self.model, self.quantity, self.projection, autocast=self.autocast)
+
+    @cached_property
+    def preconditioned(self) -> GradientFeatures | AdamGradients:
+        from tarot.preconditioning import adam_features
+
+        return adam_features(
+            self.model,
+            self.quantity,
+            self.projection,
+            self.checkpoint.optimizer_state,
+            mode=self.recipe.preconditioner,
+            autocast=self.autocast,
+        )
+
+    @cached_property
+    def activations(self) -> Activations:
+        sample = to_device(self.task.collate([self.task.candidates()[0]]), self.device)
+        with torch.no_grad():
+            dim = self.task.embeddings(self.model, sample).shape[-1]
+        return Activations(self.model, self.task.losses, self.task.embeddings, dim)
+
+
+def _notes(rows: GradientFeatures | AdamGradients | Activations) -> dict[str, Any]:
+    """Which parameters the rows are made of, for the manifest."""
+    if isinstance(rows, Activations):
+        return {"covered_parameters": {}, "excluded_parameters": {}}
+    return {
+        "covered_parameters": dict(rows.coverage.covered),
+        "excluded_parameters": dict(rows.coverage.excluded),
+    }
 
 
 def given_features(task: FeatureTask) -> Features:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from filelock import FileLock
 
 import tarot
+from experiments.cache import made
 from experiments.features import FeatureRecipe, Features
 from tarot import Selection
-from tarot.files import atomic_file
 from tarot.fingerprint import fingerprint
 from tarot.selectors import Selector
 from tarot.selectors.options import described
@@ -22,16 +22,6 @@ from tasks.common.training import resolve_device
 from tasks.task import Task, TaskData
 
 _VERSION = 1  # of the stages; another one never reads files of this one
-
-
-def made(path: Path, make: Callable[[Path], None]) -> Path:
-    """`path`, which `make` writes unless it is there; of several processes one makes it and the others wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            with atomic_file(path) as temporary:
-                make(temporary)
-    return path
 
 
 def select(
@@ -60,11 +50,17 @@ def select(
             target_groups=task.target_groups(),
             candidate_ids=task.ids("candidates"),
             candidate_tags=task.candidate_tags(),
-            candidate_residuals=None if features.residuals is None else list(features.residuals),
+            candidate_residuals=_listed(features.residuals),
+            candidate_scores=_listed(features.scores),
+            learning_rates=features.learning_rates,
         ).save(path)
 
     # read back even where it was just made, so that a first run and a second see the same
     return Selection.load(made(cache / "selections" / f"{task.name}-{fingerprint(made_of)}.parquet", make))
+
+
+def _listed(views: Sequence[Any] | None) -> list[Any] | None:
+    return None if views is None else list(views)
 
 
 def train(task: Task, selection: Selection, seed: int, cache: Path) -> Path:

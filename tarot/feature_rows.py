@@ -19,6 +19,7 @@ from tarot.batches import take, to_device
 from tarot.oracles import evaluating, losses_of
 
 if TYPE_CHECKING:
+    from tarot.activations import Activations
     from tarot.gradients import GradientFeatures
 
 log = logging.getLogger("tarot")
@@ -27,7 +28,7 @@ CPU_BUDGET = 2 << 30  # bytes, or half of a smaller memory; what is free at the 
 
 
 def gradient_rows(
-    gradients: GradientFeatures,
+    gradients: GradientFeatures | Activations,
     dataset: Any,
     indices: Iterable[int],
     *,
@@ -80,8 +81,8 @@ def gradient_rows(
                 index = indices[rows[int((~usable).nonzero()[0])]]
                 name = index if ids is None else ids[index]
                 raise InputError(
-                    f"the gradient of sample {name!r} is not finite; look at its loss, or drop such samples "
-                    "(on_nonfinite='drop')"
+                    f"the {gradients.row_kind} of sample {name!r} is not finite; look at its loss, or drop such "
+                    "samples (on_nonfinite='drop')"
                 )
             result = {name: torch.where(usable.view(-1, *(1,) * (t.ndim - 1)), t, 0) for name, t in result.items()}
             columns["dropped"][rows] = (~usable).float()

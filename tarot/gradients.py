@@ -16,7 +16,7 @@ import contextlib
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from tarot.feature_rows import auto_batch_size, gradient_rows
 from tarot.layers import Fold, Layer, LayoutError, Part, is_formed, rule
 from tarot.oracles import Losses, evaluating, loop_gradients, losses_of, sample_gradient, vmap_gradients
 from tarot.preflight import MIXED, growing_axis, refuse_mixing, stacked, tolerance, unfit
-from tarot.projection import Projection, fast_jl, plan
+from tarot.projection import Projection, Sketch, fast_jl, plan
 
 __all__ = [
     "Coverage",
@@ -76,6 +76,8 @@ class GradientFeatures:
         it, dimension 0 is taken for the samples.
     """
 
+    row_kind = "gradient"
+
     def __init__(
         self,
         model: nn.Module,
@@ -85,6 +87,7 @@ class GradientFeatures:
         parameters: Callable[[str], bool] | None = None,
         autocast: torch.dtype | None = None,
         preflight: bool = True,
+        sketches: Callable[[str, Sketch], Sketch] | None = None,
     ) -> None:
         self.model, self.losses, self.projection, self.autocast = model, losses, projection, autocast
         self._names = {parameter: name for name, parameter in model.named_parameters()}
@@ -100,6 +103,8 @@ class GradientFeatures:
                 "no trainable parameter is left to take gradients of; look at `parameters` and requires_grad"
             )
         self._plan = plan(projection, {name: tuple(p.shape) for name, p in self._chosen.items()})
+        if sketches is not None:
+            self._plan = replace(self._plan, sketches={n: sketches(n, s) for n, s in self._plan.sketches.items()})
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
         self.dim = projection.dim if self._finish else self._plan.width
         self._axes: dict[str, int] = {}

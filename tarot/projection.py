@@ -230,6 +230,51 @@ class Factored:
         return grid.flatten(1)[:, : self.width] * self.width**-0.5
 
 
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A sketch of the gradient times a fixed number for each of its entries: scale, float32 [size]."""
+
+    sketch: Sketch
+    scale: Tensor
+
+    @property
+    def width(self) -> int:
+        return self.sketch.width
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        return self.sketch(gradient.float() * self.scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScaledFactored(Factored):
+    """`Factored` of diag(row_scale) G diag(column_scale): R and C take the scales, and G need never exist either."""
+
+    row_scale: Tensor
+    column_scale: Tensor
+    factor: float
+
+    @classmethod
+    def of(cls, sketch: Factored, row_scale: Tensor, column_scale: Tensor) -> ScaledFactored:
+        """row_scale: positive, float32 [rows]; column_scale: likewise, [columns]."""
+        # R and C are cast to the dtype of activations: their own sizes stay near 1, within float16's range.
+        sizes = [float((scale.min() * scale.max()).sqrt()) for scale in (row_scale, column_scale)]
+        return cls(
+            *(sketch.key, sketch.rows, sketch.columns, sketch.width),
+            row_scale=row_scale / sizes[0],
+            column_scale=column_scale / sizes[1],
+            factor=math.prod(sizes),
+        )
+
+    def left(self, device: torch.device) -> Tensor:
+        return super().left(device) * self.row_scale.to(device)
+
+    def right(self, device: torch.device) -> Tensor:
+        return super().right(device) * self.column_scale.to(device)
+
+    def _cut(self, grid: Tensor) -> Tensor:
+        return super()._cut(grid) * self.factor
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which sketch each parameter gets, and in which columns of the features its output is added up."""
