@@ -384,7 +384,8 @@ def given_features(task: FeatureTask) -> Features:
         for split, views in (("candidates", candidates), ("targets", targets))
     }
     _report_zero(zero, {"candidates": candidates[0].shape[0], "targets": targets[0].shape[0]})
-    return Features(tuple(candidates), tuple(targets), fingerprint(task.recipe()), zero=zero)
+    recipe = fingerprint(task.recipe())
+    return Features(tuple(candidates), tuple(targets), recipe, learning_rates=task.learning_rates, zero=zero)
 
 
 def _zero_rows(rows: Rows, name: str) -> int:

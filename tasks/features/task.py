@@ -18,10 +18,11 @@ Paths = str | Path | Sequence[str | Path]
 
 class FeatureTask(TaskData):
     """candidates, targets: files of features [N, d] and [M, d] (.npy, .safetensors, .parquet, a feature store), or a
-    list of them: one per independently trained model, in the same order.
+    list of them: one per checkpoint or independently trained model, in the same order.
 
     labels, ids: of the candidates; target_labels, groups: of the targets. Each is a .npy vector or a text file with one
-    value per line. Raises InputError where a file is missing or a vector's length is not that of its matrix.
+    value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). Raises
+    InputError where a file is missing or a vector's length is not that of its matrix.
     """
 
     has_model = False
@@ -36,6 +37,7 @@ class FeatureTask(TaskData):
         target_labels: str | Path | None = None,
         ids: str | Path | None = None,
         groups: str | Path | None = None,
+        learning_rates: Sequence[float] | None = None,
     ) -> None:
         if not candidates or not targets:
             raise InputError(
@@ -49,6 +51,12 @@ class FeatureTask(TaskData):
         }
         if len(self.paths["candidates"]) != len(self.paths["targets"]):
             raise InputError("task.candidates and task.targets must list as many files each: one per model")
+        if learning_rates is not None and len(learning_rates) != len(self.paths["candidates"]):
+            raise InputError(
+                f"task.learning_rates must be one per file of task.candidates, {len(self.paths['candidates'])}; there "
+                f"are {len(learning_rates)}"
+            )
+        self.learning_rates = None if learning_rates is None else tuple(learning_rates)
         self.rows = {split: [open_features(path) for path in paths] for split, paths in self.paths.items()}
         sizes = {split: rows[0].shape[0] for split, rows in self.rows.items()}
         self.vectors = {
@@ -79,7 +87,8 @@ class FeatureTask(TaskData):
 
     def recipe(self) -> dict[str, Any]:
         """Files are told apart by their place, size and time: hashing them could take longer than the selection."""
-        return {"name": self.name, "data": {"files": [_identity(path) for path in self.files]}}
+        files = [_identity(path) for path in self.files]
+        return {"name": self.name, "data": {"files": files, "learning_rates": self.learning_rates}}
 
 
 def _listed(paths: Paths, name: str) -> list[Path]:
