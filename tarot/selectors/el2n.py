@@ -1,0 +1,66 @@
+"""EL2N: the error norm of each candidate early in training (Paul et al., 2021; selectors.md section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from tarot.arrays import InputError
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+
+@dataclass(frozen=True)
+class El2n:
+    """Candidates by ||softmax(f(x)) - onehot(y)||_2, averaged over early models (one view each).
+
+    A high score marks a hard candidate, or a mislabelled one. prefer: "easy" = low scores are valuable (noisy pools:
+    drop the high), "hard" = high scores are (clean pools: keep the high). window = [left, right): only candidates whose
+    rank by rising score lies in that part of the pool may be selected, whatever is preferred; size and ratio may then
+    be left out, and the whole window is kept. (0, 1) is everybody.
+
+    The scores are the problem's `candidate_scores`; features are not looked at.
+    """
+
+    features: ClassVar[str] = "el2n"
+
+    size: int | None = None
+    ratio: float | None = None
+    prefer: Literal["easy", "hard"] = "easy"
+    window: tuple[float, float] = (0.0, 1.0)
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """The mean score, float64 [N], with the sign that makes the preferred end the more valuable."""
+        if self.prefer not in ("easy", "hard"):
+            raise InputError(f'prefer must be "easy" or "hard"; it is {self.prefer!r}')
+        if problem.candidate_scores is None:
+            raise InputError("el2n needs candidate_scores, the error norms of early models (features=el2n); none given")
+        scores = np.mean(problem.candidate_scores, axis=0)
+        return scores if self.prefer == "hard" else -scores
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        values = self.values(problem)
+        scores = values if self.prefer == "hard" else -values
+        first, last = (round(problem.n * edge) for edge in self._window())
+        eligible = np.sort(np.argsort(scores, kind="stable")[first:last])
+        budget = len(eligible)
+        if self.size is not None or self.ratio is not None or budget == problem.n:
+            budget = problem.budget(self.size, self.ratio)
+        if not 1 <= budget <= len(eligible):
+            raise InputError(
+                f"window {tuple(self.window)} leaves {len(eligible)} of {problem.n} candidates; {max(1, budget)} wanted"
+            )
+        chosen = eligible[np.argsort(-values[eligible], kind="stable")[:budget]]
+        return problem.selection(chosen, described(self))
+
+    def _window(self) -> tuple[float, float]:
+        try:
+            left, right = (float(edge) for edge in self.window)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"window must be two fractions (left, right); it is {self.window!r}") from error
+        if not 0 <= left < right <= 1:
+            raise InputError(f"window must be 0 <= left < right <= 1; it is {self.window!r}")
+        return left, right

@@ -1,0 +1,105 @@
+"""KNN-Shapley: the exact Shapley value of every candidate for a nearest-neighbour classifier of the targets
+(Jia et al., 2019; selectors.md section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from tarot.arrays import InputError, Rows, blocks, read_rows
+from tarot.distance import distances
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+MEMORY_BYTES = 256 << 20  # for the distances of a block of targets to all candidates
+_SORTED_AT_ONCE = 1 << 21  # pairs: sorting and summing then run in cache
+
+
+@dataclass(frozen=True)
+class KnnShapley:
+    """Shapley values of the utility v(S) = (1/k) sum over the min(k, |S|) nearest in S of [same label as the target].
+
+    Needs candidate_labels and target_labels. Distances are Euclidean between the rows as they are; equal distances are
+    ordered by index. Several views: the mean of their values. A k above N is allowed (and means all neighbours).
+    """
+
+    features: ClassVar[str] = "embedding"
+
+    size: int | None = None
+    ratio: float | None = None
+    k: int = 10
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Mean Shapley value over the targets, float64 [N]; they sum to the mean utility of the whole pool."""
+        _check_k(self.k)
+        labels = problem.labels("knn_shapley")
+        views = zip(problem.candidate_views, problem.target_views, strict=True)
+        return np.mean([_streamed(c, t, *labels, self.k) for c, t in views], axis=0)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
+
+
+def knn_shapley(distance: np.ndarray, candidate_labels: np.ndarray, target_labels: np.ndarray, k: int) -> np.ndarray:
+    """Mean Shapley value over the targets, float64 [N], from distances [M, N] >= 0 (compared in float32).
+
+    With a_1..a_N the matches in order of distance and w_i = min(k, i) / (i k), the recursion s_N = a_N w_N,
+    s_i = s_{i+1} + (a_i - a_{i+1}) w_i sums up to s_i = a_i w_i - sum_{l>i} a_l (w_{l-1} - w_l).
+    """
+    _check_k(k)
+    distance = np.asarray(distance, dtype=np.float32)
+    labels, wanted = np.asarray(candidate_labels), np.asarray(target_labels)
+    m, n = distance.shape
+    place = np.arange(1, n + 1)
+    weight = np.minimum(k, place) / (place * float(k))
+    fall = np.append(0.0, weight[:-1] - weight[1:])
+    values = np.zeros(n)
+    step = max(1, _SORTED_AT_ONCE // n)
+    for start in range(0, m, step):
+        rows = slice(start, min(start + step, m))
+        order = _order(distance[rows])
+        match = labels[order] == wanted[rows, None]
+        lost = match * fall  # what a match takes from every nearer candidate
+        nearer = lost.sum(axis=1, keepdims=True) - np.cumsum(lost, axis=1)
+        np.subtract(match * weight, nearer, out=nearer)
+        for candidates, shares in zip(order, nearer, strict=True):
+            values[candidates] += shares
+    return values / m
+
+
+def _order(distance: np.ndarray) -> np.ndarray:
+    """Stable order of float32 [m, n] >= 0 along rows, int64: distance and index sorted as one integer, which is
+    several times as fast as a stable argsort (non-negative floats are ordered as their bits)."""
+    code = (distance + np.float32(0)).view(np.uint32).astype(np.int64)  # + 0: no negative zero
+    code <<= 32
+    code |= np.arange(distance.shape[1])
+    code.sort(axis=1)
+    code &= 0xFFFFFFFF
+    return code
+
+
+def _streamed(
+    candidates: Rows, targets: Rows, labels: np.ndarray, wanted: np.ndarray, k: int, memory_bytes: int = MEMORY_BYTES
+) -> np.ndarray:
+    """`knn_shapley` of features, with the distances of so many targets at a time as fit `memory_bytes`; the candidates
+    are read once for each such block of targets."""
+    n, m = candidates.shape[0], targets.shape[0]
+    step = max(1, memory_bytes // (4 * n))
+    values = np.zeros(n)
+    for start in range(0, m, step):
+        part = np.arange(start, min(start + step, m))
+        rows = read_rows(targets, part, "targets")
+        distance = torch.empty(len(part), n)
+        for first, block in blocks(candidates, name="candidates"):
+            distance[:, first : first + len(block)] = distances(rows, block)
+        values += knn_shapley(distance.numpy(), labels, wanted[part], k) * len(part)
+    return values / m
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k must be an integer of at least 1; it is {k!r}")

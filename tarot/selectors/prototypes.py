@@ -1,0 +1,96 @@
+"""Supervised prototypes: how far each candidate is from the centre of its cluster (Sorscher et al., 2022;
+selectors.md section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from sklearn.cluster import MiniBatchKMeans
+
+from tarot.arrays import InputError, Rows, blocks, read_rows
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described, random_generator
+from tarot.whitening import unit_norm
+
+_BATCH = 1024
+_CANDIDATES_PER_CENTROID = 100
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Cosine distance of each candidate to its own k-means centroid: the most prototypical are the least valuable.
+
+    Uses neither labels nor targets. The clusters are those of mini-batch k-means (k-means++ on the first batch) on the
+    candidates' unit-norm rows, which are read `epochs` times in a seeded random order. Several views: the mean of their
+    distances. Zero rows belong to no cluster and have value 0, the lowest. Because the order of reading is drawn by
+    position, permuting the pool gives the clusters of another seed.
+
+    centroids: None = one per 100 candidates, at least 2 (1 where there is one candidate). batch: rows per step; None =
+    1024, or the number of centroids where that is more.
+    """
+
+    features: ClassVar[str] = "embedding"
+
+    size: int | None = None
+    ratio: float | None = None
+    centroids: int | None = None
+    batch: int | None = None
+    epochs: int = 3
+    seed: int = 0
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Mean cosine distance to the own centroid over the views, float64 [N], in [0, 2]."""
+        return np.mean([self._distances(view) for view in problem.candidate_views], axis=0)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
+
+    def _distances(self, rows: Rows) -> np.ndarray:
+        generator = random_generator(self.seed)
+        usable = np.concatenate([block.any(dim=1).numpy() for _, block in blocks(rows, name="candidates")])
+        candidates = np.flatnonzero(usable)
+        clusters = self._clusters(len(candidates))
+        batch = self._batch(clusters)
+        means = MiniBatchKMeans(clusters, random_state=self.seed, compute_labels=False, n_init=1, batch_size=batch)
+        for _ in range(_positive("epochs", self.epochs)):
+            order = generator.permutation(candidates)
+            for start in range(0, len(order), batch):
+                rising = np.sort(order[start : start + batch])  # fastest to read, and all one to a mini-batch step
+                means.partial_fit(unit_norm(read_rows(rows, rising, "candidates")).numpy())
+        centres = unit_norm(torch.from_numpy(means.cluster_centers_))
+        values = np.zeros(rows.shape[0])
+        for start, block in blocks(rows, name="candidates"):
+            block = unit_norm(block)
+            own = centres[torch.from_numpy(means.predict(block.numpy())).long()]
+            cosine = (block.double() * own.double()).sum(dim=1).clamp(-1, 1)
+            values[start : start + len(block)] = 1 - cosine.numpy()
+        values[~usable] = 0
+        return values
+
+    def _clusters(self, usable: int) -> int:
+        if not usable:
+            raise InputError("candidates: every row is zero, so there is nothing to cluster")
+        if self.centroids is None:
+            return min(usable, max(2, usable // _CANDIDATES_PER_CENTROID))
+        if _positive("centroids", self.centroids) > usable:
+            raise InputError(f"centroids is {self.centroids}, but only {usable} candidates have features to cluster")
+        return self.centroids
+
+    def _batch(self, clusters: int) -> int:
+        if self.batch is None:
+            return max(_BATCH, clusters)
+        if _positive("batch", self.batch) < clusters:
+            raise InputError(
+                f"batch must hold at least one row per centroid, {clusters}, for k-means++; it is {self.batch}"
+            )
+        return self.batch
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1; it is {value!r}")
+    return value
