@@ -10,6 +10,7 @@ our own estimator, of the loss for WFD as the TAROT paper prints it. Q(z) = |dlo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Literal
@@ -155,14 +156,116 @@ def dsdm_scores(
     return scores[:, 0].astype(np.float64)
 
 
-def _similarity(
-    candidates: Features, targets: Features, dual: Dual, mapping: Callable[[Tensor], Tensor] = lambda block: block
+def less_scores(
+    candidates: Features,
+    targets: Features,
+    learning_rates: Sequence[float] | None = None,
+    groups: ArrayLike | None = None,
+    *,
+    variant: Literal["paper", "released"] = "paper",
 ) -> np.ndarray:
-    """(1/T) sum_t phi_t(z)^T dual_t(x), float32 [N, M]; dual(candidates, targets) is [d, M]."""
+    """LESS (Xia et al. 2024): influence of each candidate on each subtask, float64 [N, G].
+
+    Inf(z, D_j) = sum_t eta_t cos(mean of phi_t over the targets of subtask j, Gamma_t(z)); the score of a candidate is
+    its maximum over j. candidates: Gamma, Adam-preconditioned gradients (`tarot.preconditioning`), one matrix per
+    checkpoint; targets: plain gradients. The two kinds share each checkpoint's projection.
+
+    learning_rates: eta, one per checkpoint; None is 1/T each. groups: the subtask of each target [M], of any sizes;
+    columns are in the order of `np.unique(groups)`. None is one subtask. variant: "released" is the authors' code, a
+    mean of cosines within a subtask, with learning rates that sum to one.
+
+    A candidate that is zero at every checkpoint is unusable, and so is a subtask whose mean is: their scores are the
+    lowest possible, - sum_t eta_t.
+    """
+    if variant not in ("paper", "released"):
+        raise InputError(f'variant must be "paper" or "released"; it is {variant!r}')
     models = _models(candidates, targets)
+    rates = _rates(learning_rates, len(models))
+    if variant == "released":
+        rates = rates / rates.sum()
+    code, names = _subtasks(groups, models[0][1].shape[0])
+    directions = []
+    for _, x in models:
+        mean = torch.zeros(len(names), x.shape[1], dtype=torch.float64)
+        for start, block in blocks(x, name="targets"):
+            rows = block if variant == "paper" else unit_norm(block)
+            mean.index_add_(0, code[start : start + len(block)], rows.double())
+        mean /= torch.bincount(code)[:, None]
+        directions.append(unit_norm(mean) if variant == "paper" else mean.float())
+    usable = np.any([direction.any(dim=1).numpy() for direction in directions], axis=0)
+    if not usable.all():
+        if not usable.any():
+            raise InputError("targets: every subtask's mean gradient is zero, so nothing points their way")
+        lost = ", ".join(str(name) for name in names[~usable])
+        warnings.warn(f"the targets' mean gradient is zero for subtasks {lost}: they are left out", stacklevel=2)
+    reached = np.zeros(models[0][0].shape[0], dtype=bool)
+    scores = np.zeros((len(reached), len(names)))
+    for (z, _), direction, rate in zip(models, directions, rates, strict=True):
+        for start, block in blocks(z, name="candidates"):
+            part = slice(start, start + len(block))
+            scores[part] += rate * (unit_norm(block) @ direction.T).double().numpy()
+            reached[part] |= block.any(dim=1).numpy()
+    scores[~reached] = scores[:, ~usable] = -rates.sum()
+    return scores
+
+
+def tracin_scores(candidates: Features, targets: Features, learning_rates: Sequence[float] | None = None) -> np.ndarray:
+    """TracInCP (Pruthi et al. 2020): sum over checkpoints of eta_t <phi_t(z), phi_t(x)>, float32 [N, M].
+
+    Both sides are gradients of the loss: positive where a step on z lowers the loss of x. learning_rates: eta, one per
+    checkpoint; None is 1/T each.
+    """
+    rates = _rates(learning_rates, len(_sequence(candidates)))
+    return _similarity(candidates, targets, lambda _, x: _matrix(x, "targets").T, weights=rates)
+
+
+def tracin_values(candidates: Features, targets: Features, learning_rates: Sequence[float] | None = None) -> np.ndarray:
+    """The sum of a candidate's TracIn scores over the targets, float64 [N].
+
+    The scores are linear in phi(x), so that the mean target gives the sum without the [N, M] matrix.
+    """
+    models = _models(candidates, targets)
+    centres = [_mean_row(x) for _, x in models]
+    scores = tracin_scores([z for z, _ in models], centres, learning_rates)
+    return scores[:, 0].astype(np.float64) * models[0][1].shape[0]
+
+
+def _rates(learning_rates: Sequence[float] | None, models: int) -> np.ndarray:
+    """One weight per model, float64 [T]."""
+    if learning_rates is None:
+        return np.full(models, 1 / models)
+    rates = np.asarray(learning_rates, dtype=np.float64)
+    if rates.shape != (models,):
+        raise InputError(f"learning_rates must be one per checkpoint, {models}; their shape is {list(rates.shape)}")
+    if not (np.isfinite(rates).all() and (rates >= 0).all() and rates.any()):
+        raise InputError(f"learning_rates must be finite, not negative and not all zero; they are {rates.tolist()}")
+    return rates
+
+
+def _subtasks(groups: ArrayLike | None, m: int) -> tuple[Tensor, np.ndarray]:
+    """The subtask of each target, int64 [M], and the names of all subtasks [G], sorted."""
+    if groups is None:
+        return torch.zeros(m, dtype=torch.int64), np.array(["all targets"])
+    groups = np.asarray(groups)
+    if groups.shape != (m,):
+        raise InputError(f"groups must say the subtask of each of the {m} targets; their shape is {list(groups.shape)}")
+    names, code = np.unique(groups, return_inverse=True)
+    return torch.from_numpy(code.astype(np.int64)), names
+
+
+def _similarity(
+    candidates: Features,
+    targets: Features,
+    dual: Dual,
+    mapping: Callable[[Tensor], Tensor] = lambda block: block,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """sum_t w_t phi_t(z)^T dual_t(x), float32 [N, M]; dual(candidates, targets) is [d, M]. weights: default 1/T."""
+    models = _models(candidates, targets)
+    weights = np.full(len(models), 1 / len(models)) if weights is None else weights
     total = torch.zeros(models[0][0].shape[0], models[0][1].shape[0])
-    for z, x in models:
-        dual_targets = (dual(z, x) / len(models)).float()
+    for (z, x), weight in zip(models, weights.tolist(), strict=True):
+        dual_targets = (dual(z, x) * weight).float()
         for start, block in blocks(z, name="candidates"):
             total[start : start + len(block)].addmm_(mapping(block), dual_targets)
     return total.numpy()

@@ -74,6 +74,8 @@ class GradientFeatures:
         module, a module that does not do what its class does, a layer that reads the samples in another order; not
         what changes a gradient by less than half a percent, nor what no checked sample has a gradient for. Without
         it, dimension 0 is taken for the samples.
+    sketches: what to use in the place of a parameter's sketch, by its name: another linear map of the same width, such
+        as one that scales the gradient first (`tarot.preconditioning`).
     """
 
     row_kind = "gradient"

@@ -1,0 +1,42 @@
+"""LESS: the candidates that serve one subtask best (Xia et al., 2024; selectors.md section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from tarot.attribution import less_scores
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+
+@dataclass(frozen=True)
+class Less:
+    """Top candidates by influence on the subtask they help most; every weight is 1.
+
+    Features: Adam-preconditioned gradients of candidates, plain gradients of targets, one view per checkpoint, weighted
+    by `learning_rates`. Subtasks are `target_groups`, of any sizes; without them all targets are one. variant:
+    "released" averages cosines within a subtask, as the authors' code does, rather than gradients.
+    """
+
+    features: ClassVar[str] = "less"
+    size: int | None = None
+    ratio: float | None = None
+    variant: Literal["paper", "released"] = "paper"
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """The largest influence on any subtask, float64 [N]."""
+        scores = less_scores(
+            problem.candidate_views,
+            problem.target_views,
+            problem.learning_rates,
+            problem.target_groups,
+            variant=self.variant,
+        )
+        return scores.max(axis=1)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))

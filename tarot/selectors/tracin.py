@@ -1,0 +1,32 @@
+"""TracInCP: how far steps on a candidate lowered the targets' loss (Pruthi et al., 2020; selectors.md section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tarot.attribution import tracin_values
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+
+@dataclass(frozen=True)
+class TracIn:
+    """Top candidates by inner product with the targets' loss gradients; every weight is 1.
+
+    One view per checkpoint, weighted by `learning_rates`, summed over the targets.
+    """
+
+    features: ClassVar[str] = "gradients"
+    size: int | None = None
+    ratio: float | None = None
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """The sum of the scores of all targets, float64 [N]."""
+        return tracin_values(problem.candidate_views, problem.target_views, problem.learning_rates)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
