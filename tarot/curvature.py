@@ -118,7 +118,7 @@ class LossSurface:
         for name, parameter in chosen.items():
             if parameter.dtype not in (torch.float32, torch.float64):
                 raise InputError(
-                    f"influence functions need float32 or float64 parameters; {name} is {parameter.dtype}: model.float()"
+                    f"influence needs float32 or float64 parameters; {name} is {parameter.dtype}: model.float()"
                 )
         return cls(model, losses, chosen)
 
@@ -244,7 +244,7 @@ class LossSurface:
         """The surface with the mode that can be used, once slopes equal those of gradients taken one at a time.
 
         Logs why forward mode is left, if it is. Raises InputError where a loss depends on the others in its batch or
-        on no parameter, where neither mode is right, and where the Hessian is wanted and is not symmetric.
+        on no parameter, where neither mode is right, and where the Hessian is wanted without second derivatives.
         """
         samples = min(samples_in(batch), CHECKED)
         batch = take(batch, 0, samples)
@@ -259,7 +259,7 @@ class LossSurface:
         rows = [sample_gradient(self.model, self.losses, single, dict(self.chosen)) for single in singles]
         gradients = torch.stack([_flat(list(row.values())) for row in rows])
         generator = torch.Generator().manual_seed(0)
-        u, v = torch.randn(2, self.size, generator=generator, dtype=torch.float64).to(self.device)
+        v = torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.device)
         size = gradients.norm(dim=1)
 
         def refute(slopes: Tensor) -> str | None:
@@ -273,18 +273,28 @@ class LossSurface:
             if reason := _failure(lambda: refute(self._twice(v, batch)["slopes"])):
                 raise InputError(f"the gradients of this model cannot be differentiated: {reason}")
 
-        def asymmetry() -> str | None:
-            hu, hv = (self.hessian_product(x, batch)["sum"] for x in (u, v))
-            difference = abs(float(u @ hv - v @ hu))
-            usual = float(hu.norm() * v.norm() + hv.norm() * u.norm()) / self.size**0.5
-            return "the Hessian is not symmetric" if difference > 1e-2 * usual else None
-
-        if curvature == "hessian" and (reason := _failure(asymmetry)):
-            raise InputError(
-                f"the Hessian of this model cannot be found: {reason}. Look for operations without a second "
-                "derivative, or use curvature='fisher'"
-            )
+        if curvature == "hessian" and (reason := _failure(lambda: self._whole_hessian_product(v, batch))):
+            raise InputError(f"the Hessian of this model cannot be found, but curvature='fisher' can: {reason}")
         return surface
+
+    def _whole_hessian_product(self, v: Tensor, batch: Any) -> None:
+        """Runs all of the second backward pass.
+
+        torch.autograd.grad leaves out what does not lead to the parameters. That includes the nodes by which PyTorch
+        says that a function cannot be differentiated twice, and would make its part of the Hessian zero.
+        """
+        parameters = list(self.chosen.values())
+        kept = [parameter.grad for parameter in parameters]
+        try:
+            for parameter in parameters:
+                parameter.grad = None
+            losses = self._losses(batch)
+            gradients, directions = self._gradients(losses, torch.ones_like(losses), v)
+            if gradients:
+                torch.autograd.backward(gradients, directions)
+        finally:
+            for parameter, gradient in zip(parameters, kept, strict=True):
+                parameter.grad = gradient
 
 
 def _failure(attempt: Callable[[], str | None]) -> str | None:

@@ -1,0 +1,38 @@
+"""Influence functions (Koh and Liang, 2017; selectors.md section 7): candidates that lower the targets' loss most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tarot.arrays import InputError
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Top candidates by influence on the mean target loss; every weight is 1.
+
+    Influences are measured on the model itself, not on features: `candidate_scores`, one [N] per checkpoint, as
+    `tarot.influence.influence_scores` makes them. Several checkpoints' are averaged, as they are.
+    """
+
+    features: ClassVar[str] = "influence"
+    size: int | None = None
+    ratio: float | None = None
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Float64 [N], positive = helpful."""
+        if problem.candidate_scores is None:
+            raise InputError(
+                "influence needs candidate_scores, measured on the model: features=influence on the command line, "
+                "tarot.influence.influence_scores(...).scores in Python"
+            )
+        return np.mean([np.asarray(view, dtype=np.float64) for view in problem.candidate_scores], axis=0)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
