@@ -105,7 +105,7 @@ def publish(run: Run, result: Result) -> None:
         tables=result.tables,
         pictures=pictures,
         seconds=metrics["seconds"],
-        features={**asdict(run.recipe), **metrics.get("features", {})},
+        features={**asdict(run.recipe), **metrics["features"]} if "features" in metrics else {},
         config=yaml.safe_dump(run.config, sort_keys=False),
         footer=f"fingerprint {metrics['fingerprint']}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 def register_resolvers() -> None:
     """`without`: a default that gives way where another option is given. `unless_sweep`: a default that the runs of a
-    sweep do not have. `largest` of a list. `run_name`: experiment, task, selector. `sweep_name`: the sweep of a run."""
+    sweep do not have. `largest` of a list. `among`: those of a default list that another list has, too. `run_name`:
+    experiment, task, selector. `sweep_name`: the sweep of a run."""
     resolvers = {
         "without": _without,
         "unless_sweep": _unless_sweep,
         "largest": max,
+        "among": _among,
         "run_name": _run_name,
         "sweep_name": _sweep_name,
     }
@@ -30,6 +33,10 @@ def _without(given: Any, default: Any) -> Any:
 
 def _unless_sweep(default: Any, *, _root_: DictConfig) -> Any:
     return [] if _sweeps(_hydra(_root_)) else default
+
+
+def _among(default: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    return [item for item in default if item in given]
 
 
 def _run_name(*, _root_: DictConfig) -> str:
