@@ -25,7 +25,8 @@ SPLITS = ("candidates", "targets", "validation", "test")
 NO_MODEL = {"features"}
 # Overrides that make a task small enough for a test of seconds.
 SMALL = {
-    "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20",
+    "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
+    "corrupted.candidates=100 corrupted.targets=20 corrupted.validation=8 corrupted.test=20",
     "digits": "train.steps=20",
 }
 

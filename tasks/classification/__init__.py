@@ -1,8 +1,9 @@
 """Image classification: scikit-learn's digits (embedded) and CIFAR-10."""
 
 from tasks.classification.cifar10 import CIFAR10
+from tasks.classification.corruption import Corrupted
 from tasks.classification.digits import Digits
 from tasks.classification.domain import Plain, Rotated
 from tasks.classification.task import Surrogate
 
-__all__ = ["CIFAR10", "Digits", "Plain", "Rotated", "Surrogate"]
+__all__ = ["CIFAR10", "Corrupted", "Digits", "Plain", "Rotated", "Surrogate"]

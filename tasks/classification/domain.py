@@ -2,12 +2,13 @@
 
 `Rotated` asks whether a selection finds what helps: the targets are rotated images of some classes, and so is a part
 of the candidates; the others are useless or harmful, each in a way that its tag names. `Plain` is the i.i.d. setting in
-which attribution is measured. In both, no image is in two splits.
+which attribution is measured. `corruption.Corrupted` asks whether valuation finds what is spoilt. In all of them, no
+image is in two splits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,7 +31,7 @@ class Plain:
     def splits(self, train: ImageSet, test: ImageSet, seed: int) -> Splits:
         """`train` and `test` must be disjoint. Raises InputError where they are too small."""
         rng = np.random.default_rng(seed)
-        train_deck, test_deck = _Deck(train, rng), _Deck(test, rng)
+        train_deck, test_deck = Deck(train, rng), Deck(test, rng)
         return {
             "candidates": train_deck.draw(self.candidates),
             "validation": train_deck.draw(self.validation),
@@ -73,18 +74,18 @@ class Rotated:
     def splits(self, train: ImageSet, test: ImageSet, seed: int) -> Splits:
         """`train` and `test` must be disjoint. Raises InputError where they are too small."""
         rng = np.random.default_rng(seed)
-        inside = _Deck(train.take(np.flatnonzero(np.isin(train.labels, self.classes))), rng)
-        outside = _Deck(train.take(np.flatnonzero(~np.isin(train.labels, self.classes))), rng)
-        tested = _Deck(test.take(np.flatnonzero(np.isin(test.labels, self.classes))), rng)
+        inside = Deck(train.take(np.flatnonzero(np.isin(train.labels, self.classes))), rng)
+        outside = Deck(train.take(np.flatnonzero(~np.isin(train.labels, self.classes))), rng)
+        tested = Deck(test.take(np.flatnonzero(np.isin(test.labels, self.classes))), rng)
         counts = self.counts()
         # every class is among the targets: a selection cannot serve what it was not shown
         targets = self._turn(inside.draw(self.targets, balanced=True))
         parts = [
-            _tagged(self._turn(inside.draw(counts["target"])), "target"),
-            _tagged(inside.draw(counts["upright"]), "upright"),
-            _tagged(self._turn(outside.draw(counts["other_class"])), "other_class"),
-            _tagged(self._mislabel(self._turn(inside.draw(counts["mislabelled"])), rng), "mislabelled"),
-            _tagged(self._add_noise(self._turn(inside.draw(counts["noisy"])), rng), "noisy"),
+            tagged(self._turn(inside.draw(counts["target"])), "target"),
+            tagged(inside.draw(counts["upright"]), "upright"),
+            tagged(self._turn(outside.draw(counts["other_class"])), "other_class"),
+            tagged(relabelled(self._turn(inside.draw(counts["mislabelled"])), self.classes, rng), "mislabelled"),
+            tagged(self._add_noise(self._turn(inside.draw(counts["noisy"])), rng), "noisy"),
         ]
         candidates = sum(parts[1:], start=parts[0])
         return {
@@ -103,18 +104,11 @@ class Rotated:
     def _turn(self, images: ImageSet) -> ImageSet:
         return replace(images, images=np.ascontiguousarray(np.rot90(images.images, self.turns, axes=(2, 3))))
 
-    def _mislabel(self, images: ImageSet, rng: np.random.Generator) -> ImageSet:
-        classes = np.array(sorted(set(self.classes)))
-        step = rng.integers(1, len(classes), size=len(images))
-        wrong = classes[(np.searchsorted(classes, images.labels) + step) % len(classes)]
-        return replace(images, labels=wrong.astype(np.int64))
-
     def _add_noise(self, images: ImageSet, rng: np.random.Generator) -> ImageSet:
-        noisy = images.images + 255 * self.noise * rng.standard_normal(images.images.shape)
-        return replace(images, images=noisy.round().clip(0, 255).astype(np.uint8))
+        return replace(images, images=with_noise(images.images, self.noise, rng))
 
 
-class _Deck:
+class Deck:
     """Shuffled images; each is drawn once."""
 
     def __init__(self, images: ImageSet, rng: np.random.Generator) -> None:
@@ -141,5 +135,22 @@ def _occurrences(labels: np.ndarray) -> np.ndarray:
     return before
 
 
-def _tagged(images: ImageSet, tag: str) -> ImageSet:
+def tagged(images: ImageSet, tag: str) -> ImageSet:
     return replace(images, tags=np.full(len(images), tag))
+
+
+def relabelled(images: ImageSet, classes: Sequence[int], rng: np.random.Generator) -> ImageSet:
+    """Each image labelled as another one of `classes`, uniformly."""
+    ordered = np.unique(classes)
+    step = rng.integers(1, len(ordered), size=len(images))
+    wrong = ordered[(np.searchsorted(ordered, images.labels) + step) % len(ordered)]
+    return replace(images, labels=wrong.astype(np.int64))
+
+
+def with_noise(images: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """uint8 images under Gaussian noise of this standard deviation (1 = from black to white), rounded and clipped."""
+    return as_bytes(images + 255 * noise * rng.standard_normal(images.shape))
+
+
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    return images.round().clip(0, 255).astype(np.uint8)

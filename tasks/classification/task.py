@@ -16,10 +16,12 @@ from torch.nn import functional
 
 from tarot import InputError, Selection
 from tarot.fingerprint import fingerprint
+from tasks.classification.corruption import Corrupted
 from tasks.classification.domain import Plain, Rotated
 from tasks.classification.images import ImageSet, augmented
 from tasks.classification.models import penultimate
-from tasks.common.cache import cached_checkpoints
+from tasks.classification.poison import collide
+from tasks.common.cache import cached_arrays, cached_checkpoints
 from tasks.common.training import Training, endless_batches, epoch_weights, fit, resolve_device, seeded
 from tasks.task import Checkpoint, Split, Task
 
@@ -49,17 +51,19 @@ class ClassificationTask(Task):
         name: str,
         rotated: Rotated,
         plain: Plain,
+        corrupted: Corrupted,
         train: Training,
-        domain: Literal["rotated", "plain"] = "rotated",
+        domain: Literal["rotated", "plain", "corrupted"] = "rotated",
         surrogate: Surrogate = Surrogate(),
         data_dir: str | Path = "data",
         cache_dir: str | Path = "cache",
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        if domain not in ("rotated", "plain"):
-            raise InputError(f"task.domain must be rotated or plain; it is {domain!r}")
-        self.name, self.domain = name, rotated if domain == "rotated" else plain
+        domains = {"rotated": rotated, "plain": plain, "corrupted": corrupted}
+        if domain not in domains:
+            raise InputError(f"task.domain must be rotated, plain or corrupted; it is {domain!r}")
+        self.name, self.domain = name, domains[domain]
         self.training, self.surrogate, self.seed = train, surrogate, seed
         self.data_dir, self.cache_dir = Path(data_dir), Path(cache_dir)
         self.device = resolve_device(device)
@@ -80,7 +84,10 @@ class ClassificationTask(Task):
 
     @cached_property
     def splits(self) -> dict[Split, ImageSet]:
-        return self.domain.splits(*self.pools(), seed=self.seed)
+        pools = self.pools()
+        if isinstance(self.domain, Corrupted):
+            return self.domain.splits(*pools, seed=self.seed, craft=self._craft)
+        return self.domain.splits(*pools, seed=self.seed)
 
     def candidates(self) -> ImageSet:
         return self.splits["candidates"]
@@ -104,20 +111,59 @@ class ClassificationTask(Task):
         return self.splits["candidates"].tags
 
     def recipe(self) -> dict[str, Any]:
-        training = asdict(self.training)
-        alone = {key: value for key, value in training.items() if key != "merge_targets"}  # surrogates see no targets
+        data = {
+            "source": self.source(),
+            "domain": type(self.domain).__name__,
+            **_plain(asdict(self.domain)),
+            "seed": self.seed,
+        }
+        if isinstance(self.domain, Corrupted):
+            data |= self.domain.recipe()
+            if self.domain.kind == "poison_frogs":
+                data["encoder"] = self._encoder_recipe()
         return {
             "name": self.name,
-            "data": {
-                "source": self.source(),
-                "domain": type(self.domain).__name__,
-                **_plain(asdict(self.domain)),
-                "seed": self.seed,
-            },
+            "data": data,
             "model": self.architecture(),
-            "surrogate": {**asdict(self.surrogate), **alone, "seed": self.seed},
-            "train": training,
+            "surrogate": {**asdict(self.surrogate), **self._training_alone(), "seed": self.seed},
+            "train": asdict(self.training),
         }
+
+    def _training_alone(self) -> dict[str, Any]:
+        """The training of a model that sees no targets."""
+        return {key: value for key, value in asdict(self.training).items() if key != "merge_targets"}
+
+    def _encoder_recipe(self) -> dict[str, Any]:
+        return {"model": self.architecture(), "training": self._training_alone(), "seed": 1000 * self.seed + 999}
+
+    def _craft(self, clean: ImageSet, bases: ImageSet, victim: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+        """Poisons against a model that the task's own training makes of the clean candidates; both are cached."""
+
+        def make() -> dict[str, np.ndarray]:
+            recipe = self._encoder_recipe()
+            known = fingerprint({"source": self.source(), "images": clean.ids.tolist(), **recipe})
+            everyone = np.ones(len(clean), dtype=np.int64)
+            [checkpoint] = cached_checkpoints(
+                self.cache_dir / "checkpoints" / f"{self.name}-encoder-{known}.pt",
+                lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=1)[1],
+            )
+            model = self.model().to(self.device, memory_format=torch.channels_last)
+            model.load_state_dict(checkpoint.state)
+            model.eval().requires_grad_(False)
+            mean, std = (torch.tensor(value, device=self.device).view(-1, 1, 1) for value in (clean.mean, clean.std))
+            images, victims = (torch.from_numpy(some.images).to(self.device) for some in (bases, victim))
+            poisons, collided = collide(
+                lambda images: penultimate(model, (images - mean) / std),
+                images,
+                victims[0],
+                steps=self.domain.steps,
+                reach=self.domain.reach,
+            )
+            return {"images": poisons, "collided": collided}
+
+        path = self.cache_dir / "poisons" / f"{self.name}-{fingerprint(self.recipe()['data'])}.npz"
+        made = cached_arrays(path, make)
+        return made["images"], made["collided"]
 
     # --- model -------------------------------------------------------------------------------------------------------
 

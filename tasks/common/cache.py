@@ -1,14 +1,16 @@
-"""Checkpoints on disk: trained once under a lock, whole or absent, read back without unpickling code."""
+"""Checkpoints and arrays on disk: made once under a lock, whole or absent, read back without unpickling code."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 
@@ -45,3 +47,21 @@ def cached_checkpoints(path: Path, train: Callable[[], list[Checkpoint]]) -> lis
         if not path.exists():
             save_checkpoints(path, train())
     return load_checkpoints(path)
+
+
+def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Load `path` (.npz), or make and save it; of several processes that want it, one makes it and the others wait.
+
+    Raises InputError where the file is not one of ours.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            arrays = make()
+            with atomic_file(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{path} does not hold arrays; delete it to make them again") from error
