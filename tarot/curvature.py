@@ -31,15 +31,19 @@ KEPT = 1 << 30  # bytes of batches that are not read a second time
 
 @contextlib.contextmanager
 def differentiable(model: nn.Module, trainable: set[str]) -> Iterator[None]:
-    """`evaluating`, with every fused kernel off that can be differentiated once at most."""
+    """`evaluating`, with every fused kernel off that can be differentiated once at most.
+
+    Convolutions on a GPU are made deterministic, without TF32, whose rounding conjugate gradients would amplify.
+    """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(evaluating(model, trainable))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        fused = torch.backends.cudnn.enabled and not recurrent
+        stack.enter_context(torch.backends.cudnn.flags(enabled=fused, deterministic=True, allow_tf32=False))
         if recurrent:
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         yield
 
@@ -47,7 +51,8 @@ def differentiable(model: nn.Module, trainable: set[str]) -> Iterator[None]:
 class Batches:
     """Samples `dataset[i]` of the chosen i in collated batches: (their i, the batch on `device`) on each pass.
 
-    A dataset must give the same sample each time (no random augmentation). Batches stay in memory up to KEPT bytes.
+    A dataset must give the same sample each time (no random augmentation). keep: batches stay in memory, up to KEPT
+    bytes.
     """
 
     def __init__(
@@ -59,12 +64,13 @@ class Batches:
         collate: Callable[[list], Any],
         batch_size: int,
         device: torch.device | str,
+        keep: bool = False,
     ) -> None:
         self.dataset, self.name, self.collate, self.device = dataset, name, collate, device
         self.chunks = [list(map(int, indices[i : i + batch_size])) for i in range(0, len(indices), batch_size)]
         self.samples = len(indices)
         self._kept: dict[int, Any] = {}
-        self._free = KEPT
+        self._free = KEPT if keep else 0
 
     def __iter__(self) -> Iterator[tuple[list[int], Any]]:
         for position, chunk in enumerate(self.chunks):

@@ -107,9 +107,9 @@ def influence_scores(
     names, codes = np.unique(np.zeros(m) if groups is None else np.asarray(groups), return_inverse=True)
     surface = LossSurface.of(model, losses, parameters)
     settings = {"collate": collate, "batch_size": batch_size, "device": surface.device if device is None else device}
-    every = Batches(candidates, range(n), "candidates", **settings)
     count = n if rows is None else min(rows, n)
-    part = every if count == n else Batches(candidates, np.arange(count) * n // count, "candidates", **settings)
+    part = Batches(candidates, np.arange(count) * n // count, "candidates", keep=True, **settings)
+    every = part if count == n else Batches(candidates, range(n), "candidates", keep=len(names) > 1, **settings)
 
     with differentiable(model, set(surface.chosen)):
         surface = surface.checked(part.first(CHECKED), curvature)
