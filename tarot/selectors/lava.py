@@ -1,0 +1,62 @@
+"""LAVA: how the transport distance to the targets changes with the mass of each candidate (Just et al., 2023;
+selectors.md section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from tarot.arrays import InputError, block_size
+from tarot.feature_rows import memory_limit
+from tarot.hierarchy import mass_gradient
+from tarot.labels import LabelCosts, LabelledSpace, labelled_spaces
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described
+
+_SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32
+
+
+@dataclass(frozen=True)
+class Lava(LabelCosts):
+    """Values every candidate by its calibrated gradient of OT_epsilon, sign turned: higher = more valuable.
+
+    Needs candidate_labels and target_labels; options: `LabelCosts`. The cost of all N x M pairs is held in memory
+    (8 bytes a pair): where it does not fit, `Sava` is for. Several views: the mean of their values.
+    """
+
+    features: ClassVar[str] = "embedding"
+
+    size: int | None = None
+    ratio: float | None = None
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Minus the calibrated gradients, float64 [N]; they sum to zero. InputError where memory is too small."""
+        _check_memory(problem.n, problem.m, 8)
+        return np.mean([_values(space) for space in labelled_spaces(problem, self, "lava")], axis=0)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
+
+
+def _values(space: LabelledSpace) -> np.ndarray:
+    n, m = space.candidates.shape[0], len(space.targets)
+    columns, cost = space.columns(np.arange(m)), torch.empty(n, m)
+    for start, block in space.blocks(block_size(max(m, space.targets.shape[1]))):
+        rows = slice(start, start + len(block))
+        cost[rows] = space.cost(block, space.candidate_labels[rows], columns)
+    if float(cost.max() - cost.min()) > _SINGLE_RANGE * space.epsilon:
+        _check_memory(n, m, 20)  # solved in float64, beside the cost
+    return -mass_gradient(cost, space.epsilon).calibrated
+
+
+def _check_memory(n: int, m: int, bytes_of_pair: int) -> None:
+    needed, limit = n * m * bytes_of_pair, memory_limit() / 2
+    if needed > limit:
+        raise InputError(
+            f"lava holds the costs of all {n} x {m} pairs, {needed / 1e9:.1f} GB, and half of the memory is "
+            f"{limit / 1e9:.1f} GB: use sava, whose memory does not grow with the pairs"
+        )

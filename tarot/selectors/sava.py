@@ -1,0 +1,101 @@
+"""SAVA: LAVA on pairs of batches, weighed by the transport between the batches (Kessler et al., Algorithm 1;
+selectors.md section 6); and batch-wise LAVA, which weighs all batches alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tarot.hierarchy import BatchTransports, batch_transports, transport_batches
+from tarot.labels import LabelCosts, check_count, check_number, labelled_spaces
+from tarot.problem import SelectionProblem
+from tarot.selection import Selection
+from tarot.selectors.options import described, random_generator
+
+
+@dataclass(frozen=True)
+class Sava(LabelCosts):
+    """Values a candidate of batch i by -sum_j P_ij / (N_i / N) cal_ij, P being the coupling of the batches.
+
+    cal_ij is its calibrated gradient towards the j-th batch of targets. With one batch it is `Lava`. Needs
+    candidate_labels and target_labels; options: `LabelCosts`, and
+    batch_size: candidates and targets in a batch at most; all batches of a side are nearly equal. seed: of their random
+    choice. batch_epsilon: regularisation of the coupling relative to its largest cost; 0 = exact.
+    Time is linear in N M, memory is one pair of batches and N x (M / batch_size) float32. Several views: the mean of
+    their values, on the same batches.
+    """
+
+    features: ClassVar[str] = "embedding"
+
+    size: int | None = None
+    ratio: float | None = None
+    batch_size: int = 1024
+    batch_epsilon: float = 0.01
+    seed: int = 0
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Float64 [N], higher = more valuable; they sum to zero in every batch."""
+        check_number("batch_epsilon", self.batch_epsilon)
+        return np.mean([sava_values(s, self.batch_epsilon) for s in _solved(self, problem, "sava")], axis=0)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
+
+
+@dataclass(frozen=True)
+class BatchwiseLava(LabelCosts):
+    """Values a candidate by -mean_j cal_ij: `Sava` without the transport between batches, the paper's naive baseline.
+
+    Same options, less batch_epsilon. released: as the released code averages it, (tanh(cal) + 1) / 2 divided by its
+    sum over the batch of candidates; unlike all else here that depends on the scale of the features.
+    """
+
+    features: ClassVar[str] = "embedding"
+
+    size: int | None = None
+    ratio: float | None = None
+    batch_size: int = 1024
+    seed: int = 0
+    released: bool = False
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        """Float64 [N], higher = more valuable."""
+        average = released_batchwise_values if self.released else batchwise_values
+        return np.mean([average(s) for s in _solved(self, problem, "batchwise_lava")], axis=0)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
+
+
+def _solved(options: Sava | BatchwiseLava, problem: SelectionProblem, method: str) -> Iterator[BatchTransports]:
+    """Every view's first level, one at a time."""
+    check_count("batch_size", options.batch_size, 2)
+    generators = [random_generator(options.seed) for _ in problem.candidate_views]
+    for generator, space in zip(generators, labelled_spaces(problem, options, method), strict=True):
+        yield batch_transports(space, options.batch_size, generator)
+
+
+def sava_values(solved: BatchTransports, batch_epsilon: float) -> np.ndarray:
+    """-sum_j P_ij / (N_i / N) cal_ij, float64 [N]."""
+    share = transport_batches(solved, batch_epsilon).coupling / solved.masses()[0][:, None]
+    values = np.empty(solved.gradients.shape[1])
+    for batch, weights in zip(solved.rows, share, strict=True):
+        values[batch] = -weights @ solved.gradients[:, batch]
+    return values
+
+
+def batchwise_values(solved: BatchTransports) -> np.ndarray:
+    """-mean_j cal_ij, float64 [N]."""
+    return -solved.gradients.mean(axis=0, dtype=np.float64)
+
+
+def released_batchwise_values(solved: BatchTransports) -> np.ndarray:
+    """Minus the mean over j of (tanh(cal_ij) + 1) / 2 / its sum over batch i, float64 [N]."""
+    values = np.empty(solved.gradients.shape[1])
+    for batch in solved.rows:
+        share = (np.tanh(solved.gradients[:, batch].astype(np.float64)) + 1) / 2
+        values[batch] = -(share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+    return values
