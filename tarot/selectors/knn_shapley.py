@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
-from tarot.arrays import InputError, Rows, blocks, read_rows
-from tarot.distance import distances
+from tarot.arrays import InputError, Rows
 from tarot.problem import SelectionProblem
+from tarot.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
 from tarot.selection import Selection
 from tarot.selectors.options import described
-
-MEMORY_BYTES = 256 << 20  # for the distances of a block of targets to all candidates
-_SORTED_AT_ONCE = 1 << 21  # pairs: sorting and summing then run in cache
 
 
 @dataclass(frozen=True)
@@ -58,10 +54,10 @@ def knn_shapley(distance: np.ndarray, candidate_labels: np.ndarray, target_label
     weight = np.minimum(k, place) / (place * float(k))
     fall = np.append(0.0, weight[:-1] - weight[1:])
     values = np.zeros(n)
-    step = max(1, _SORTED_AT_ONCE // n)
+    step = max(1, SORTED_AT_ONCE // n)
     for start in range(0, m, step):
         rows = slice(start, min(start + step, m))
-        order = _order(distance[rows])
+        order = ascending(distance[rows])
         match = labels[order] == wanted[rows, None]
         lost = match * fall  # what a match takes from every nearer candidate
         nearer = lost.sum(axis=1, keepdims=True) - np.cumsum(lost, axis=1)
@@ -71,33 +67,14 @@ def knn_shapley(distance: np.ndarray, candidate_labels: np.ndarray, target_label
     return values / m
 
 
-def _order(distance: np.ndarray) -> np.ndarray:
-    """Stable order of float32 [m, n] >= 0 along rows, int64: distance and index sorted as one integer, which is
-    several times as fast as a stable argsort (non-negative floats are ordered as their bits)."""
-    code = (distance + np.float32(0)).view(np.uint32).astype(np.int64)  # + 0: no negative zero
-    code <<= 32
-    code |= np.arange(distance.shape[1])
-    code.sort(axis=1)
-    code &= 0xFFFFFFFF
-    return code
-
-
 def _streamed(
     candidates: Rows, targets: Rows, labels: np.ndarray, wanted: np.ndarray, k: int, memory_bytes: int = MEMORY_BYTES
 ) -> np.ndarray:
-    """`knn_shapley` of features, with the distances of so many targets at a time as fit `memory_bytes`; the candidates
-    are read once for each such block of targets."""
-    n, m = candidates.shape[0], targets.shape[0]
-    step = max(1, memory_bytes // (4 * n))
-    values = np.zeros(n)
-    for start in range(0, m, step):
-        part = np.arange(start, min(start + step, m))
-        rows = read_rows(targets, part, "targets")
-        distance = torch.empty(len(part), n)
-        for first, block in blocks(candidates, name="candidates"):
-            distance[:, first : first + len(block)] = distances(rows, block)
-        values += knn_shapley(distance.numpy(), labels, wanted[part], k) * len(part)
-    return values / m
+    """`knn_shapley` of features, a block of targets at a time."""
+    values = np.zeros(candidates.shape[0])
+    for part, distance in distance_blocks(candidates, targets, memory_bytes):
+        values += knn_shapley(distance, labels, wanted[part], k) * len(distance)
+    return values / targets.shape[0]
 
 
 def _check_k(k: int) -> None:

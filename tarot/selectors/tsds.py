@@ -13,11 +13,13 @@ from torch import Tensor
 
 from tarot.arrays import InputError, read_rows
 from tarot.problem import SelectionProblem
+from tarot.ranking import nearest_of_many
 from tarot.selection import Selection
 from tarot.selectors.options import described, random_generator
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
-_KERNEL_PAIRS = 1 << 23  # kernel values at a time
+_MANY = 16  # neighbours that are more than 1/16 of the pool are faster found by sorting all of it
+_KERNEL_VALUES = 1 << 21  # at a time: the passes after the matrix product then run in cache
 _COARSE_SIGMA = 0.1  # from here on, float32's 4e-7 in a squared distance is below 4e-5 of the kernel's width
 
 
@@ -55,7 +57,10 @@ class Tsds:
         """Each candidate's probability to be drawn, float64 [N], summing to 1."""
         self._check()
         k = self._prefetch(problem.n)
-        distance, index = (table[:, :k].numpy() for table in problem.neighbours(k))
+        if _MANY * k > problem.n:
+            distance, index = nearest_of_many(problem.candidates, problem.targets, k)
+        else:
+            distance, index = (table[:, :k].numpy() for table in problem.neighbours(k))
         usable = int(np.isfinite(distance).sum(1).min())  # the same for every target: zero candidates are nobody's
         if usable < min(k, self.max_k or 0):
             warnings.warn(
@@ -144,25 +149,23 @@ def tsds_probabilities(
 def kernel_density(rows: Tensor, sigma: float, k: int) -> np.ndarray:
     """rho_x = sum over the k nearest u of max(0, 1 - ||x - u||^2 / sigma^2), x itself among them: float64 [n], >= 1.
 
-    rows float32 [n, d] of unit norm, all in memory. Exact: time O(n^2 d) in blocks of 2^23 kernel values.
+    rows float32 [n, d] of unit norm, all in memory. Exact: time O(n^2 d) in blocks of 2^21 kernel values.
     """
     n = len(rows)
-    rows = rows if sigma >= _COARSE_SIGMA else rows.double()
-    squared = rows.square().sum(1)
+    if sigma < _COARSE_SIGMA:
+        rows = torch.nn.functional.normalize(rows.double())
+    constant, slope = rows.new_full((1,), 1 - 2 / sigma**2), 2 / sigma**2  # ||x - u||^2 = 2 - 2 <x, u>
     density = np.empty(n)
-    step = max(1, _KERNEL_PAIRS // n)
+    step = max(1, _KERNEL_VALUES // n)
     for start in range(0, n, step):
-        block = slice(start, min(start + step, n))
-        kernel = torch.addmm(squared, rows[block], rows.T, beta=-1, alpha=2).sub_(squared[block, None])
-        kernel.mul_(1 / sigma**2).add_(1).clamp_(min=0, max=1)
-        kernel[torch.arange(len(kernel)), torch.arange(start, block.stop)] = 1  # itself, whatever the rounding
-        sums = kernel.sum(dim=1, dtype=torch.float64)
+        kernel = torch.addmm(constant, rows[start : start + step], rows.T, alpha=slope).clamp_(min=0, max=1)
+        sums = kernel.sum(dim=1)
         if k < n:
-            crowded = (kernel.count_nonzero(dim=1) > k).nonzero()[:, 0]
+            crowded = np.flatnonzero(np.count_nonzero(kernel.numpy(), axis=1) > k)
             if len(crowded):
-                sums[crowded] = kernel[crowded].topk(k, dim=1, sorted=False).values.sum(dim=1, dtype=torch.float64)
-        density[block] = sums.numpy()
-    return density
+                sums[crowded] = kernel[crowded].topk(k, dim=1, sorted=False).values.sum(dim=1)
+        density[start : start + step] = sums.numpy()
+    return np.maximum(density, 1)  # itself, whatever the rounding
 
 
 def _least(holds, low: float, high: float) -> float:
