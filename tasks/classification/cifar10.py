@@ -9,14 +9,14 @@ import numpy as np
 from torch import nn
 
 from tasks.classification.cifar10_files import CLASSES, Arrays, load_cifar10
+from tasks.classification.domain_task import DomainTask
 from tasks.classification.images import ImageSet
 from tasks.classification.models import resnet9
-from tasks.classification.task import ClassificationTask
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-class CIFAR10(ClassificationTask):
+class CIFAR10(DomainTask):
     """width: channels of ResNet-9's first layer; 64 is the paper's, with 2.27M parameters."""
 
     classes = CLASSES

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Corrupted:
         backdoor: a square patch, and the label of `backdoor_class`; of images of the other classes. The square covers
         rows and columns 18 to 27 of 32, and as much of images of other sizes. patch: `noise` is Gaussian noise of
         its own in each image; `additive` adds one fixed pattern of +-`trigger` to all.
-        poison_frogs: images of `poison_class`, unchanged to the eye, that an encoder takes for a test image of
+        poison_frogs: images of `poison_class`, little changed, that an encoder takes for a test image of
         `victim_class`; see `tasks.classification.poison` for `steps` and `reach`. The encoder is trained on the clean
         candidates. Where no collision is found the clean image stays, and is not tagged.
     fraction: of all candidates; None is .3 of noise and .1 of attacks. There may be fewer images of `poison_class`.
@@ -78,10 +78,6 @@ class Corrupted:
     def share(self) -> float:
         """Of the candidates, how many are to be corrupted."""
         return FRACTIONS[self.kind] if self.fraction is None else self.fraction
-
-    def recipe(self) -> dict[str, Any]:
-        """What determines the splits, but for the encoder."""
-        return asdict(self) | {"fraction": self.share}
 
     def splits(self, train: ImageSet, test: ImageSet, seed: int, craft: Craft) -> Splits:
         """`train` and `test` must be disjoint. Raises InputError where they are too small."""

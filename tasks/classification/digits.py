@@ -9,14 +9,14 @@ import numpy as np
 from sklearn.datasets import load_digits
 from torch import nn
 
+from tasks.classification.domain_task import DomainTask
 from tasks.classification.images import ImageSet
 from tasks.classification.models import perceptron
-from tasks.classification.task import ClassificationTask
 
 TEST_SHARE = 0.25
 
 
-class Digits(ClassificationTask):
+class Digits(DomainTask):
     """hidden: widths of the perceptron's hidden layers."""
 
     classes = tuple("0123456789")

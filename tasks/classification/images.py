@@ -1,9 +1,11 @@
-"""Labelled images in memory, uint8 until a batch is made."""
+"""Labelled images, uint8 until a batch is made."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,13 +13,55 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+Indices = Sequence[int] | np.ndarray | slice
 
-@dataclass(frozen=True, eq=False)
-class ImageSet(Dataset):
-    """images uint8 [n, C, H, W], labels int64 [n], ids and tags str [n]; a sample is (float32 [C, H, W], int64 []).
+
+class LabelledImages(Dataset, ABC):
+    """labels int64 [n], ids and tags str [n]; a sample is (float32 [C, H, W], int64 []).
 
     mean, std: per channel, on the scale 0..1; 0 in a sample is the mean colour.
     """
+
+    labels: np.ndarray
+    ids: np.ndarray
+    tags: np.ndarray
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @abstractmethod
+    def pixels(self, indices: Indices) -> np.ndarray:
+        """uint8 [B, C, H, W]"""
+
+    @abstractmethod
+    def take(self, indices: np.ndarray) -> Self:
+        """These images alone."""
+
+    @abstractmethod
+    def __add__(self, other: Self) -> Self:
+        """These images and then the others."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.batch([index])
+        return images[0], labels[0]
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """float32 [B, C, H, W], int64 [B]"""
+        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
+        images = torch.from_numpy(self.pixels(indices))
+        return (images.float() / 255 - mean) / std, torch.from_numpy(self.labels[indices])
+
+    def picture(self, image: Tensor) -> np.ndarray:
+        """The image of a sample as uint8 [H, W, C] again."""
+        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
+        return ((image.cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(LabelledImages):
+    """images uint8 [n, C, H, W], in memory."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -26,23 +70,8 @@ class ImageSet(Dataset):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.batch([index])
-        return images[0], labels[0]
-
-    def batch(self, indices: Sequence[int] | np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        """float32 [B, C, H, W], int64 [B]"""
-        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
-        images = torch.from_numpy(self.images[indices])
-        return (images.float() / 255 - mean) / std, torch.from_numpy(self.labels[indices])
-
-    def picture(self, image: Tensor) -> np.ndarray:
-        """The image of a sample as uint8 [H, W, C] again."""
-        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
-        return ((image.cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    def pixels(self, indices: Indices) -> np.ndarray:
+        return self.images[indices]
 
     def take(self, indices: np.ndarray) -> ImageSet:
         return ImageSet(

@@ -19,9 +19,12 @@ Encode = Callable[[Tensor], Tensor]  # float32 [B, C, H, W] on the scale 0..1 ->
 
 UNITS = 10.0  # the median distance of a base from the victim: makes the paper's thresholds those of any encoder
 BETA = 0.25 * (2048 / 3072) ** 2
-RATE, MEMORY = 0.1, 40
-FIRST = 0.01  # the first step changes a pixel by no more than this, in the root mean square
+FIRST = (
+    0.02  # the first step changes a pixel by this, in the root mean square; the paper's rate of 0.1 is its encoder's
+)
+MEMORY = 40
 STOP = 2.9  # an image whose objective is this low is done
+CONSTANTS = {"units": UNITS, "beta": BETA, "first": FIRST, "memory": MEMORY, "stop": STOP}
 BLOCK = 256  # images made at a time: more of them fall out of a core's caches
 
 
@@ -60,7 +63,7 @@ def _descend(distances: Encode, bases: Tensor, steps: int) -> Tensor:
     active = torch.arange(len(bases), device=bases.device)
     history: list[Tensor] = []
     slope, objective = _slope(distances, images, bases)
-    rates = (FIRST / slope.flatten(1).square().mean(1).sqrt().clamp_min(1e-12)).clamp_max(RATE)
+    rates = FIRST / slope.flatten(1).square().mean(1).sqrt().clamp_min(1e-12)
     for _ in range(steps):
         history = [*history, objective][-MEMORY:]
         rate = rates.view(-1, 1, 1, 1)

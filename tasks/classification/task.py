@@ -1,27 +1,23 @@
-"""What digits and CIFAR-10 have in common: everything but their images and their model."""
+"""What classifications of images have in common: everything but their images and their model."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tarot import InputError, Selection
+from tarot import Selection
 from tarot.fingerprint import fingerprint
-from tasks.classification.corruption import Corrupted
-from tasks.classification.domain import Plain, Rotated
-from tasks.classification.images import ImageSet, augmented
+from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
-from tasks.classification.poison import collide
-from tasks.common.cache import cached_arrays, cached_checkpoints
+from tasks.common.cache import cached_checkpoints
 from tasks.common.training import Training, endless_batches, epoch_weights, fit, resolve_device, seeded
 from tasks.task import Checkpoint, Split, Task
 
@@ -33,15 +29,15 @@ Images = tuple[Tensor, Tensor]  # float32 [B, C, H, W], int64 [B]
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The models that gradients are taken of: `runs` of them, trained independently on all candidates, each giving
-    `checkpoints`, evenly spaced, the last at the end of its training."""
+    """The models that gradients are taken of: `runs` of them, trained independently on all candidates (or what else
+    the task says), each giving `checkpoints`, evenly spaced, the last at the end of its training."""
 
     runs: int = 1
     checkpoints: int = 1
 
 
 class ClassificationTask(Task):
-    """A subclass brings its pools of images and its model."""
+    """A subclass brings its images and its model."""
 
     classes: tuple[str, ...]
 
@@ -49,56 +45,51 @@ class ClassificationTask(Task):
         self,
         *,
         name: str,
-        rotated: Rotated,
-        plain: Plain,
-        corrupted: Corrupted,
         train: Training,
-        domain: Literal["rotated", "plain", "corrupted"] = "rotated",
         surrogate: Surrogate = Surrogate(),
         data_dir: str | Path = "data",
         cache_dir: str | Path = "cache",
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        domains = {"rotated": rotated, "plain": plain, "corrupted": corrupted}
-        if domain not in domains:
-            raise InputError(f"task.domain must be rotated, plain or corrupted; it is {domain!r}")
-        self.name, self.domain = name, domains[domain]
-        self.training, self.surrogate, self.seed = train, surrogate, seed
+        self.name, self.training, self.surrogate, self.seed = name, train, surrogate, seed
         self.data_dir, self.cache_dir = Path(data_dir), Path(cache_dir)
         self.device = resolve_device(device)
 
+    @property
     @abstractmethod
-    def pools(self) -> tuple[ImageSet, ImageSet]:
-        """Images to train on and images to test on, disjoint; the domain is made of them."""
+    def splits(self) -> Mapping[Split, LabelledImages]:
+        """The images of every split; looked at often, so made once."""
 
-    def source(self) -> str:
-        """Which images they are: what tells one copy of a data set from another."""
-        return self.name
+    @abstractmethod
+    def data_recipe(self) -> dict[str, Any]:
+        """What determines the splits, as plain data."""
 
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
         """What determines the model, as plain data."""
 
+    def surrogate_images(self) -> LabelledImages:
+        """What the surrogates are trained on."""
+        return self.candidates()
+
+    @property
+    def surrogate_training(self) -> Training:
+        """How the surrogates are trained."""
+        return self.training
+
     # --- data --------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def splits(self) -> dict[Split, ImageSet]:
-        pools = self.pools()
-        if isinstance(self.domain, Corrupted):
-            return self.domain.splits(*pools, seed=self.seed, craft=self._craft)
-        return self.domain.splits(*pools, seed=self.seed)
-
-    def candidates(self) -> ImageSet:
+    def candidates(self) -> LabelledImages:
         return self.splits["candidates"]
 
-    def targets(self) -> ImageSet:
+    def targets(self) -> LabelledImages:
         return self.splits["targets"]
 
-    def validation(self) -> ImageSet:
+    def validation(self) -> LabelledImages:
         return self.splits["validation"]
 
-    def test(self) -> ImageSet:
+    def test(self) -> LabelledImages:
         return self.splits["test"]
 
     def ids(self, split: Split) -> list[str]:
@@ -111,59 +102,15 @@ class ClassificationTask(Task):
         return self.splits["candidates"].tags
 
     def recipe(self) -> dict[str, Any]:
-        data = {
-            "source": self.source(),
-            "domain": type(self.domain).__name__,
-            **_plain(asdict(self.domain)),
-            "seed": self.seed,
-        }
-        if isinstance(self.domain, Corrupted):
-            data |= self.domain.recipe()
-            if self.domain.kind == "poison_frogs":
-                data["encoder"] = self._encoder_recipe()
+        training = asdict(self.surrogate_training)
+        alone = {key: value for key, value in training.items() if key != "merge_targets"}  # surrogates see no targets
         return {
             "name": self.name,
-            "data": data,
+            "data": self.data_recipe(),
             "model": self.architecture(),
-            "surrogate": {**asdict(self.surrogate), **self._training_alone(), "seed": self.seed},
+            "surrogate": {**asdict(self.surrogate), **alone, "seed": self.seed},
             "train": asdict(self.training),
         }
-
-    def _training_alone(self) -> dict[str, Any]:
-        """The training of a model that sees no targets."""
-        return {key: value for key, value in asdict(self.training).items() if key != "merge_targets"}
-
-    def _encoder_recipe(self) -> dict[str, Any]:
-        return {"model": self.architecture(), "training": self._training_alone(), "seed": 1000 * self.seed + 999}
-
-    def _craft(self, clean: ImageSet, bases: ImageSet, victim: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-        """Poisons against a model that the task's own training makes of the clean candidates; both are cached."""
-
-        def make() -> dict[str, np.ndarray]:
-            recipe = self._encoder_recipe()
-            known = fingerprint({"source": self.source(), "images": clean.ids.tolist(), **recipe})
-            everyone = np.ones(len(clean), dtype=np.int64)
-            [checkpoint] = cached_checkpoints(
-                self.cache_dir / "checkpoints" / f"{self.name}-encoder-{known}.pt",
-                lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=1)[1],
-            )
-            model = self.model().to(self.device, memory_format=torch.channels_last)
-            model.load_state_dict(checkpoint.state)
-            model.eval().requires_grad_(False)
-            mean, std = (torch.tensor(value, device=self.device).view(-1, 1, 1) for value in (clean.mean, clean.std))
-            images, victims = (torch.from_numpy(some.images).to(self.device) for some in (bases, victim))
-            poisons, collided = collide(
-                lambda images: penultimate(model, (images - mean) / std),
-                images,
-                victims[0],
-                steps=self.domain.steps,
-                reach=self.domain.reach,
-            )
-            return {"images": poisons, "collided": collided}
-
-        path = self.cache_dir / "poisons" / f"{self.name}-{fingerprint(self.recipe()['data'])}.npz"
-        made = cached_arrays(path, make)
-        return made["images"], made["collided"]
 
     # --- model -------------------------------------------------------------------------------------------------------
 
@@ -197,11 +144,11 @@ class ClassificationTask(Task):
         return cached_checkpoints(path, self._train_surrogates)
 
     def _train_surrogates(self) -> list[Checkpoint]:
-        images, kept = self.candidates(), []
+        images, kept = self.surrogate_images(), []
         everyone = np.ones(len(images), dtype=np.int64)
         for run in range(self.surrogate.runs):
             keep = self.surrogate.checkpoints
-            kept += self.fit(images, everyone, self.training, 1000 * self.seed + run, run=run, keep=keep)[1]
+            kept += self.fit(images, everyone, self.surrogate_training, 1000 * self.seed + run, run=run, keep=keep)[1]
         return kept
 
     def train(self, selection: Selection, seed: int) -> nn.Module:
@@ -209,7 +156,7 @@ class ClassificationTask(Task):
         return self.fit(self.candidates() + self.targets(), weights, self.training, seed)[0]
 
     def fit(
-        self, images: ImageSet, weights: np.ndarray, training: Training, seed: int, *, run: int = 0, keep: int = 0
+        self, images: LabelledImages, weights: np.ndarray, training: Training, seed: int, *, run: int = 0, keep: int = 0
     ) -> tuple[nn.Module, list[Checkpoint]]:
         """A fresh model, trained on each image as often as its weight (int64 [n]) says, and `keep` checkpoints."""
         with seeded(seed):
@@ -224,7 +171,7 @@ class ClassificationTask(Task):
         batches = self.batches(images, weights, training, seed)
         return model, fit(model, loss, batches, training, run=run, keep=keep)
 
-    def batches(self, images: ImageSet, weights: np.ndarray, training: Training, seed: int) -> Iterator[Images]:
+    def batches(self, images: LabelledImages, weights: np.ndarray, training: Training, seed: int) -> Iterator[Images]:
         """Endless training batches on the device, augmented where the training says so."""
         generator = torch.Generator().manual_seed(seed)
         for indices in endless_batches(weights, training.batch_size, seed):
@@ -253,13 +200,6 @@ class ClassificationTask(Task):
         axes.imshow(picture.squeeze(), cmap="gray" if picture.shape[2] == 1 else None, vmin=0, vmax=255)
         axes.set_title(self.classes[int(label)])
         axes.set_axis_off()
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, all the way down: what a configuration file would say."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
