@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,14 +22,12 @@ from tarot.batches import to_device
 from tarot.fingerprint import fingerprint, hash_tensors
 from tarot.gradients import GradientFeatures, Losses, gradient_rows
 from tarot.influence import influence_scores
+from tarot.preconditioning import AdamGradients, adam_features
 from tarot.projection import Projection
 from tarot.store import FeatureStore, MeanRows
 from tasks.common.training import resolve_device
 from tasks.features.task import FeatureTask
 from tasks.task import Batch, Checkpoint, Split, Task
-
-if TYPE_CHECKING:
-    from tarot.preconditioning import AdamGradients
 
 log = logging.getLogger("tarot")
 _VERSION = 2  # of what is computed; another one never mixes with stores of this one
@@ -347,8 +345,6 @@ class _Source:
 
     @cached_property
     def preconditioned(self) -> GradientFeatures | AdamGradients:
-        from tarot.preconditioning import adam_features
-
         return adam_features(
             self.model,
             self.quantity,

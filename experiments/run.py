@@ -87,7 +87,7 @@ class Run:
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
             config=OmegaConf.to_container(config, resolve=True),
             experiment=experiment,
-            recipe=hydra.utils.instantiate(config.features),
+            recipe=hydra.utils.instantiate(config.features, _convert_="all"),
             selector=selector,
             logger=hydra.utils.instantiate(config.logger),
             task=hydra.utils.instantiate(config.task),
@@ -125,7 +125,7 @@ def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
     for option, value in given.items():
         if value is not None:
             log.info("%s chooses its own size: selector.%s=%s does not apply", name, option, value)
-    return hydra.utils.instantiate(options), [f"selector.{option}" for option in given]
+    return hydra.utils.instantiate(options, _convert_="all"), [f"selector.{option}" for option in given]
 
 
 def revision() -> str | None:

@@ -48,6 +48,7 @@ class SelectionExperiment:
             )
 
     def run(self, run: Run) -> Result:
+        self._refuse_other_features(run)
         features = _features(run)
         with run.clock("select"):
             arms = self._select(run, features)
@@ -78,6 +79,19 @@ class SelectionExperiment:
                 other = arm(name, size, run.seed)
                 chosen[name] = select(run.task, features, run.recipe, other, None, run.cache)
         return chosen
+
+    def _refuse_other_features(self, run: Run) -> None:
+        """An arm on features that are not its method's would not be what its name says."""
+        if not isinstance(run.task, Task):
+            return  # the user's own features
+        for name in self.arms:
+            wanted = getattr(SELECTORS[name], "features", run.name["features"])
+            if wanted != run.name["features"]:
+                raise InputError(
+                    f"experiment.arms: {name} selects by features={wanted}, and this run has "
+                    f"features={run.name['features']}; compare them in a sweep: "
+                    f"-m selector={run.name['selector']},{name}"
+                )
 
     def _train(self, run: Run, task: Task, arms: dict[str, Selection]) -> Scores:
         """The task's metrics of models trained on each arm."""

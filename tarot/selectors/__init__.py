@@ -8,9 +8,16 @@ from tarot.problem import SelectionProblem
 from tarot.selection import Selection
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
 from tarot.selectors.dsdm import Dsdm
+from tarot.selectors.el2n import El2n
+from tarot.selectors.influence import Influence
+from tarot.selectors.knn_shapley import KnnShapley
+from tarot.selectors.less import Less
+from tarot.selectors.prototypes import Prototypes
 from tarot.selectors.tarot_exact import TarotExact
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.selectors.tarot_otm import TarotOTM
+from tarot.selectors.tracin import TracIn
+from tarot.selectors.tsds import Tsds
 
 
 @runtime_checkable
@@ -23,10 +30,17 @@ class Selector(Protocol):
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
     "dsdm": Dsdm,
+    "el2n": El2n,
+    "influence": Influence,
+    "knn_shapley": KnnShapley,
+    "less": Less,
     "oracle": Oracle,
+    "prototypes": Prototypes,
     "random": Random,
     "target_only": TargetOnly,
     "tarot_exact": TarotExact,
     "tarot_fixed": TarotFixed,
     "tarot_otm": TarotOTM,
+    "tracin": TracIn,
+    "tsds": Tsds,
 }

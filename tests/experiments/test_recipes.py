@@ -1,0 +1,149 @@
+"""What each feature recipe hands to a selector, against the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hydra
+import numpy as np
+import pytest
+import torch
+
+from experiments.features import FeatureRecipe, Features, gradient_features, views_of
+from tarot import InputError
+from tarot.oracles import loop_gradients
+from tarot.selectors import SELECTORS
+from tasks.task import Checkpoint, Task
+from tests.experiments.command import SMALL
+from tests.experiments.test_configs import choices, composed
+
+OPTIONS = [o for o in SMALL if not o.startswith(("experiment", "task.surrogate"))]
+OPTIONS += ["task.surrogate.runs=2", "task.surrogate.checkpoints=2"]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture(scope="module")
+def task(places) -> Task:
+    return hydra.utils.instantiate(composed(*OPTIONS, f"cache_dir={places}").task)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(task) -> list[Checkpoint]:
+    return task.checkpoints()
+
+
+def recipe(name: str, *options: str) -> FeatureRecipe:
+    return hydra.utils.instantiate(composed(*OPTIONS, *options, f"features={name}").features)
+
+
+def made(task: Task, checkpoints: list[Checkpoint], recipe: FeatureRecipe, cache) -> Features:
+    return gradient_features(task, checkpoints, recipe, cache, "cpu")
+
+
+def at(task: Task, checkpoint: Checkpoint) -> torch.nn.Module:
+    model = task.model()
+    model.load_state_dict(dict(checkpoint.state))
+    return model.eval()
+
+
+def everyone(images):
+    return images.batch(slice(None))
+
+
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+def test_a_selector_and_its_config_name_the_same_features(name):
+    wanted = getattr(SELECTORS[name], "features", "wfd")
+    assert composed(f"selector={name}").features.kind == wanted and wanted in choices("features")
+
+
+def test_embeddings_are_the_activations_before_the_last_layer(task, checkpoints, places):
+    features = made(task, checkpoints, recipe("embedding"), places)
+    assert len(features.candidates) == 2 and features.runs == (0, 1) and features.residuals is None
+    for run, rows in enumerate(features.candidates):
+        last = [c for c in checkpoints if c.run == run][-1]
+        with torch.no_grad():
+            expected = at(task, last)[:-1](everyone(task.candidates())[0])
+        np.testing.assert_allclose(rows[:], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_error_norms_are_of_the_first_checkpoints(task, checkpoints, places):
+    features = made(task, checkpoints, recipe("el2n"), places)
+    images, labels = everyone(task.candidates())
+    for run, scores in enumerate(features.scores):
+        first = next(c for c in checkpoints if c.run == run)
+        with torch.no_grad():
+            probabilities = at(task, first)(images).softmax(1)
+        wrong = probabilities - torch.nn.functional.one_hot(labels, 10)
+        np.testing.assert_allclose(scores, wrong.norm(dim=1), rtol=1e-5)
+
+
+def test_less_compares_adam_steps_with_plain_gradients_in_one_space(task, checkpoints, places):
+    features = made(task, checkpoints, recipe("less", "features.projection=identity"), places)
+    assert len(features.candidates) == 4 and features.learning_rates == tuple(c.learning_rate for c in checkpoints)
+    for candidates, targets, checkpoint in zip(features.candidates, features.targets, checkpoints, strict=True):
+        model = at(task, checkpoint)
+        of_targets = loop_gradients(model, task.losses, everyone(task.targets()))
+        np.testing.assert_allclose(targets[:], torch.cat([g.flatten(1) for g in of_targets.values()], 1), atol=1e-5)
+        steps = []
+        for name, g in loop_gradients(model, task.losses, everyone(task.candidates())).items():
+            state = checkpoint.optimizer_state[name]
+            t, g = float(state["step"]) + 1, g.double()
+            m = (0.9 * state["exp_avg"].double() + 0.1 * g) / (1 - 0.9**t)
+            v = (0.999 * state["exp_avg_sq"].double() + 0.001 * g**2) / (1 - 0.999**t)
+            steps.append((m / (v.sqrt() + 1e-8)).flatten(1))
+        np.testing.assert_allclose(candidates[:], torch.cat(steps, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_less_needs_adam(task, checkpoints, places):
+    without = [replace(c, optimizer_state=None) for c in checkpoints]
+    with pytest.raises(InputError, match="optimizer"):
+        made(task, without, recipe("less"), places)
+
+
+def test_influences_are_kept_and_their_features_are_plain_gradients(task, checkpoints, places, monkeypatch):
+    asked = recipe("influence")
+    features = made(task, checkpoints, asked, places)
+    plain = made(task, checkpoints, recipe("gradients", "features.checkpoints=last"), places)
+    assert [s.shape for s in features.scores] == [(60,), (60,)] and plain.scores is None
+    for a, b in zip(features.candidates, plain.candidates, strict=True):
+        np.testing.assert_array_equal(a[:], b[:])
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("influences were computed again")
+
+    monkeypatch.setattr("experiments.features.influence_scores", forbidden)
+    again = made(task, checkpoints, asked, places)
+    np.testing.assert_array_equal(again.scores, features.scores)
+
+
+def test_recipes_share_what_is_the_same(task, checkpoints, places):
+    cache = places / "shared"
+    made(task, checkpoints, recipe("gradients"), cache)
+    stores = set((cache / "features").glob("[!.]*"))
+    assert len(stores) == 8  # two runs, two checkpoints, two splits
+    made(task, checkpoints, recipe("wfd", "features.aggregate=per_checkpoint"), cache)
+    assert set((cache / "features").glob("[!.]*")) == stores
+    made(task, checkpoints, recipe("less"), cache)
+    new = set((cache / "features").glob("[!.]*")) - stores
+    assert len(new) == 4 and all("candidates" in path.name for path in new), "targets' gradients are plain"
+
+
+def test_views(checkpoints):
+    def names(*how: str) -> list[list[str]]:
+        return [[c.name for c in group] for group in views_of(checkpoints, *how)]
+
+    assert names("mean") == [["run0-step5", "run0-step10"], ["run1-step5", "run1-step10"]]
+    assert names("per_checkpoint") == [["run0-step5"], ["run0-step10"], ["run1-step5"], ["run1-step10"]]
+    assert names("per_checkpoint", "first") == [["run0-step5"], ["run1-step5"]]
+    assert names("mean", "last") == [["run0-step10"], ["run1-step10"]]
+
+
+def test_of_runs_keeps_what_belongs_together(task, checkpoints, places):
+    features = made(task, checkpoints, recipe("gradients"), places)
+    one = features.of_runs(1)
+    assert one.runs == (0, 0) and one.learning_rates == features.learning_rates[:2]
+    assert len(one.residuals) == len(one.candidates) == 2 and one.scores is None
