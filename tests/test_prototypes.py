@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selectors.el2n import El2n
 from tarot.selectors.prototypes import Prototypes
+from tarot.whitening import unit_norm
 
 
 def blobs(n=90, d=6, seed=0):
@@ -33,12 +35,21 @@ def cosine_distance(rows, centres):
 # --- prototypes ------------------------------------------------------------------------------------------------------
 
 
+def hash_order(rows, seed):
+    """Python's own integers instead of NumPy's modular ones."""
+    generator = np.random.default_rng(seed)
+    factors, mix = ([int(x) | 1 for x in generator.integers(0, 2**64, k, dtype=np.uint64)] for k in (rows.shape[1], 1))
+    bits = unit_norm(torch.from_numpy(rows)).numpy().view(np.uint32)
+    code = [sum(int(b) * f for b, f in zip(row, factors, strict=True)) * mix[0] % 2**64 for row in bits]
+    return np.array(sorted(range(len(rows)), key=code.__getitem__))
+
+
 def test_equals_scikit_learn_step_by_step():
     rows, _ = blobs()
-    order = np.random.default_rng(5).permutation(90)
+    order = hash_order(rows, 5)
     means = MiniBatchKMeans(4, random_state=5, n_init=1, batch_size=40)
     for start in (0, 40, 80):
-        means.partial_fit(unit(rows)[np.sort(order[start : start + 40])])
+        means.partial_fit(unit(rows)[order[start : start + 40]])
     expected = cosine_distance(rows, means.cluster_centers_[means.predict(unit(rows))])
     values = Prototypes(centroids=4, batch=40, epochs=1, seed=5).values(problem(rows))
     assert values.dtype == np.float64
@@ -67,10 +78,27 @@ def test_is_deterministic_and_reads_lengths_and_precisions_alike():
     rows, _ = blobs()
     first = Prototypes().values(problem(rows))
     assert np.array_equal(first, Prototypes().values(problem(rows)))
-    assert Prototypes().values(problem(unit(rows))) == pytest.approx(first, abs=1e-5)
+    assert np.array_equal(first, Prototypes().values(problem(4 * rows)))
     half = unit(rows).astype(np.float16)
     assert Prototypes().values(problem(half)) == pytest.approx(Prototypes().values(problem(half.astype(np.float32))))
     assert not np.array_equal(first, Prototypes(seed=1, centroids=9).values(problem(rows)))
+
+
+def test_permuting_the_pool_permutes_the_values():
+    rows, _ = blobs(n=3000)
+    rows[7], rows[8] = rows[3], 0
+    values = Prototypes(batch=500).values(problem(rows))
+    p = np.random.default_rng(0).permutation(3000)
+    assert Prototypes(batch=500).values(problem(rows[p])) == pytest.approx(values[p], abs=1e-6)
+
+
+def test_a_sorted_pool_is_read_in_mixed_order():
+    rows, kind = blobs(n=3000)
+    rows = rows[np.argsort(kind, kind="stable")]
+    full = KMeans(3, n_init=4, random_state=0).fit(unit(rows))
+    expected = cosine_distance(rows, full.cluster_centers_[full.labels_])
+    values = Prototypes(centroids=3, batch=100, epochs=2).values(problem(rows))
+    assert np.corrcoef(values, expected)[0, 1] > 0.99
 
 
 def test_views_are_averaged_and_zero_rows_worth_least():

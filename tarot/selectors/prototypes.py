@@ -25,9 +25,9 @@ class Prototypes:
     """Cosine distance of each candidate to its own k-means centroid: the most prototypical are the least valuable.
 
     Uses neither labels nor targets. The clusters are those of mini-batch k-means (k-means++ on the first batch) on the
-    candidates' unit-norm rows, which are read `epochs` times in a seeded random order. Several views: the mean of their
-    distances. Zero rows belong to no cluster and have value 0, the lowest. Because the order of reading is drawn by
-    position, permuting the pool gives the clusters of another seed.
+    candidates' unit-norm rows, which are read `epochs` times, each in another order: that of a seeded hash of their
+    numbers, as good as random and the same however the pool is ordered. Several views: the mean of their distances.
+    Zero rows belong to no cluster and have value 0, the lowest.
 
     centroids: None = one per 100 candidates, at least 2 (1 where there is one candidate). batch: rows per step; None =
     1024, or the number of centroids where that is more.
@@ -51,16 +51,15 @@ class Prototypes:
 
     def _distances(self, rows: Rows) -> np.ndarray:
         generator = random_generator(self.seed)
-        usable = np.concatenate([block.any(dim=1).numpy() for _, block in blocks(rows, name="candidates")])
+        code, usable = _hashes(rows, generator)
         candidates = np.flatnonzero(usable)
         clusters = self._clusters(len(candidates))
         batch = self._batch(clusters)
         means = MiniBatchKMeans(clusters, random_state=self.seed, compute_labels=False, n_init=1, batch_size=batch)
         for _ in range(_positive("epochs", self.epochs)):
-            order = generator.permutation(candidates)
+            order = candidates[np.argsort(code[candidates] * _odd(generator, 1))]
             for start in range(0, len(order), batch):
-                rising = np.sort(order[start : start + batch])  # fastest to read, and all one to a mini-batch step
-                means.partial_fit(unit_norm(read_rows(rows, rising, "candidates")).numpy())
+                means.partial_fit(unit_norm(read_rows(rows, order[start : start + batch], "candidates")).numpy())
         centres = unit_norm(torch.from_numpy(means.cluster_centers_))
         values = np.zeros(rows.shape[0])
         for start, block in blocks(rows, name="candidates"):
@@ -88,6 +87,22 @@ class Prototypes:
                 f"batch must hold at least one row per centroid, {clusters}, for k-means++; it is {self.batch}"
             )
         return self.batch
+
+
+def _hashes(rows: Rows, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of each unit-norm row's bits, uint64 [N] (sums with random odd factors, modulo 2^64), and which rows are
+    not zero."""
+    factors = _odd(generator, rows.shape[1])
+    code, usable = np.empty(rows.shape[0], dtype=np.uint64), np.empty(rows.shape[0], dtype=bool)
+    for start, block in blocks(rows, name="candidates"):
+        here = slice(start, start + len(block))
+        code[here] = unit_norm(block).numpy().view(np.uint32).astype(np.uint64) @ factors
+        usable[here] = block.any(dim=1).numpy()
+    return code, usable
+
+
+def _odd(generator: np.random.Generator, count: int) -> np.ndarray:
+    return generator.integers(0, 2**64, count, dtype=np.uint64) | np.uint64(1)
 
 
 def _positive(name: str, value: int) -> int:
