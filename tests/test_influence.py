@@ -329,17 +329,17 @@ def test_automatic_damping(curvature, caplog):
     eigenvalues = torch.linalg.eigvalsh(explicit_curvature(model.eval(), cross_entropy, IMAGES, curvature)).numpy()
     assert found.damping > max(0.0, -eigenvalues[0])
     if curvature == "fisher":
-        assert found.damping == pytest.approx(1e-3 * eigenvalues[-1], rel=0.01)
+        assert found.damping == pytest.approx(1e-2 * eigenvalues[-1], rel=0.01)
     expected = explicit_scores(model, cross_entropy, IMAGES, IMAGE_TARGETS, curvature, found.damping)
     assert relative(found.scores, expected) < 1e-2
 
 
 def test_damping_grows_where_negative_curvature_was_overlooked(monkeypatch, caplog):
-    monkeypatch.setattr(tarot.influence, "lanczos_range", lambda product, start: (0.0, 1e-4))
+    monkeypatch.setattr(tarot.influence, "lanczos_range", lambda *_: (0.0, 1e-4))
     found = scores(damping="auto", max_iterations=400)
     assert "damping grows" in caplog.text
     expected = explicit_scores(network(), cross_entropy, IMAGES, IMAGE_TARGETS, "hessian", found.damping)
-    assert found.damping > 1e-4 and relative(found.scores, expected) < 1e-2
+    assert found.damping > 1e-5 and relative(found.scores, expected) < 1e-2
 
 
 def test_too_few_iterations_are_said(caplog):
@@ -368,10 +368,10 @@ def test_conjugate_gradients_meet_negative_curvature():
 
 def test_lanczos_finds_the_ends_of_the_spectrum():
     start = torch.ones(40, dtype=torch.float64)
-    low, high = lanczos_range(symmetric([-2.0, *np.linspace(-0.5, 3, 38), 10.0]).mv, start)
+    low, high = lanczos_range(symmetric([-2.0, *np.linspace(-0.5, 3, 38), 10.0]).mv, start, 20)
     assert -2.0 - 1e-9 <= low < -1.9 and 9.99 < high <= 10.0 + 1e-9
-    assert lanczos_range(torch.zeros_like, start) == (0.0, 0.0)
-    one = lanczos_range(lambda v: 3 * v, torch.ones(1, dtype=torch.float64))
+    assert lanczos_range(torch.zeros_like, start, 20) == (0.0, 0.0)
+    one = lanczos_range(lambda v: 3 * v, torch.ones(1, dtype=torch.float64), 20)
     assert one == pytest.approx((3.0, 3.0))
 
 
