@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tarot import InputError
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
-from tests.tasks.stand_ins import write_cifar10
+from tests.tasks.stand_ins import write_cifar10, write_clothing1m
 
 CONF = Path(__file__).parents[1] / "conf"
 SPLITS = ("candidates", "targets", "validation", "test")
@@ -27,12 +27,14 @@ NO_MODEL = {"features"}
 SMALL = {
     "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
     "corrupted.candidates=100 corrupted.targets=20 corrupted.validation=8 corrupted.test=20",
+    "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
+    "encoder.steps=2 encoder.batch_size=8 encoder.autocast=null encoder.learning_rate=1e-3",
     "digits": "train.steps=20",
 }
 
 
 # What stands in for the data of tasks that embed none: written into a folder, in a layout that the task reads.
-STAND_IN = {"cifar10": write_cifar10}
+STAND_IN = {"cifar10": write_cifar10, "clothing1m": write_clothing1m}
 
 
 def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:

@@ -1,4 +1,7 @@
-"""Image classification: scikit-learn's digits (embedded) and CIFAR-10."""
+"""Image classification: scikit-learn's digits (embedded), CIFAR-10 and Clothing1M.
+
+`clothing1m` is imported where it is asked for: torchvision takes seconds.
+"""
 
 from tasks.classification.cifar10 import CIFAR10
 from tasks.classification.corruption import Corrupted

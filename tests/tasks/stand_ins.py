@@ -59,6 +59,32 @@ def write_cifar10(folder: Path, layout: str = "parquet") -> None:
                     _Python2Pickler(file, protocol=2).dump(batch)
 
 
+CLOTHES = {"noisy_train": 60, "clean_train": 30, "clean_val": 40, "clean_test": 25}
+
+
+def write_clothing1m(folder: Path) -> None:
+    """The delivered layout, with images of 40 x 48 pixels."""
+    root, rng, number = folder / "clothing1m", np.random.default_rng(0), 0
+    labels: dict[str, list[str]] = {"noisy": [], "clean": []}
+    colours = rng.integers(40, 216, size=(14, 3))
+    for part, count in CLOTHES.items():
+        keys = []
+        for i in range(count):
+            number += 1
+            key = f"images/{number % 10}/{number % 7}/{number},{i}.jpg"
+            (root / key).parent.mkdir(parents=True, exist_ok=True)
+            image = colours[i % 14] + rng.integers(-40, 40, size=(48, 40, 3))
+            Image.fromarray(image.astype(np.uint8)).save(root / key, "png" if i % 2 else "jpeg")
+            keys.append(key)
+            labels[part.split("_")[0]].append(f"{key} {i % 14}")
+        (root / f"{part}_key_list.txt").write_text("\n".join(keys) + "\n")
+    # images of the clean parts have noisy labels, too
+    labels["noisy"] += [f"{line.rpartition(' ')[0]} 3" for line in labels["clean"][::2]]
+    for kind, lines in labels.items():
+        (root / f"{kind}_label_kv.txt").write_text("\n".join(lines) + "\n")
+    (root / "category_names_eng.txt").write_text("".join(f"garment {i}\n" for i in range(14)))
+
+
 class _Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 wrote its strings, which is what the official files hold."""
 

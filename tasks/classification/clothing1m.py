@@ -1,0 +1,136 @@
+"""Clothing1M: a million images from shops, labelled by the text around them, to be chosen by a few clean ones."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torchvision.models import resnet18
+
+from tarot import InputError
+from tasks.classification.clothing1m_files import Clothing1MFiles, Listed, find_clothing1m
+from tasks.classification.image_files import ImageFiles
+from tasks.classification.task import ClassificationTask
+from tasks.common.training import Training
+from tasks.task import Split
+
+MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
+
+
+class Clothing1M(ClassificationTask):
+    """Candidates have noisy labels, all others clean ones.
+
+    candidates, encoder_images, targets, validation, test: how many of the noisy train, clean train, clean val, clean
+    val again (others than the targets) and clean test images; None is all of them, or all that are left. A part is
+    drawn with `seed`.
+    encoder: how the surrogates are trained, on the clean train images; None is as the downstream model is.
+    size: edge of the image that the model sees, of which the shorter edge was 8/7 as long.
+    """
+
+    def __init__(
+        self,
+        *,
+        candidates: int | None = None,
+        encoder_images: int | None = None,
+        targets: int = 10_000,
+        validation: int | None = None,
+        test: int | None = None,
+        encoder: Training | None = None,
+        size: int = 224,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.counts = {
+            "candidates": candidates,
+            "encoder_images": encoder_images,
+            "targets": targets,
+            "validation": validation,
+            "test": test,
+        }
+        for name, count in self.counts.items():
+            if count is not None and count < 1:
+                raise InputError(f"task.{name} must be positive, or null for all images; it is {count}")
+        self.encoder, self.size = encoder, size
+
+    @cached_property
+    def files(self) -> Clothing1MFiles:
+        return find_clothing1m(self.data_dir)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return self.files.class_names()
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def splits(self) -> dict[Split, ImageFiles]:
+        return {name: images for name, images in self._images.items() if name != "encoder_images"}
+
+    @cached_property
+    def _images(self) -> dict[str, ImageFiles]:
+        parts, rng = self.files.parts(), np.random.default_rng(self.seed)
+        sources = {
+            "candidates": "noisy_train",
+            "targets": "clean_val",
+            "validation": "clean_val",
+            "test": "clean_test",
+            "encoder_images": "clean_train",
+        }
+        orders = {part: rng.permutation(len(listed.keys)) for part, listed in parts.items()}
+        images = {}
+        for name, part in sources.items():
+            count = len(orders[part]) if self.counts[name] is None else self.counts[name]
+            if not 0 < count <= len(orders[part]):
+                raise InputError(
+                    f"task.{name} asks for {count} images of {part}, where {len(orders[part])} of "
+                    f"{len(parts[part].keys)} are left; lower task.{name}{' or task.targets' * (name == 'validation')}"
+                )
+            drawn, orders[part] = orders[part][:count], orders[part][count:]
+            images[name] = self._opened(parts[part], np.sort(drawn))
+        return images
+
+    def _opened(self, listed: Listed, chosen: np.ndarray) -> ImageFiles:
+        return ImageFiles(
+            folder=self.files.root,
+            resize=round(self.size * 8 / 7),
+            size=self.size,
+            labels=listed.labels[chosen],
+            ids=listed.keys[chosen],
+            tags=np.full(len(chosen), ""),
+            mean=MEAN,
+            std=STD,
+        )
+
+    def candidate_tags(self) -> None:
+        """Nobody knows which labels are wrong."""
+        return None
+
+    @cached_property
+    def _content(self) -> str:
+        return self.files.content()
+
+    def data_recipe(self) -> dict[str, Any]:
+        counts = {name: count for name, count in self.counts.items() if name != "encoder_images"}
+        return {"source": self._content, **counts, "size": self.size, "seed": self.seed}
+
+    # --- model -------------------------------------------------------------------------------------------------------
+
+    def architecture(self) -> dict[str, Any]:
+        return {"kind": "resnet18"}
+
+    def model(self) -> nn.Module:
+        return resnet18(num_classes=len(self.classes))
+
+    def surrogate_images(self) -> ImageFiles:
+        return self._images["encoder_images"]
+
+    @property
+    def surrogate_training(self) -> Training:
+        return self.training if self.encoder is None else self.encoder
+
+    def recipe(self) -> dict[str, Any]:
+        recipe = super().recipe()
+        recipe["surrogate"]["encoder_images"] = self.counts["encoder_images"]
+        return recipe

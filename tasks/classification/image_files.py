@@ -1,0 +1,59 @@
+"""Labelled images that stay in their files until a batch is made: data sets larger than memory."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from torchvision.transforms import functional
+
+from tarot import InputError
+from tasks.classification.images import Indices, LabelledImages
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(LabelledImages):
+    """The image of id `i` is the file folder/i; its shorter edge is resized to `resize`, then its centre is cut out,
+    size x size."""
+
+    folder: Path
+    resize: int
+    size: int
+    labels: np.ndarray
+    ids: np.ndarray
+    tags: np.ndarray
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def pixels(self, indices: Indices) -> np.ndarray:
+        """Raises InputError, with the file's name, where one is missing or holds no image."""
+        return np.stack(list(_threads(os.getpid()).map(self._decode, self.ids[indices])))
+
+    def take(self, indices: np.ndarray) -> ImageFiles:
+        return replace(self, labels=self.labels[indices], ids=self.ids[indices], tags=self.tags[indices])
+
+    def __add__(self, other: ImageFiles) -> ImageFiles:
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in ("labels", "ids", "tags")}
+        return replace(self, **{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+    def _decode(self, name: str) -> np.ndarray:
+        path = self.folder / name
+        try:
+            with Image.open(path) as image:
+                resized = functional.resize(image.convert("RGB"), self.resize)
+        except FileNotFoundError as error:
+            raise InputError(f"the image {path} is in the lists but not on disk") from error
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # the last is Pillow's for a broken PNG
+            raise InputError(f"{path} holds no image that can be read ({error}); fetch it again") from error
+        return np.asarray(functional.center_crop(resized, self.size)).transpose(2, 0, 1)
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """One pool for each process: threads do not come along when it forks."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(process)), thread_name_prefix="decode")
