@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
 
@@ -40,7 +40,7 @@ class CorruptionExperiment:
 
     methods: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] | None = None
     kinds: Sequence[str] = tuple(FRACTIONS)
     fraction: float | None = None
     seeds: int = 3
@@ -51,7 +51,7 @@ class CorruptionExperiment:
         if not self.methods or not self.kinds:
             raise InputError("experiment.methods and experiment.kinds must each name one or more")
         _known("experiment.methods", self.methods, valuation_methods())
-        _known("experiment.options", self.options, self.methods)
+        _known("experiment.options", self.options or {}, self.methods)
         _known("experiment.kinds", self.kinds, FRACTIONS)
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
             raise InputError(f"experiment.seeds must be a positive integer; it is {self.seeds!r}")
@@ -97,7 +97,7 @@ class CorruptionExperiment:
                 )
 
     def _methods(self, seed: int) -> dict[str, Selector]:
-        return {name: _method(name, self.options.get(name, {}), seed) for name in self.methods}
+        return {name: _method(name, (self.options or {}).get(name, {}), seed) for name in self.methods}
 
     def _cases(self, run: Run, found: Findings) -> Iterator[Case]:
         """One kind after another, each with every seed, built when it is its turn."""

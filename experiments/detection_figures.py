@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from experiments.figures import WIDTH
 from experiments.pictures import draw_sample, frame, picture_grid
-from experiments.statistics import Interval, mean_interval
+from experiments.statistics import Interval, mean_band
 from experiments.style import CANDIDATE, TARGET, Figure, colour, ink, marker
 from tasks.task import Task
 
@@ -78,13 +78,10 @@ def detection_curves(
 
 
 def _banded(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of [seeds, N + 1] and its interval (where there is none, the mean itself) at some of the places; these
-    places. All in percent."""
+    """Of [seeds, N + 1], at some of the places: mean, ends of its interval, and the places; all in percent."""
     n = runs.shape[1] - 1
     places = np.unique(np.linspace(0, n, min(n, _POINTS) + 1).round().astype(int))
-    found = [mean_interval(runs[:, place]) for place in places]
-    mean = np.array([one.mean for one in found])
-    low, high = (np.array([getattr(one, end) if one.known else one.mean for one in found]) for end in ("low", "high"))
+    mean, low, high = mean_band(runs[:, places])
     return 100 * mean, 100 * low.clip(0, 1), 100 * high.clip(0, 1), 100 * places / n
 
 

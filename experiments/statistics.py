@@ -41,6 +41,16 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(mean, mean - half, mean + half)
 
 
+def mean_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`mean_interval` of every column of [repetitions, n]: means, low and high ends, each [n]; both ends are the mean
+    where the repetitions are too few."""
+    count, mean = len(values), values.mean(axis=0)
+    if count < FEWEST:
+        return mean, mean, mean
+    half = t.ppf(0.975, count - 1) * values.std(axis=0, ddof=1) / math.sqrt(count)
+    return mean, mean - half, mean + half
+
+
 def explain(repetitions: int, what: str) -> str:
     """How the means of a table or figure were made: "over 5 training seeds"."""
     if repetitions == 1:

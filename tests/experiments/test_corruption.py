@@ -157,7 +157,6 @@ def test_every_kind_and_method_with_intervals(folder):
         (["experiment.methods=[el2n,el2n]"], "twice"),
         (["experiment.kinds=[typos]"], "experiment.kinds names 'typos'"),
         (["experiment.options={knn_shapley:{neighbours:3}}"], "experiment.options.knn_shapley"),
-        (["experiment.options={knn_shapley:{k:0}}"], "k"),
         (["experiment.options={lava:{}}"], "experiment.options names 'lava'"),
         (["experiment.prune.methods=[lava]"], "experiment.prune.methods names 'lava'"),
         (["experiment.prune.fractions=[1.0]"], "experiment.prune.fractions"),
@@ -177,9 +176,16 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, w
     assert not list((tmp_path / "cache").rglob("*.pt"))
 
 
-def test_a_method_that_refuses_is_named(folder):
-    outcome = command(folder, *changed("experiment.methods=[knn_shapley]", "experiment.incremental.parts=90"))
-    assert outcome.code == 1 and "experiment.incremental.parts=90" in outcome.err
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("experiment.options={knn_shapley:{k:0}}", "knn_shapley: k must be"),
+        ("experiment.incremental.parts=90", "experiment.incremental.parts=90"),
+    ],
+)
+def test_what_refuses_is_named(first, folder, override, words):
+    outcome = command(folder, *changed(override), name="refused")
+    assert outcome.code == 1 and words in outcome.err and not (folder / "refused" / "metrics.json").exists()
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------
@@ -253,8 +259,7 @@ def test_a_part_of_the_features_is_its_rows():
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kinds", [1, 3])
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("kinds", "seeds"), [(1, 1), (3, 3)])
 def test_figures_of_few_and_many(kinds, seeds):
     rng = np.random.default_rng(0)
     names = [f"kind_{i}" for i in range(kinds)]
