@@ -100,7 +100,8 @@ def _moments(name: str, parameter: nn.Parameter, states: OptimizerState, others:
     missing, extra = [key for key in KEYS if key not in state], [key for key in state if key not in KEYS]
     if missing or extra:
         raise refuse(
-            f"has the keys {', '.join(map(str, state))}; " + (f"{missing[0]!r} is missing" if missing else "unknown"),
+            f"has the keys {', '.join(map(str, state))}; "
+            + (f"{missing[0]!r} is missing" if missing else f"{extra[0]!r} is too much"),
             "LESS needs the moments of Adam or AdamW, not of SGD or AMSGrad: train with task.train.optimizer=adamw",
         )
     for key in KEYS[:2]:

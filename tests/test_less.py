@@ -230,7 +230,7 @@ def test_tracin_is_its_formula(views):
     np.testing.assert_allclose(tracin_scores(*views), graddot_scores(*views), rtol=1e-5, atol=1e-4)
 
 
-def test_tracin_is_what_a_small_step_on_the_candidate_takes_off_the_targets_loss():
+def test_L26_tracin_is_what_a_small_step_on_the_candidate_takes_off_the_targets_loss():
     """Its sign and its size: loss(x; th - eta grad l(z)) = loss(x) - eta <grad l(z), grad l(x)> + ..."""
     rng = np.random.default_rng(2)
     weight = rng.normal(size=4)
