@@ -15,7 +15,9 @@ with t = step + 1. Three modes:
     the gradient's part, v of each matrix is replaced by (row means) x (column means) / (mean), as Adafactor does
     (Shazeer, Stern 2018), and the sample's own (1 - b2) g^2 is left out. What is left is linear in g, a fixed part b1 m
     / (sqrt(v^) + eps) and diag(r) g diag(c), so that the factors of a layer's gradient are projected with R diag(r) and
-    C diag(c) and the gradient never exists. `benchmarks/less.py` says how near it comes and how much faster it is.
+    C diag(c) and the gradient never exists. `benchmarks/less.py` measures it: on a ResNet-9 after 30, 100, 300 steps
+    its median cosine with the formula is .86, .92, .99 and the scores' rank correlation .97, .98, 1.00 (plain
+    gradients: .98, .91, .92), at the price of plain features, half of the formula's.
 
 All live in the space that `GradientFeatures(model, losses, projection)` projects plain target gradients to.
 """
