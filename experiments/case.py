@@ -13,7 +13,7 @@ from experiments.stages import evaluate, train
 from experiments.valuation import Valued, value
 from tarot import Selection
 from tarot.selectors import Selector
-from tasks.classification.task import ClassificationTask
+from tasks.classification.domain_task import DomainTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Case:
 
     kind: str
     seed: int
-    task: ClassificationTask
+    task: DomainTask
     recipes: Mapping[str, FeatureRecipe]
     features: Mapping[str, Features]
     methods: Mapping[str, Selector]

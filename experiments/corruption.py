@@ -27,7 +27,7 @@ from tarot.files import atomic_file
 from tarot.progress import progress
 from tarot.selectors import SELECTORS, Selector
 from tasks.classification.corruption import FRACTIONS
-from tasks.classification.task import ClassificationTask
+from tasks.classification.domain_task import DomainTask
 
 log = logging.getLogger("tarot")
 
@@ -36,7 +36,7 @@ log = logging.getLogger("tarot")
 class CorruptionExperiment:
     """conf/experiment/corruption.yaml says what each option means."""
 
-    task_type: ClassVar = ClassificationTask  # it has the domain of corrupted images
+    task_type: ClassVar = DomainTask  # it has the domain of corrupted images
 
     methods: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

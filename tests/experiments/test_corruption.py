@@ -164,12 +164,13 @@ def test_every_kind_and_method_with_intervals(folder):
         (["experiment.fraction=1.5"], "experiment.fraction"),
         (["experiment.seeds=0"], "experiment.seeds"),
         (["experiment.methods=[less]", "experiment.incremental=null", "task.train.optimizer=sgd"], "less needs Adam"),
-        (["task=features"], "needs a ClassificationTask"),
+        (["task=features"], "needs a DomainTask"),
+        (["task=clothing1m"], "needs a DomainTask"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, words):
     given = changed(*overrides)
-    if "task=features" in overrides:
+    if overrides[0].startswith("task="):
         given = [o for o in given if not o.startswith(("task.", "features."))]
     outcome = command(tmp_path, *given)
     assert outcome.code == 1 and words in outcome.err and "Traceback" not in outcome.err

@@ -193,7 +193,7 @@ def test_sizes_that_cannot_be(root, override, message):
 
 
 def test_sizes_are_positive():
-    with pytest.raises(InputError, match="task.candidates must be positive, or null"):
+    with pytest.raises(InputError, match=r"task\.candidates must be positive, or null"):
         Clothing1M(name="clothing1m", train=Training(), candidates=0)
 
 
