@@ -22,7 +22,7 @@ from tarot.costs import blocks_of
 from tarot.labels import LabelledSpace
 from tarot.progress import progress
 from tarot.simplex import exact
-from tarot.sinkhorn import TOLERANCE, sinkhorn
+from tarot.sinkhorn import sinkhorn
 from tarot.transport import calibrated
 
 _BATCH_TOLERANCE = 1e-7  # of the second level, which is small
@@ -40,12 +40,10 @@ class MassGradient:
     g: np.ndarray
 
 
-def mass_gradient(
-    cost: Tensor, epsilon: float, g: np.ndarray | None = None, tolerance: float = TOLERANCE
-) -> MassGradient:
+def mass_gradient(cost: Tensor, epsilon: float, tolerance: float, g: np.ndarray | None = None) -> MassGradient:
     """Of the transport between uniform measures under cost float32 [n, m]; g [m]: potentials to start from.
 
-    Sinkhorn's iterations run to an L1 error of the marginals. The potentials f are then the exact soft c-transform of
+    Sinkhorn's iterations run to this L1 error of the marginals. The potentials f are then the exact soft c-transform of
     g, row by row: a marginal error that is small in total could still hide one candidate among many.
     """
     g = sinkhorn(cost, epsilon, g=g, tolerance=tolerance).g
@@ -121,7 +119,9 @@ def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random
             labels = space.candidate_labels[rows[i]]
 
             def solve(j: int, i: int = i, x: Tensor = x, labels: np.ndarray = labels) -> None:
-                solved = mass_gradient(space.cost(x, labels, targets[j]), space.epsilon, potentials[j])
+                solved = mass_gradient(
+                    space.cost(x, labels, targets[j]), space.epsilon, space.options.tolerance, potentials[j]
+                )
                 potentials[j], cost[i, j], gradients[j, rows[i]] = solved.g, solved.value, solved.calibrated
 
             for _ in threads.map(solve, range(len(columns))):

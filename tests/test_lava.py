@@ -82,7 +82,7 @@ def test_lava_is_a_transcription_of_its_formulas(kind, weight, epsilon, relative
     """Also with a class that the targets lack (c), one that the candidates lack (d), and one with a single member."""
     (c, of_c, _), (t, of_t, _) = labelled(25, classes="abc"), labelled(14, classes="abd", seed=1)
     of_c[0], of_t[0] = "e", "f"
-    options = dict(kind=kind, weight=weight, epsilon=epsilon, relative=relative)
+    options = {"kind": kind, "weight": weight, "epsilon": epsilon, "relative": relative}
     expected = slow_lava(c, t, of_c, of_t, **options)
     selector = Lava(
         epsilon=epsilon,
@@ -132,7 +132,7 @@ def test_tiny_epsilon_is_the_linear_program():
             block = np.ix_(of_c == y, of_t == z)
             cost[block] += ot.emd2([], [], np.ascontiguousarray(features[block]))
     value, log = ot.emd2([], [], cost, log=True)
-    solved = mass_gradient(torch.from_numpy(cost).float(), 1e-3 * features.mean(), tolerance=1e-6)
+    solved = mass_gradient(torch.from_numpy(cost).float(), 1e-3 * features.mean(), 1e-6)
     assert solved.value == pytest.approx(value, rel=5e-3)
     values = Lava(epsilon=1e-3, label_epsilon=1e-3).values(problem(c, t, of_c, of_t))
     expected = -(log["u"] - log["u"].mean()) * 7 / 6
@@ -141,7 +141,7 @@ def test_tiny_epsilon_is_the_linear_program():
 
 def test_the_example_of_calibration():
     """Section 0.2: f = (1, 2, 4) gives (-2, -0.5, 2.5); with one target f is the cost, whatever epsilon."""
-    solved = mass_gradient(torch.tensor([[1.0], [2.0], [4.0]]), 0.7)
+    solved = mass_gradient(torch.tensor([[1.0], [2.0], [4.0]]), 0.7, 1e-4)
     np.testing.assert_allclose(solved.calibrated, [-2, -0.5, 2.5], atol=1e-6)
     assert solved.value == pytest.approx(7 / 3)
 
