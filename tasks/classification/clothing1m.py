@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +12,8 @@ from torchvision.models import resnet18
 
 from tarot import InputError
 from tasks.classification.clothing1m_files import Clothing1MFiles, Listed, find_clothing1m
-from tasks.classification.image_files import ImageFiles
-from tasks.classification.task import ClassificationTask
+from tasks.classification.image_files import ImageFiles, prefetched
+from tasks.classification.task import ClassificationTask, Images
 from tasks.common.training import Training
 from tasks.task import Split
 
@@ -129,6 +130,9 @@ class Clothing1M(ClassificationTask):
     @property
     def surrogate_training(self) -> Training:
         return self.training if self.encoder is None else self.encoder
+
+    def batches(self, *arguments: Any) -> Iterator[Images]:
+        return prefetched(super().batches(*arguments))
 
     def recipe(self) -> dict[str, Any]:
         recipe = super().recipe()

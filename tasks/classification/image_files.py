@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,6 +16,8 @@ from torchvision.transforms import functional
 
 from tarot import InputError
 from tasks.classification.images import Indices, LabelledImages
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +61,12 @@ class ImageFiles(LabelledImages):
 def _threads(process: int) -> ThreadPoolExecutor:
     """One pool for each process: threads do not come along when it forks."""
     return ThreadPoolExecutor(len(os.sched_getaffinity(process)), thread_name_prefix="decode")
+
+
+def prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, while the next one is made in a thread: files are decoded as the model computes."""
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as worker:
+        coming = worker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, items, None)
+            yield item

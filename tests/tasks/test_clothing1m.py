@@ -14,6 +14,7 @@ from torchvision import transforms
 from tarot import InputError
 from tasks.classification.clothing1m import Clothing1M
 from tasks.classification.clothing1m_files import find_clothing1m
+from tasks.classification.image_files import prefetched
 from tasks.common.training import Training
 from tests.tasks.stand_ins import CLOTHES, write_clothing1m
 from tests.test_task_contract import small_task
@@ -100,6 +101,28 @@ def test_surrogates_are_trained_on_the_clean_train_images(root, monkeypatch):
     recipes = [task(root, *change).recipe() for change in ((), ("encoder.steps=3",), ("encoder_images=20",))]
     assert len({str(recipe["surrogate"]) for recipe in recipes}) == 3
     assert len({str(recipe["data"]) for recipe in recipes}) == 1
+
+
+def test_batches_are_fetched_ahead_and_are_the_same():
+    made = []
+
+    def numbers():
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    ahead = prefetched(numbers())
+    assert next(ahead) == 0 and [*ahead] == [1, 2, 3, 4] and made == [0, 1, 2, 3, 4]
+
+    def failing():
+        yield 1
+        raise InputError("no image")
+
+    ahead = prefetched(failing())
+    assert next(ahead) == 1
+    with pytest.raises(InputError, match="no image"):
+        next(ahead)
+    assert list(prefetched(iter(()))) == []
 
 
 def test_annotations_may_be_in_their_own_folder(root):

@@ -213,6 +213,17 @@ def test_a_task_is_made_of_its_corruption(kind, tmp_path):
             build("train.steps=60").candidates()
 
 
+def test_convolutional_networks_are_poisoned_too(tmp_path):
+    changes = ("domain=corrupted", "corrupted.kind=poison_frogs", "corrupted.steps=4", "corrupted.reach=9")
+    task = small_task("cifar10", tmp_path, *changes)
+    clean = {name: i for i, name in enumerate(task.pools()[0].ids)}
+    bad = task.candidates().take(np.flatnonzero(task.candidate_tags() == "poison_frogs"))
+    before = task.pools()[0].images[[clean[name] for name in bad.ids]]
+    assert 0 < len(bad) <= 10 and set(bad.labels) == {6}
+    change = np.abs(bad.images.astype(int) - before)
+    assert change.any(axis=(1, 2, 3)).all() and change.mean() < 25
+
+
 def test_error_norms_and_embeddings_of_a_classifier(tmp_path):
     task = small_task("digits", tmp_path)
     images, labels = task.targets().batch(slice(0, 5))
