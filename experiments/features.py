@@ -22,12 +22,14 @@ from tarot.batches import to_device
 from tarot.fingerprint import fingerprint, hash_tensors
 from tarot.gradients import GradientFeatures, Losses, gradient_rows
 from tarot.influence import influence_scores
-from tarot.preconditioning import AdamGradients, adam_features
+from tarot.preconditioning import AdamGradients, RankOneAdamGradients, adam_features
 from tarot.projection import Projection
 from tarot.store import FeatureStore, MeanRows
 from tasks.common.training import resolve_device
 from tasks.features.task import FeatureTask
 from tasks.task import Batch, Checkpoint, Split, Task
+
+RowMaker = GradientFeatures | AdamGradients | RankOneAdamGradients | Activations
 
 log = logging.getLogger("tarot")
 _VERSION = 2  # of what is computed; another one never mixes with stores of this one
@@ -319,7 +321,7 @@ class _Source:
             return "embeddings"
         return f"{'Adam-preconditioned ' if self.preconditioner(split) else ''}{self.recipe.gradient} gradients"
 
-    def rows(self, split: Split) -> GradientFeatures | AdamGradients | Activations:
+    def rows(self, split: Split) -> RowMaker:
         """What makes the rows of a split."""
         if self.recipe.gradient is None:
             return self.activations
@@ -344,7 +346,7 @@ class _Source:
         return GradientFeatures(self.model, self.quantity, self.projection, autocast=self.autocast)
 
     @cached_property
-    def preconditioned(self) -> GradientFeatures | AdamGradients:
+    def preconditioned(self) -> AdamGradients | RankOneAdamGradients:
         return adam_features(
             self.model,
             self.quantity,
@@ -362,7 +364,7 @@ class _Source:
         return Activations(self.model, self.task.losses, self.task.embeddings, dim)
 
 
-def _notes(rows: GradientFeatures | AdamGradients | Activations) -> dict[str, Any]:
+def _notes(rows: RowMaker) -> dict[str, Any]:
     """Which parameters the rows are made of, for the manifest."""
     if isinstance(rows, Activations):
         return {"covered_parameters": {}, "excluded_parameters": {}}

@@ -4,7 +4,7 @@ One test per row that concerns what is built, with the row's own tiny example; t
 what is wrong elsewhere and what we do. Points are given by their angle in degrees, so features are unit vectors in
 the plane, and what is expected was worked out by hand or with an exact solver.
 
-Left out: the LESS half of L-22 and TracIn's sign in L-26 (Eq. 1), whose methods are not in this engine yet.
+The LESS half of L-22 and TracIn's sign in L-26 (Eq. 1) are in test_less.py.
 """
 
 import numpy as np

@@ -11,8 +11,10 @@ from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.el2n import El2n
 from tarot.selectors.influence import Influence
 from tarot.selectors.knn_shapley import KnnShapley
+from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
 from tarot.selectors.prototypes import Prototypes
+from tarot.selectors.sava import BatchwiseLava, Sava
 from tarot.selectors.tarot_exact import TarotExact
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.selectors.tarot_otm import TarotOTM
@@ -29,15 +31,18 @@ class Selector(Protocol):
 
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
+    "batchwise_lava": BatchwiseLava,
     "dsdm": Dsdm,
     "el2n": El2n,
     "influence": Influence,
     "knn_shapley": KnnShapley,
+    "lava": Lava,
     "less": Less,
     "oracle": Oracle,
     "prototypes": Prototypes,
     "random": Random,
     "target_only": TargetOnly,
+    "sava": Sava,
     "tarot_exact": TarotExact,
     "tarot_fixed": TarotFixed,
     "tarot_otm": TarotOTM,

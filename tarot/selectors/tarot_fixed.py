@@ -33,11 +33,11 @@ class TarotFixed:
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """Minus the dual potential of every candidate in one transport of the whole pool to the targets, float64 [N]:
-        Eq. 13 with all candidates as the layer. A zero gradient has the lowest value there is."""
+        Eq. 13 with all candidates as the layer; of mean zero. A zero gradient has the lowest value there is."""
         usable = np.flatnonzero(np.concatenate([rows.any(dim=1).numpy() for _, rows in blocks(problem.candidates)]))
         f = entropic_potentials(problem.cost(usable)).f
-        values = np.full(problem.n, -f.max())
-        values[usable] = -f
+        values = np.full(problem.n, f.mean() - f.max())
+        values[usable] = f.mean() - f
         return values
 
     def select(self, problem: SelectionProblem) -> Selection:
