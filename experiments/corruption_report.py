@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Findings:
 
     @property
     def how(self) -> str:
-        return explain(self.seeds, "repetition") + " Every repetition has its own data, corruption and surrogates."
+        return f"{explain(self.seeds, 'repetition')} Each has its own data, corruption and surrogates."
 
     @property
     def kinds(self) -> list[str]:
@@ -68,7 +68,12 @@ class Findings:
         return [one.seconds if what == "seconds" else getattr(one.detection, what) for one in found]
 
     def interval(self, what: str, kind: str | None, method: str) -> Interval:
-        return mean_interval(self.numbers(what, kind, method))
+        """Of a rate or an area, which no interval leaves."""
+        return _share(self.numbers(what, kind, method))
+
+    def seconds(self, method: str) -> float:
+        """Of the valuation; mean over kinds and repetitions."""
+        return float(np.mean(self.numbers("seconds", None, method)))
 
     def feature_seconds(self, recipe: str) -> float:
         """Mean over kinds and repetitions."""
@@ -85,6 +90,14 @@ class Findings:
     def curves(self, kind: str, method: str) -> np.ndarray:
         """[repetitions, N + 1]"""
         return np.stack([one.detection.rates for one in self.methods if (one.kind, one.method) == (kind, method)])
+
+    def alike(self) -> list[str]:
+        """Methods that put the candidates into the same order, wherever they were asked: "a, b" for each group."""
+        groups: dict[bytes, list[str]] = {}
+        for name in self.ranked():
+            curves = b"".join(self.curves(kind, name).tobytes() for kind in self.kinds)
+            groups.setdefault(curves, []).append(name)
+        return [", ".join(names) for names in groups.values() if len(names) > 1]
 
     def scores(self, what: str, kind: str) -> dict[str, list[Interval]]:
         """Of retraining: arm -> one interval for each fraction or part."""
@@ -148,7 +161,11 @@ def _metrics(found: Findings, prune: Prune | None, incremental: Incremental | No
             "random": {"rate": found.share(kind), "area": RANDOM_AREA},
             "best": found.best(kind),
             "methods": {
-                name: {what: _facts(found.numbers(what, kind, name)) for what in ("rate", "area", "seconds")}
+                name: {
+                    "rate": _facts(found.numbers("rate", kind, name), _share),
+                    "area": _facts(found.numbers("area", kind, name), _share),
+                    "seconds": _facts(found.numbers("seconds", kind, name)),
+                }
                 for name in methods
             },
         }
@@ -167,8 +184,16 @@ def _metrics(found: Findings, prune: Prune | None, incremental: Incremental | No
     }
 
 
-def _facts(values: Sequence[float]) -> dict[str, Any]:
-    interval = mean_interval(values)
+def _share(values: Sequence[float]) -> Interval:
+    """The interval of a mean share: Student's, as far as it lies between 0 and 1."""
+    found = mean_interval(values)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high)) if found.known else found
+
+
+def _facts(
+    values: Sequence[float], interval_of: Callable[[Sequence[float]], Interval] = mean_interval
+) -> dict[str, Any]:
+    interval = interval_of(values)
     return {"mean": interval.mean, "interval": [interval.low, interval.high], "values": list(values)}
 
 
@@ -183,7 +208,7 @@ def _retrained(found: Findings, what: str, **options: Any) -> dict[str, Any]:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _detection_table(found: Findings, what: str, heading: str, at_random: Any) -> Table:
+def _detection_table(found: Findings, what: str, heading: str, at_random: Callable[[str], float]) -> Table:
     meaning = {
         "rate": "Share of the corrupted candidates among as many of lowest value as there are corrupted.",
         "area": "Under the curve of what is found among the t candidates of lowest value, mean over all t; it sees the "
@@ -192,15 +217,15 @@ def _detection_table(found: Findings, what: str, heading: str, at_random: Any) -
     rows = [[name, *(str(found.interval(what, kind, name)) for kind in found.kinds)] for name in found.ranked()]
     rows.append(["at random", *(f"{at_random(kind):.3f}" for kind in found.kinds)])
     columns = ["", *(f"{title(kind)} ({found.share(kind):.0%})" for kind in found.kinds)]
-    return Table(heading, f"{meaning} Methods by their mean detection rate. {found.how}", columns, rows)
+    alike = "".join(f" The same everywhere: {names}." for names in found.alike())
+    return Table(heading, f"{meaning} Methods by their mean detection rate. {found.how}{alike}", columns, rows)
 
 
 def _cost_table(found: Findings) -> Table:
     rows = []
     for name in found.ranked():
         recipe = SELECTORS[name].features
-        seconds = np.mean(found.numbers("seconds", None, name))
-        rows.append([name, recipe, _seconds(found.feature_seconds(recipe)), _seconds(seconds)])
+        rows.append([name, recipe, _seconds(found.feature_seconds(recipe)), _seconds(found.seconds(name))])
     caption = (
         "Means over corruptions and repetitions, measured when the result was computed, which may have been in another "
         "run. Surrogates are trained before. Recipes that share features share their cost: who comes first pays."
@@ -209,7 +234,9 @@ def _cost_table(found: Findings) -> Table:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g}" if seconds < 100 else f"{seconds:,.0f}"
+    if seconds < 0.005:
+        return "< 0.01"
+    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:,.0f}"
 
 
 def _prune_tables(found: Findings, prune: Prune, metric: str) -> list[Table]:
@@ -232,14 +259,17 @@ def _incremental_tables(found: Findings, incremental: Incremental, metric: str) 
             f"{metric.capitalize()} after each part (SAVA's Algorithm 2): all that has arrived is valued, the worst "
             f"{incremental.prune:.0%} are left out, a model learns from the others. {found.how}"
         )
-        columns = ["", *(f"{size:,}" for size in sizes)]
+        columns = ["", *(f"{size:,} arrived" for size in sizes)]
         rows = _score_rows(found.scores("incremental", kind))
         tables.append(Table(f"Candidates that arrive in parts, {title(kind)}", caption, columns, rows))
     return tables
 
 
 def _score_rows(scores: dict[str, list[Interval]]) -> list[list[str]]:
-    return [[arm, *map(str, points)] for arm, points in scores.items()]
+    def cell(point: Interval) -> str:
+        return f"{point.mean:.3f} ± {point.high - point.mean:.3f}" if point.known else f"{point.mean:.3f}"
+
+    return [[arm, *map(cell, points)] for arm, points in scores.items()]
 
 
 def _feature_table(found: Findings) -> Table:
