@@ -63,7 +63,7 @@ def main() -> None:
 
 def write(directory: Path, name: str, n: int, wrong: float) -> None:
     """Features float16 [n, 64] and labels [n], and which labels are wrong, block by block."""
-    centres = np.random.default_rng(0).normal(size=(CLASSES, DIMENSIONS)) * 0.5
+    centres = np.random.default_rng(0).normal(size=(CLASSES, DIMENSIONS))
     rows = np.lib.format.open_memmap(directory / f"{name}.npy", "w+", np.float16, (n, DIMENSIONS))
     labels, is_wrong = np.empty(n, dtype=np.int64), np.empty(n, dtype=bool)
     for start in range(0, n, _BLOCK):
@@ -123,6 +123,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     for method, colour in (("sava", "#0072b2"), ("lava", "#d55e00")):
@@ -136,7 +137,13 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
         panels[1].loglog(beyond, line, ":", color="#d55e00", label="LAVA, extrapolated")
     panels[1].axhline(4, color="0.6", linewidth=0.8)
     panels[1].annotate("4 GB", (panels[1].get_xlim()[0], 4), color="0.4", va="bottom", fontsize=8)
+    ticks = sorted({r["n"] for found in results.values() for r in found})
     for axes, name in zip(panels, ("seconds", "peak memory, GB"), strict=True):
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(ticks, [f"{n / 1e6:g}M" if n >= 1_000_000 else f"{n / 1e3:g}k" for n in ticks])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("candidates N")
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
