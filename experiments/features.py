@@ -155,16 +155,21 @@ def gradient_features(
     every = {split: [s for view in by_view for s in view] for split, by_view in stores.items()}
     zero = {split: max(store.manifest["zero_rows"] for store in of_split) for split, of_split in every.items()}
     _report_zero(zero, {split: len(task.ids(split)) for split in stores})
+    learning_rates = tuple(float(np.mean([c.learning_rate for c in group])) for group in groups)
     averaged = {split: tuple(_mean(view) for view in by_view) for split, by_view in stores.items()}
     return Features(
         **averaged,
         fingerprint=fingerprint(
-            {"stores": [s.manifest["fingerprint"] for s in every["candidates"] + every["targets"]]}
+            {
+                "stores": [s.manifest["fingerprint"] for s in every["candidates"] + every["targets"]],
+                "influence": dict(recipe.influence) if recipe.scores == "influence" else None,
+                "learning_rates": list(learning_rates),
+            }
         ),
         runs=tuple(group[0].run for group in groups),
         residuals=_column("residual", stores["candidates"]),
         scores=_scores(task, groups, recipe, stores["candidates"], cache, device),
-        learning_rates=tuple(float(np.mean([c.learning_rate for c in group])) for group in groups),
+        learning_rates=learning_rates,
         excluded=every["candidates"][0].manifest["notes"]["excluded_parameters"],
         zero=zero,
         skipped=_skipped(every["candidates"] + every["targets"]),

@@ -120,6 +120,14 @@ def test_influences_are_kept_and_their_features_are_plain_gradients(task, checkp
     np.testing.assert_array_equal(again.scores, features.scores)
 
 
+def test_what_selectors_are_given_is_in_the_fingerprint(task, checkpoints, places):
+    plain = made(task, checkpoints, recipe("gradients"), places)
+    slower = [replace(c, learning_rate=c.learning_rate / (1 + i)) for i, c in enumerate(checkpoints)]
+    assert made(task, slower, recipe("gradients"), places).fingerprint != plain.fingerprint
+    damped = [recipe("influence", f"features.influence.damping={damping}") for damping in (5.0, 6.0)]
+    assert len({made(task, checkpoints, one, places).fingerprint for one in damped}) == 2
+
+
 def test_recipes_share_what_is_the_same(task, checkpoints, places):
     cache = places / "shared"
     made(task, checkpoints, recipe("gradients"), cache)
