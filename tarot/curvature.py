@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -273,7 +274,10 @@ class LossSurface:
             return "it disagrees with the gradients of single samples" if wrong.any() else None
 
         surface = self
-        if reason := _failure(lambda: refute(self._carried(v, batch)["slopes"])):
+        with warnings.catch_warnings():  # of torch's own, when it first loads its rules of forward mode
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
+            reason = _failure(lambda: refute(self._carried(v, batch)["slopes"]))
+        if reason:
             log.warning("slopes are found by differentiating backward passes, not in forward mode: %s", reason)
             surface = replace(self, forward_mode=False)
             if reason := _failure(lambda: refute(self._twice(v, batch)["slopes"])):
