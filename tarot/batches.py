@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from tarot.arrays import InputError
+
+Result = TypeVar("Result")
+log = logging.getLogger("tarot")
 
 
 def map_tensors(batch: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -75,3 +79,17 @@ def _map(value: Any, leaf: Callable[[Any], Any], whole: Callable[[Any], Any] = l
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
         return dataclasses.replace(value, **{name: _map(item, leaf, whole) for name, item in fields.items()})
     return leaf(value)
+
+
+def in_halves(work: Callable[[Any], Result], batch: Any) -> list[Result]:
+    """[work(batch)]; where GPU memory runs out, the same of its halves, or of theirs, down to single samples."""
+    try:
+        return [work(batch)]
+    except torch.OutOfMemoryError:
+        if batch_size(batch) == 1:
+            raise
+    middle = batch_size(batch) // 2  # after the handler, which keeps the failed pass's tensors alive
+    log.warning("out of GPU memory with a batch of %d samples; halving it", batch_size(batch))
+    torch.cuda.empty_cache()
+    ends = (0, middle), (middle, batch_size(batch))
+    return [part for start, stop in ends for part in in_halves(work, take(batch, start, stop))]

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tarot.arrays import InputError
 from tarot.batches import batch_size as samples_in
-from tarot.batches import map_tensors, take, to_device
+from tarot.batches import in_halves, map_tensors, take, to_device
 from tarot.oracles import Losses, chosen_parameters, evaluating, losses_of, sample_gradient
 from tarot.preflight import refuse_mixing
 
@@ -223,7 +223,7 @@ class LossSurface:
         """<g, v> for every sample, float64 [n] on the CPU."""
         found = []
         for indices, batch in batches:
-            parts = _in_halves(partial(self.slopes, v), batch)
+            parts = in_halves(partial(self.slopes, v), batch)
             slopes = torch.cat([part["slopes"] for part in parts]).double().cpu()
             refuse_nonfinite(torch.cat([part["losses"] for part in parts]), batches.name, indices, "loss")
             refuse_nonfinite(slopes, batches.name, indices, "gradient")
@@ -234,7 +234,7 @@ class LossSurface:
     def _mean(self, work: Callable[[Any], dict[str, Tensor]], batches: Batches, advance: Callable) -> Tensor:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         for indices, batch in batches:
-            for part in (parts := _in_halves(work, batch)):
+            for part in (parts := in_halves(work, batch)):
                 total += part["sum"]
             refuse_nonfinite(torch.cat([part["losses"] for part in parts]), batches.name, indices, "loss")
             if not total.isfinite().all():
@@ -326,17 +326,3 @@ def refuse_nonfinite(values: Tensor, name: str, indices: Sequence[int], what: st
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().to_dense().reshape(-1).double() for tensor in tensors])
-
-
-def _in_halves(work: Callable[[Any], dict[str, Tensor]], batch: Any) -> list[dict[str, Tensor]]:
-    """[work(batch)]; where GPU memory runs out, the same of its halves, or of theirs, down to single samples."""
-    try:
-        return [work(batch)]
-    except torch.OutOfMemoryError:
-        if samples_in(batch) == 1:
-            raise
-    middle = samples_in(batch) // 2  # after the handler, which keeps the failed pass's tensors alive
-    log.warning("out of GPU memory with a batch of %d samples; halving it", samples_in(batch))
-    torch.cuda.empty_cache()
-    ends = (0, middle), (middle, samples_in(batch))
-    return [part for start, stop in ends for part in _in_halves(work, take(batch, start, stop))]

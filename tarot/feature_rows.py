@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,14 +14,13 @@ from torch.utils.data import DataLoader, default_collate
 
 from tarot.arrays import InputError
 from tarot.batches import batch_size as samples_in
-from tarot.batches import take, to_device
+from tarot.batches import in_halves, to_device
 from tarot.oracles import evaluating, losses_of
 
 if TYPE_CHECKING:
     from tarot.activations import Activations
     from tarot.gradients import GradientFeatures
 
-log = logging.getLogger("tarot")
 LARGEST_BATCH = 256  # beyond it nothing gets faster
 CPU_BUDGET = 2 << 30  # bytes, or half of a smaller memory; what is free at the moment would change from run to run
 
@@ -74,7 +72,8 @@ def gradient_rows(
     generator = torch.Generator()  # so that nothing is drawn from the global one
     loader = DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=generator)
     for rows, batch in zip(batches, loader, strict=True):
-        result = _in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
+        parts = in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
+        result = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
         if not usable.all():
             if on_nonfinite == "raise":
@@ -111,20 +110,6 @@ def _batch_rows(gradients: GradientFeatures, extras: Mapping[str, Callable], bat
     with evaluating(gradients.model), torch.no_grad():
         result |= {name: extra(gradients.model, batch) for name, extra in extras.items()}
     return {name: values.float().cpu() for name, values in result.items()}
-
-
-def _in_halves(work: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str, Tensor]:
-    """`work(batch)`; where GPU memory runs out, of its halves, or of theirs, down to single samples."""
-    try:
-        return work(batch)
-    except torch.OutOfMemoryError:
-        if samples_in(batch) == 1:
-            raise
-    middle = samples_in(batch) // 2  # after the handler, which keeps the failed pass's tensors alive
-    log.warning("out of GPU memory with a batch of %d samples; halving it", samples_in(batch))
-    torch.cuda.empty_cache()
-    parts = [_in_halves(work, take(batch, *ends)) for ends in ((0, middle), (middle, samples_in(batch)))]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def batches_by_cost(costs: Sequence[float], budget: float) -> Iterator[list[int]]:
