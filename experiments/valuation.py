@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,12 +121,6 @@ def value(
     path = made(cache / "values" / f"{task.name}-{name}-{fingerprint(made_of)}.parquet", make)
     table = pq.read_table(path)  # read back even where it was just made, so that a first run and a second see the same
     return Valued(table["value"].to_numpy(), float(table.schema.metadata[b"seconds"]))
-
-
-def computed_in(features: Features, seconds: float, cache: Path) -> float:
-    """How long these features took when they were computed first, where they took `seconds` now."""
-    path = cache / "values" / f"features-{features.fingerprint}.json"
-    return float(json.loads(made(path, lambda temporary: temporary.write_text(json.dumps(seconds))).read_text()))
 
 
 def _of(labels: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:

@@ -144,14 +144,21 @@ def temper(similarity: np.ndarray, residuals: ArrayLike | None, beta: float) -> 
 
 
 def dsdm_scores(
-    candidates: Features, targets: Features, residuals: ArrayLike | None = None, regularization: float = 0.0
+    candidates: Features,
+    targets: Features,
+    residuals: ArrayLike | None = None,
+    regularization: float = 0.0,
+    groups: ArrayLike | None = None,
 ) -> np.ndarray:
     """DsDm (Engstrom et al. 2024): the mean TRAK score over the targets, float64 [N].
 
-    TRAK is linear in phi(x), so the mean target feature gives it without the [N, M] matrix.
+    groups [M]: the subtask of each target; then the mean over subtasks of their means, so that a subtask counts the
+    same with many targets as with few (selectors.md section 3). TRAK is linear in phi(x), so the mean target feature
+    gives it without the [N, M] matrix.
     """
     models = _models(candidates, targets)
-    centres = [_mean_row(x) for _, x in models]
+    subtasks = _subtasks(groups, models[0][1].shape[0])
+    centres = [_subtask_means(x, *subtasks).mean(dim=0, keepdim=True).float() for _, x in models]
     scores = trak_scores([z for z, _ in models], centres, residuals, regularization=regularization)
     return scores[:, 0].astype(np.float64)
 
@@ -186,12 +193,10 @@ def less_scores(
     code, names = _subtasks(groups, models[0][1].shape[0])
     directions = []
     for _, x in models:
-        mean = torch.zeros(len(names), x.shape[1], dtype=torch.float64)
-        for start, block in blocks(x, name="targets"):
-            rows = block if variant == "paper" else unit_norm(block)
-            mean.index_add_(0, code[start : start + len(block)], rows.double())
-        mean /= torch.bincount(code)[:, None]
-        directions.append(unit_norm(mean) if variant == "paper" else mean.float())
+        if variant == "paper":
+            directions.append(unit_norm(_subtask_means(x, code, names)))
+        else:
+            directions.append(_subtask_means(x, code, names, unit_norm).float())
     usable = np.any([direction.any(dim=1).numpy() for direction in directions], axis=0)
     if not usable.all():
         if not usable.any():
@@ -225,7 +230,8 @@ def tracin_values(candidates: Features, targets: Features, learning_rates: Seque
     The scores are linear in phi(x), so that the mean target gives the sum without the [N, M] matrix.
     """
     models = _models(candidates, targets)
-    centres = [_mean_row(x) for _, x in models]
+    alone = _subtasks(None, models[0][1].shape[0])
+    centres = [_subtask_means(x, *alone).float() for _, x in models]
     scores = tracin_scores([z for z, _ in models], centres, learning_rates)
     return scores[:, 0].astype(np.float64) * models[0][1].shape[0]
 
@@ -251,6 +257,16 @@ def _subtasks(groups: ArrayLike | None, m: int) -> tuple[Tensor, np.ndarray]:
         raise InputError(f"groups must say the subtask of each of the {m} targets; their shape is {list(groups.shape)}")
     names, code = np.unique(groups, return_inverse=True)
     return torch.from_numpy(code.astype(np.int64)), names
+
+
+def _subtask_means(
+    targets: Rows, code: Tensor, names: np.ndarray, mapping: Callable[[Tensor], Tensor] = lambda block: block
+) -> Tensor:
+    """The mean row of every subtask, float64 [G, d]."""
+    sums = torch.zeros(len(names), targets.shape[1], dtype=torch.float64)
+    for start, block in blocks(targets, name="targets"):
+        sums.index_add_(0, code[start : start + len(block)], mapping(block).double())
+    return sums / torch.bincount(code)[:, None]
 
 
 def _similarity(
@@ -341,9 +357,3 @@ def _sequence(features: Features) -> list[Rows]:
 def _matrix(rows: Rows, name: str) -> Tensor:
     """All rows, float32 [n, d]."""
     return torch.cat([block for _, block in blocks(rows, name=name)])
-
-
-def _mean_row(rows: Rows) -> Tensor:
-    """The mean of all rows, float32 [1, d]."""
-    total = sum(block.sum(dim=0, dtype=torch.float64) for _, block in blocks(rows, name="targets"))
-    return (total / rows.shape[0]).float()[None]

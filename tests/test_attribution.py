@@ -73,6 +73,16 @@ def test_dsdm_is_the_mean_trak_score(ensemble):
     np.testing.assert_allclose(scores, trak_scores(*ensemble, regularization=0.1).mean(axis=1), rtol=1e-3, atol=1e-6)
 
 
+def test_dsdm_averages_subtasks_of_any_size(ensemble):
+    m = len(ensemble[1][0])
+    groups = np.where(np.arange(m) < m // 4, "few", "many")
+    trak = trak_scores(*ensemble, regularization=0.1)
+    expected = (trak[:, : m // 4].mean(axis=1) + trak[:, m // 4 :].mean(axis=1)) / 2
+    scores = dsdm_scores(*ensemble, regularization=0.1, groups=groups)
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-6)
+    assert not np.allclose(scores, trak.mean(axis=1), rtol=1e-2)
+
+
 def test_tempered_is_trak_at_beta_one_and_ignores_residuals_at_beta_zero(ensemble):
     candidates, targets, residuals = ensemble
     trak = trak_scores(*ensemble, regularization=0.3)

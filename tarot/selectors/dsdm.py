@@ -15,7 +15,7 @@ from tarot.selectors.options import described
 
 @dataclass(frozen=True)
 class Dsdm:
-    """Top candidates by TRAK score averaged over the targets; every weight is 1.
+    """Top candidates by TRAK score averaged over the targets (within subtasks first); every weight is 1.
 
     Features are TRAK's: gradients of the model's output function, neither centred nor whitened. The residuals Q come
     from `candidate_residuals`; without them Q = 1. regularization: ridge relative to the kernel's mean diagonal
@@ -31,7 +31,11 @@ class Dsdm:
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """Mean TRAK score over the targets, float64 [N]."""
         return dsdm_scores(
-            problem.candidate_views, problem.target_views, problem.candidate_residuals, self.regularization
+            problem.candidate_views,
+            problem.target_views,
+            problem.candidate_residuals,
+            self.regularization,
+            problem.target_groups,
         )
 
     def select(self, problem: SelectionProblem) -> Selection:
