@@ -6,6 +6,7 @@ Everything is computed from copies; nothing here changes a selection (ledger L-1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -82,17 +83,39 @@ def certificate(distances_of: Mapping[str, float], bounds: Mapping[str, float]) 
     return Figure("certificate", "Distance to the targets, and its certificate", caption, draw)
 
 
-def embedding(problem: SelectionProblem, selection: Selection, points: int, seed: int) -> Figure:
-    """t-SNE of candidates, targets and selected, in the space that the selector saw."""
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A problem by t-SNE. shown: which of N candidates. candidates, targets: their places, [n, 2], within 0 to 1."""
+
+    n: int
+    shown: np.ndarray
+    candidates: np.ndarray
+    targets: np.ndarray
+
+    @property
+    def sample(self) -> str:
+        """What a caption says of those not shown."""
+        few = len(self.shown) < self.n
+        return f" A random {len(self.shown):,} of the {self.n:,} candidates." if few else ""
+
+
+def plane(problem: SelectionProblem, points: int, seed: int) -> Plane:
+    """Some candidates and the targets, in the space that a selector sees, laid out on paper."""
     rng = np.random.default_rng(seed)
     shown = np.sort(rng.choice(problem.n, min(points, problem.n), replace=False))
     rows = torch.cat([read_rows(problem.candidates, shown), problem.targets]).numpy()
     with threadpool_limits(1):  # small matrices: several threads mostly wait for one another
         perplexity = min(30, (len(rows) - 1) / 3)
-        plane = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(rows)
-    plane = (plane - plane.min(0)) / np.ptp(plane, axis=0)
-    candidates, targets = plane[: len(shown)], plane[len(shown) :]
-    chosen = np.isin(shown, selection.indices)
+        places = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(rows)
+    places = (places - places.min(0)) / np.ptp(places, axis=0)
+    return Plane(problem.n, shown, places[: len(shown)], places[len(shown) :])
+
+
+def embedding(problem: SelectionProblem, selection: Selection, points: int, seed: int) -> Figure:
+    """t-SNE of candidates, targets and selected, in the space that the selector saw."""
+    found = plane(problem, points, seed)
+    candidates, targets = found.candidates, found.targets
+    chosen = np.isin(found.shown, selection.indices)
 
     def draw() -> Canvas:
         canvas, axes = _axes(5.2)
@@ -110,10 +133,9 @@ def embedding(problem: SelectionProblem, selection: Selection, points: int, seed
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=3, handletextpad=0.2)
         return canvas
 
-    sample = "" if len(shown) == problem.n else f" A random {len(shown):,} of the {problem.n:,} candidates."
     caption = (
         "Each point is a sample, placed by t-SNE so that neighbours in feature space stay neighbours. A good selection "
-        "(blue) lies where the targets (orange crosses) lie; distances between far groups mean nothing." + sample
+        "(blue) lies where the targets (orange crosses) lie; distances between far groups mean nothing." + found.sample
     )
     return Figure("tsne", "Candidates, targets and selected", caption, draw)
 

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from experiments import figures, pictures
+from experiments.arms import precision
 from experiments.features import Features, given_features, gradient_features
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
-from experiments.stages import arm, evaluate, select, train
+from experiments.stages import arm, evaluate, select, train, training_seed
 from experiments.statistics import Interval, explain, mean_interval
 from experiments.style import Figure
 from tarot import InputError, Selection
@@ -72,7 +73,8 @@ class SelectionExperiment:
     def _select(self, run: Run, features: Features) -> dict[str, Selection]:
         """The run's own selection, and the other arms at its size."""
         own = run.name["selector"]
-        chosen = {own: select(run.task, features, run.recipe, run.selector, self.total, run.cache)}
+        total = run.task.total() if self.total is None else self.total
+        chosen = {own: select(run.task, features, run.recipe, run.selector, total, run.cache)}
         size = len(chosen[own])
         for name in dict.fromkeys(self.arms):
             if name != own and (size or name in ("all", "target_only", "oracle")):
@@ -145,17 +147,6 @@ class SelectionExperiment:
         if "ot_by_layer" in curve:
             drawn.append(figures.layer_curves(curve["ot_by_layer"]))
         return drawn
-
-
-def training_seed(seed: int, training: int) -> int:
-    """Seeds of repeated trainings that neighbouring runs do not share."""
-    return 1000 * seed + training
-
-
-def precision(task: TaskData, selection: Selection) -> float | None:
-    """Which share of the selected resembles the targets; None without tags or without a selection."""
-    tags = task.candidate_tags()
-    return None if tags is None or not len(selection) else float(np.mean(tags[selection.indices] == "target"))
 
 
 def _features(run: Run) -> Features:

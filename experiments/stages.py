@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import tarot
 from experiments.cache import made
 from experiments.features import FeatureRecipe, Features
 from tarot import Selection
 from tarot.fingerprint import fingerprint
+from tarot.problem import SelectionProblem
 from tarot.selectors import Selector
 from tarot.selectors.options import described
 from tasks.common.cache import write_tensors
@@ -63,6 +65,30 @@ def _listed(views: Sequence[Any] | None) -> list[Any] | None:
     return None if views is None else list(views)
 
 
+def distance(task: TaskData, features: Features, recipe: FeatureRecipe, selection: Selection, cache: Path) -> float:
+    """The OT distance of a selection to the targets in the space of these features, whichever it was made in."""
+    made_of = {
+        "version": _VERSION,
+        "features": features.fingerprint,
+        "task": task.recipe()["data"],
+        "space": [recipe.whitening, recipe.regularization],
+        "indices": selection.indices.tolist(),
+    }
+
+    def make(path: Path) -> None:
+        problem = SelectionProblem(
+            features.candidates, features.targets, whitening=recipe.whitening, regularization=recipe.regularization
+        )
+        path.write_text(json.dumps(problem.selection(selection.indices, {}).ot_distance))
+
+    return float(json.loads(made(cache / "distances" / f"{task.name}-{fingerprint(made_of)}.json", make).read_text()))
+
+
+def training_seed(seed: int, training: int) -> int:
+    """Seeds of repeated trainings that neighbouring runs do not share."""
+    return 1000 * seed + training
+
+
 def train(task: Task, selection: Selection, seed: int, cache: Path) -> Path:
     """Where the downstream model is that was trained on the selection: its state_dict."""
     recipe = task.recipe()
@@ -85,11 +111,16 @@ def evaluate(task: Task, trained: Path, device: str, cache: Path) -> dict[str, f
     """The task's metrics of a trained model; the headline metric first."""
 
     def make(path: Path) -> None:
-        model = task.model()
-        model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
-        path.write_text(json.dumps(task.evaluate(model.to(resolve_device(device)).eval())))
+        path.write_text(json.dumps(task.evaluate(trained_model(task, trained, device))))
 
     return json.loads(made(cache / "metrics" / f"{trained.stem}.json", make).read_text())
+
+
+def trained_model(task: Task, trained: Path, device: str) -> nn.Module:
+    """The model of a state_dict on disk, in eval mode."""
+    model = task.model()
+    model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
+    return model.to(resolve_device(device)).eval()
 
 
 def arm(name: str, size: int, seed: int) -> Selector:

@@ -1,0 +1,134 @@
+"""What a comparison of selections found: its arms, what each selected, and what models made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from experiments.statistics import Interval, explain, mean_interval
+from tarot import Selection
+from tasks.task import TaskData
+
+
+@dataclass(frozen=True)
+class Arm:
+    """at: the ratio it is given; or the selector that chose the size for it; None: it has its own."""
+
+    selector: str
+    at: float | str | None = None
+
+    def __str__(self) -> str:
+        if isinstance(self.at, str):
+            return f"{self.selector}, as many as {self.at}"
+        return self.selector if self.at is None else f"{self.selector}, {100 * self.at:.3g}%"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Of one arm in one repetition. distance: of its selection to the targets, in the space common to all arms.
+    metrics: the task's, one for each training."""
+
+    task: TaskData
+    selection: Selection
+    distance: float
+    metrics: Sequence[Mapping[str, float]]
+
+    def fact(self, name: str) -> float:
+        """`size`, `ratio`, `ot_distance` or `precision`; NaN where there is none."""
+        if name == "precision":
+            share = precision(self.task, self.selection)
+            return float("nan") if share is None else share
+        size = len(self.selection)
+        return {"size": size, "ratio": size / self.selection.n, "ot_distance": self.distance}[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """outcomes: of each arm, one for each repetition. sized: selectors that are told how many to select.
+
+    What intervals are over, and what is compared pair by pair: repetitions, or the trainings of a single one.
+    """
+
+    outcomes: Mapping[Arm, Sequence[Outcome]]
+    sized: Sequence[str]
+
+    @property
+    def arms(self) -> list[Arm]:
+        return list(self.outcomes)
+
+    @property
+    def selectors(self) -> list[str]:
+        return list(dict.fromkeys(arm.selector for arm in self.outcomes))
+
+    @property
+    def of_own_size(self) -> list[Arm]:
+        """Of selectors that choose one."""
+        return [arm for arm in self.outcomes if arm.at is None and arm.selector not in ("all", "target_only", "oracle")]
+
+    @cached_property
+    def first(self) -> Sequence[Outcome]:
+        return next(iter(self.outcomes.values()))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The headline metric first."""
+        return list(self.first[0].metrics[0])
+
+    @property
+    def headline(self) -> str:
+        return self.metric_names[0]
+
+    @property
+    def how(self) -> str:
+        trainings = len(self.first[0].metrics)
+        if len(self.first) == 1:
+            return explain(trainings, "training seed")
+        of_each = f", in each of which the mean of {trainings} models counts" if trainings > 1 else ""
+        return f"{explain(len(self.first), 'repetition')} Each has its own data, surrogates and selections{of_each}."
+
+    def numbers(self, arm: Arm, metric: str) -> np.ndarray:
+        """One for each repetition, or for each training of a single one."""
+        table = np.array([[metrics[metric] for metrics in one.metrics] for one in self.outcomes[arm]])
+        return table[0] if len(table) == 1 else table.mean(axis=1)
+
+    def score(self, arm: Arm, metric: str | None = None) -> Interval:
+        return mean_interval(self.numbers(arm, metric or self.headline))
+
+    def difference(self, arm: Arm, other: Arm) -> Interval:
+        """How far the headline metric of `arm` is above that of `other`, pair by pair."""
+        return mean_interval(self.numbers(arm, self.headline) - self.numbers(other, self.headline))
+
+    def ahead(self, arm: Arm, other: Arm) -> int:
+        """In how many pairs `arm` is above `other`."""
+        return int((self.numbers(arm, self.headline) > self.numbers(other, self.headline)).sum())
+
+    def facts(self, arm: Arm, name: str) -> np.ndarray:
+        """Of the selection, one number for each repetition."""
+        return np.array([one.fact(name) for one in self.outcomes[arm]], dtype=np.float64)
+
+    def fact(self, arm: Arm, name: str) -> Interval:
+        return mean_interval(self.facts(arm, name))
+
+    def counterpart(self, arm: Arm, selector: str) -> Arm | None:
+        """The arm of `selector` that is as large as `arm`, or the one that it has; None where there is none."""
+        same = Arm(selector, arm.selector if arm in self.of_own_size else arm.at)
+        found = next((one for one in (same, Arm(selector)) if one in self.outcomes), None)
+        return None if found == arm else found
+
+    @property
+    def tagged(self) -> bool:
+        return self.first[0].task.candidate_tags() is not None
+
+    @property
+    def pool_precision(self) -> float:
+        """Share of the pool that resembles the targets; mean over repetitions."""
+        return float(np.mean([np.mean(one.task.candidate_tags() == "target") for one in self.first]))
+
+
+def precision(task: TaskData, selection: Selection) -> float | None:
+    """Which share of the selected resembles the targets; None without tags or without a selection."""
+    tags = task.candidate_tags()
+    return None if tags is None or not len(selection) else float(np.mean(tags[selection.indices] == "target"))
