@@ -72,10 +72,11 @@ class Findings:
     def first(self) -> Sequence[Outcome]:
         return next(iter(self.outcomes.values()))
 
-    @property
+    @cached_property
     def metric_names(self) -> list[str]:
-        """The headline metric first."""
-        return list(self.first[0].metrics[0])
+        """Those that every model has, the headline metric first."""
+        every = [metrics for of_arm in self.outcomes.values() for one in of_arm for metrics in one.metrics]
+        return [name for name in every[0] if all(name in metrics for metrics in every)]
 
     @property
     def headline(self) -> str:

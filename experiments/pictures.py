@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
+from torch import nn
 
 from experiments.figures import WIDTH, draw_arms
 from experiments.statistics import Interval
@@ -19,7 +20,8 @@ from tarot.problem import SelectionProblem
 from tasks.task import Task
 
 _BLOCK = 8192  # candidates whose distances are computed at once
-_ROW = 1.6  # inches that a row of pictures takes with what stands above and below it
+_ROW = 1.6  # inches that a row of pictures takes at most, with what stands above and below it
+_WIDE = 1.2  # pictures broader than this are fewer in a row
 
 
 def overview(
@@ -29,10 +31,12 @@ def overview(
     results: Mapping[str, Interval],
     how: str,
     seed: int,
-    columns: int = 8,
 ) -> Figure:
     """Some targets, the candidates that are repeated most and some of those left out; below them what came of it."""
     rng = np.random.default_rng(seed)
+    shape = breadth(task)
+    columns = 8 if shape <= _WIDE else 5
+    pitch = min(_ROW, _cell(columns, shape) + 0.74)  # inches of a row with what stands above and below its pictures
     outside = np.setdiff1d(np.arange(selection.n), selection.indices)
     rows = [
         (
@@ -65,7 +69,7 @@ def overview(
 
     def draw() -> Canvas:
         below = 0.42 * len(results) + 0.95  # inches
-        canvas = Canvas(figsize=(WIDTH, _ROW * len(rows) + below))
+        canvas = Canvas(figsize=(WIDTH, pitch * len(rows) + below))
         grid = picture_grid(canvas, len(rows), columns, bottom=below)
         for axes, row in zip(grid, rows, strict=True):
             draw_row(axes, *row)
@@ -93,12 +97,14 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
     ]
     distance = torch.cat(blocks).numpy()  # [N, rows]
     order = np.argsort(distance, axis=0, kind="stable")
-    near, far = min(5, problem.n), min(2, problem.n)
+    shape = breadth(task)
+    near, far = min(5 if shape <= _WIDE else 3, problem.n), min(2, problem.n)
+    pitch = min(0.7, _cell(1 + near + far, shape)) + 0.45
     selected = set(selection.indices.tolist())
     candidates, targets = task.candidates(), task.targets()
 
     def draw() -> Canvas:
-        canvas = Canvas(figsize=(WIDTH, 1.15 * len(some) + 0.25))
+        canvas = Canvas(figsize=(WIDTH, pitch * len(some) + 0.25))
         grid = picture_grid(canvas, len(some), 1 + near + far)
         for row, target in enumerate(some):
             draw_sample(task, targets[int(problem.usable_targets[target])], grid[row, 0])
@@ -110,7 +116,7 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
                     frame(axes, SELECTED)
         for column, text in ((0, "target"), (1, "nearest"), (1 + near, "farthest")):
             grid[0, column].annotate(
-                text, (0, 1.42), xycoords="axes fraction", fontweight="bold", annotation_clip=False
+                text, (0, 1), (0, 19), "axes fraction", textcoords="offset points", fontweight="bold"
             )
         return canvas
 
@@ -119,6 +125,46 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
         "there is one and its distance (0: the same direction; 1.41: unrelated; 2: opposite). Blue frames: selected."
     )
     return Figure("neighbours", "Nearest and farthest candidates of some targets", caption, draw)
+
+
+def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: int = 4) -> Figure:
+    """Some test samples, the truth, and what models make of them, in the order given."""
+    test = task.test()
+    some = _some(np.random.default_rng(seed), np.arange(len(test)), rows)
+    shape = breadth(task)
+    columns = {"sample": None, "truth": None, **models}
+    pitch = min(1.3, _cell(len(columns), shape)) + 0.45
+
+    def draw() -> Canvas:
+        canvas = Canvas(figsize=(WIDTH, pitch * len(some) + 0.25))
+        grid = picture_grid(canvas, len(some), len(columns))
+        for row, index in enumerate(some):
+            sample = test[int(index)]
+            draw_sample(task, sample, grid[row, 0])
+            for axes, model in zip(grid[row, 1:], (None, *models.values()), strict=True):
+                task.draw_prediction(model, sample, axes)
+        for axes, text in zip(grid[0], columns, strict=True):
+            axes.annotate(text, (0, 1), (0, 19), "axes fraction", textcoords="offset points", fontweight="bold")
+        return canvas
+
+    caption = (
+        f"A random few test samples, what is true of them, and what models predict: {' beside '.join(models)}. Each is "
+        "the model of the first training seed."
+    )
+    return Figure("predictions", "Predictions before and after", caption, draw)
+
+
+def breadth(task: Task) -> float:
+    """Width over height of the task's pictures, by the first target; 1 where a picture fits any shape."""
+    axes = Canvas().subplots()
+    task.draw(task.targets()[0], axes)
+    aspect = axes.get_aspect()
+    return 1.0 if aspect == "auto" else 1 / (float(aspect) * axes.get_data_ratio())
+
+
+def _cell(columns: int, breadth: float) -> float:
+    """Height in inches of a picture as wide as one of so many columns is."""
+    return WIDTH / (columns + 0.08 * (columns - 1)) / breadth
 
 
 def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from experiments.arms import Arm, Findings
 from experiments.figures import WIDTH, plane
 from experiments.statistics import Interval
-from experiments.style import CANDIDATE, SELECTED, TARGET, Figure, colour, marker
+from experiments.style import CANDIDATE, SELECTED, TARGET, Figure, colour, ink, marker
 from tarot import Selection
 from tarot.problem import SelectionProblem
 
@@ -39,7 +39,7 @@ def by_ratio(found: Findings) -> Figure:
     def curve(axes: Axes, name: str, place: int) -> None:
         own = sorted((arm for arm in found.arms if arm.selector == name), key=lambda arm: found.fact(arm, "ratio").mean)
         scores, sizes = [found.score(arm) for arm in own], [found.fact(arm, "ratio") for arm in own]
-        aside = 10 ** (wide * _SPREAD * (place - (len(curves) - 1) / 2)) if len(own) > 1 else 1.0
+        aside = 10 ** (wide * _SPREAD * (place - (len(curves) - 1) / 2))
         at = 100 * aside * np.array([size.mean for size in sizes])
         chosen = len(own) == 1  # its own size, which differs between repetitions
         axes.errorbar(
@@ -49,7 +49,7 @@ def by_ratio(found: Findings) -> Figure:
             xerr=100 * _ends(sizes, above=0) if chosen else None,
             color=colour(name),
             marker=marker(name),
-            markersize=11 if name == "oracle" else 9 if chosen else 6,
+            markersize=12 if name == "oracle" else 9 if chosen else 7,
             markeredgecolor=axes.get_facecolor(),
             markeredgewidth=0.8,
             capsize=3,
@@ -103,6 +103,36 @@ def _handle(name: str) -> Line2D:
     return Line2D([], [], color=colour(name), marker=marker(name), markersize=size, linewidth=1.6, label=name)
 
 
+def differences(found: Findings, arm: Arm) -> Figure:
+    """How far one arm is above each other, pair by pair, the least first."""
+    others = sorted(
+        (other for other in found.arms if other != arm), key=lambda other: found.difference(arm, other).mean
+    )
+
+    def draw() -> Canvas:
+        canvas = Canvas(figsize=(WIDTH, 0.27 * len(others) + 0.8), layout="constrained")
+        axes = canvas.subplots()
+        axes.axvline(0, color=ink(), linewidth=1.0)
+        for row, other in enumerate(others):
+            difference, style = found.difference(arm, other), {"color": colour(str(other))}
+            if difference.known:
+                axes.plot([difference.low, difference.high], [row] * 2, linewidth=2.2, **style)
+            axes.plot(difference.mean, row, marker(str(other)), markersize=7, **style)
+            axes.plot(difference.values, [row] * len(difference.values), "o", markersize=4, fillstyle="none", **style)
+        axes.set_yticks(range(len(others)), [str(other) for other in others])
+        axes.set_ylim(len(others) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(f"{found.headline} of {arm} minus that of each")
+        axes.grid(axis="x")
+        return canvas
+
+    caption = (
+        f"To the right of 0, {arm} is better. Differences between models of one repetition, so what is easy or hard "
+        f"about a repetition drops out. {found.how}"
+    )
+    return Figure(f"paired_{arm.selector}", f"{arm} against the others", caption, draw)
+
+
 def where(problem: SelectionProblem, selections: Mapping[str, Selection], points: int, seed: int) -> Figure:
     """What each method selects, side by side over one t-SNE of candidates and targets; Figure 6 of the paper."""
     found = plane(problem, points, seed)
@@ -118,6 +148,8 @@ def where(problem: SelectionProblem, selections: Mapping[str, Selection], points
         axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(-0.03, 1.03)
         axes.set_aspect("equal")
+        for side in axes.spines.values():
+            side.set_visible(False)
 
     def draw() -> Canvas:
         columns = min(_ACROSS, len(selections))

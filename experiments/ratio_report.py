@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.arms import Arm, Findings
-from experiments.ratio_figures import by_ratio, where
+from experiments.ratio_figures import by_ratio, differences, where
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
 from experiments.statistics import Interval
@@ -25,7 +25,11 @@ def result(run: Run, found: Findings, problem: SelectionProblem, points: int) ->
         summary=_summary(found),
         tiles=_tiles(found),
         tables=[_table(found), *(_paired_table(found, arm) for arm in found.of_own_size)],
-        figures=[by_ratio(found), where(problem, _shown(found), points, run.seed)],
+        figures=[
+            by_ratio(found),
+            *(differences(found, arm) for arm in found.of_own_size),
+            where(problem, _shown(found), points, run.seed),
+        ],
         made_of={"experiment": run.config["experiment"], "task": run.task.recipe()},
     )
 

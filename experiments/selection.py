@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import nn
 
 from experiments import figures, pictures
 from experiments.arms import precision
 from experiments.features import Features, given_features, gradient_features
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
-from experiments.stages import arm, evaluate, select, train, training_seed
+from experiments.stages import arm, evaluate, select, train, trained_model, training_seed
 from experiments.statistics import Interval, explain, mean_interval
 from experiments.style import Figure
 from tarot import InputError, Selection
 from tarot.problem import SelectionProblem
 from tarot.progress import progress
 from tarot.selectors import SELECTORS
+from tasks.common.training import resolve_device
 from tasks.task import Task, TaskData
 
 Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empty where the task has no model
@@ -126,6 +128,8 @@ class SelectionExperiment:
         if isinstance(run.task, Task) and headline:
             results = {name: score[headline] for name, score in scores.items()}
             drawn.append(pictures.overview(run.task, own, headline, results, self._how(), run.seed))
+            if run.task.draw_prediction is not None:
+                drawn.append(pictures.predictions(run.task, self._before_and_after(run, arms), run.seed))
         if run.task.candidate_tags() is not None and len(own):
             drawn.append(figures.tags(run.task.candidate_tags(), own))
         known = {name: selection for name, selection in arms.items() if len(selection)}
@@ -147,6 +151,20 @@ class SelectionExperiment:
         if "ot_by_layer" in curve:
             drawn.append(figures.layer_curves(curve["ot_by_layer"]))
         return drawn
+
+    def _before_and_after(self, run: Run, arms: dict[str, Selection]) -> dict[str, nn.Module]:
+        """The model of a random selection, or the surrogate where there is none; and that of the run's own."""
+
+        def model(name: str) -> nn.Module:
+            trained = train(run.task, arms[name], training_seed(run.seed, 0), run.cache)
+            return trained_model(run.task, trained, run.config["device"])
+
+        own = run.name["selector"]
+        if "random" in arms and own != "random":
+            return {"random": model("random"), own: model(own)}
+        surrogate = run.task.model()
+        surrogate.load_state_dict(dict(run.task.checkpoints()[-1].state))
+        return {"surrogate": surrogate.to(resolve_device(run.config["device"])).eval(), own: model(own)}
 
 
 def _features(run: Run) -> Features:

@@ -29,7 +29,11 @@ _VERSION = 1  # of the stages; another one never reads files of this one
 def select(
     task: TaskData, features: Features, recipe: FeatureRecipe, selector: Selector, total: int | None, cache: Path
 ) -> Selection:
-    """The selector's choice, with everything about it that takes a transport problem to know."""
+    """The selector's choice, with everything about it that takes a transport problem to know.
+
+    total: what its weights sum to; None: what the task says, else the selector's own choice.
+    """
+    total = task.total() if total is None else total
     made_of = {
         "version": _VERSION,
         "features": features.fingerprint,

@@ -71,6 +71,10 @@ class TaskData(ABC):
         """Which subtask each target belongs to, [M], where there are several."""
         return None
 
+    def total(self) -> int | None:
+        """What the weights of a selection sum to where the experiment does not say; None: the selector's own choice."""
+        return None
+
     def candidate_tags(self) -> np.ndarray | None:
         """What each candidate is, str [N], for diagnosis only; "target" means that it resembles the targets."""
         return None
@@ -144,3 +148,7 @@ class Task(TaskData):
     @abstractmethod
     def draw(self, sample: Any, axes: Axes) -> None:
         """How a sample looks to a person."""
+
+    draw_prediction: Callable[[nn.Module | None, Any, Axes], None] | None = None
+    """Optional, a method draw_prediction(model, sample, axes): what a model predicts of a sample, as a person sees it;
+    without a model the truth, drawn in the same way. Reports that find none leave the picture out."""
