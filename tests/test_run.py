@@ -260,5 +260,5 @@ def test_help_reads_well():
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert "python run.py task=digits selector=tarot_fixed" in process.stdout
-    assert "selector: all, dsdm" in process.stdout and "_target_" not in process.stdout
+    assert "selector: all, batchwise_lava, dsdm" in process.stdout and "_target_" not in process.stdout
     assert "seed=0 " in process.stdout and process.stderr == ""
