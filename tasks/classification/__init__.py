@@ -7,6 +7,6 @@ from tasks.classification.cifar10 import CIFAR10
 from tasks.classification.corruption import Corrupted
 from tasks.classification.digits import Digits
 from tasks.classification.domain import Plain, Rotated
-from tasks.classification.task import Surrogate
+from tasks.common.training import Surrogate
 
 __all__ = ["CIFAR10", "Corrupted", "Digits", "Plain", "Rotated", "Surrogate"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +18,13 @@ from tarot.fingerprint import fingerprint
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
 from tasks.common.cache import cached_checkpoints
-from tasks.common.training import Training, endless_batches, epoch_weights, fit, resolve_device, seeded
+from tasks.common.training import Surrogate, Training, endless_batches, epoch_weights, fit, resolve_device, seeded
 from tasks.task import Checkpoint, Split, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Images = tuple[Tensor, Tensor]  # float32 [B, C, H, W], int64 [B]
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """The models that gradients are taken of: `runs` of them, trained independently on all candidates (or what else
-    the task says), each giving `checkpoints`, evenly spaced, the last at the end of its training."""
-
-    runs: int = 1
-    checkpoints: int = 1
 
 
 class ClassificationTask(Task):

@@ -21,6 +21,15 @@ MergeTargets = Literal[False, "one", "max"]
 
 
 @dataclass(frozen=True)
+class Surrogate:
+    """The models that gradients are taken of: `runs` of them, trained independently on all candidates (or what else
+    the task says), each giving `checkpoints`, evenly spaced, the last at the end of its training."""
+
+    runs: int = 1
+    checkpoints: int = 1
+
+
+@dataclass(frozen=True)
 class Training:
     """How a model is trained.
 
@@ -150,10 +159,12 @@ def fit(
     *,
     run: int = 0,
     keep: int = 0,
+    watch: Callable[[nn.Module, int], None] | None = None,
 ) -> list[Checkpoint]:
     """Train `model` in place and leave it in eval mode; return `keep` checkpoints, evenly spaced, the last at the end.
 
     loss: the mean one of a batch, a scalar. Raises InputError where it becomes NaN or infinite.
+    watch: told the model and the number of steps made, after each; it may leave the model in eval mode.
     """
     kept, rates = [], []
     moments = {math.ceil(training.steps * (i + 1) / keep) for i in range(keep)}
@@ -170,6 +181,9 @@ def fit(
         if step + 1 in moments:
             kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
             rates.clear()
+        if watch is not None:
+            watch(model, step + 1)
+            model.train()
     model.eval()
     return kept
 

@@ -1,0 +1,131 @@
+"""Scenes on disk: pairs of an image and its label, looked up when the task starts and decoded one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tarot import InputError
+from tasks.segmentation.labels import LabelCode
+from tasks.segmentation.scenes import Pixels, Scenes
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both are scaled to cover `height` x `width`, images smoothly, and their middle is cut out."""
+
+    image: Path
+    label: Path
+    code: LabelCode
+    height: int
+    width: int
+
+    def __call__(self) -> Pixels:
+        """Raises InputError, with the file's name, for a file that cannot be read, a label that means nothing, and
+        sizes that differ."""
+        image, label = _opened(self.image), _opened(self.label)
+        if image.size != label.size:
+            raise InputError(
+                f"{self.image} is {image.width} x {image.height} pixels and its label {self.label} {label.width} x "
+                f"{label.height}; a label has a class for every pixel"
+            )
+        decoded = Image.fromarray(self.code.decode(label, self.label))
+        scale = min(image.width / self.width, image.height / self.height)
+        width, height = self.width * scale, self.height * scale
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        box, size = (left, top, left + width, top + height), (self.width, self.height)
+        smooth = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, box)
+        return np.asarray(smooth), np.asarray(decoded.resize(size, Image.Resampling.NEAREST, box))
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there any more") from error
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # SyntaxError: Pillow's for a broken PNG
+        raise InputError(f"{path} holds no image that can be read ({error}); fetch it again") from error
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of images and one of labels, searched with all that is below them. An image and its label have the same
+    path, but for these endings and their types: gtFine/ulm/000_gtFine_labelIds.png, leftImg8bit/ulm/000_leftImg8bit.png.
+    """
+
+    images: Path
+    labels: Path
+    image_ending: str = ""
+    label_ending: str = ""
+
+    def scenes(
+        self,
+        code: LabelCode,
+        height: int,
+        width: int,
+        *,
+        prefix: str = "",
+        tag: str = "",
+        exclude: Collection[str] = (),
+    ) -> Scenes:
+        """All pairs in the order of their names; ids are `prefix` and the image's path without ending, less the ones
+        in `exclude`. Raises InputError where a folder is missing or empty, or one of a pair is."""
+        images, labels = _listed(self.images, self.image_ending), _listed(self.labels, self.label_ending)
+        unknown = sorted(set(exclude) - set(images))
+        if unknown:
+            raise InputError(f"exclude names {unknown[0]}, which {self.images} does not hold")
+        for some, others, kind, place in (
+            (images, labels, "label", self.labels),
+            (labels, images, "image", self.images),
+        ):
+            alone = sorted(set(some) - set(others) - set(exclude))
+            if alone:
+                raise InputError(
+                    f"{some[alone[0]]} has no {kind} in {place} ({len(alone)} of {len(some):,} have none); add it, or "
+                    "take the file away"
+                )
+        names = sorted(set(images) - set(exclude))
+        pairs = [Pair(images[name], labels[name], code, height, width) for name in names]
+        return Scenes(np.array([prefix + name for name in names]), np.full(len(names), tag), pairs)
+
+
+def content(parts: Iterable[Scenes]) -> str:
+    """Which files they are: the SHA-256 of the ids of all pairs and the sizes of their files, which are not read.
+    Scenes that are in no file do not count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, source in zip(part.ids.tolist(), part.sources, strict=True):
+            if isinstance(source, Pair):
+                sizes = source.image.stat().st_size, source.label.stat().st_size
+                digest.update(f"{name}\n{sizes}\n".encode())
+    return digest.hexdigest()
+
+
+def _listed(folder: Path, ending: str) -> dict[str, Path]:
+    """Image files below the folder, by their path in it without ending and type."""
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} is not there")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _IMAGES and path.stem.endswith(ending):
+            name = path.relative_to(folder).with_name(path.stem.removesuffix(ending)).as_posix()
+            if name in found:
+                raise InputError(f"{found[name]} and {path} are the same scene; keep one of them")
+            found[name] = path
+    if not found:
+        raise InputError(f"the folder {folder} holds no image{f' whose name ends in {ending}' if ending else ''}")
+    return found

@@ -1,0 +1,115 @@
+"""DeepLabV3 of torchvision, as a module that gives logits and remembers how it did on validation."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import segmentation
+
+from tarot import InputError
+
+_NETWORKS = {
+    "resnet50": segmentation.deeplabv3_resnet50,
+    "mobilenet_v3_large": segmentation.deeplabv3_mobilenet_v3_large,
+}
+_IMAGENET_HEADS = ("fc.", "classifier.")  # of the classifiers whose weights a backbone can start from
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """backbone: resnet50 (39.6M parameters with the head of 19 classes) or mobilenet_v3_large (11.0M).
+
+    batch_norm_momentum: null is torchvision's own, .1 of ResNet-50 and .01 of MobileNetV3: too slow for trainings of
+    a few hundred steps, at whose end evaluation mode would still use statistics of its beginning.
+    weights: a file of torch with a state_dict to start from, null for none: of torchvision's DeepLabV3 with this
+    backbone (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet.
+    """
+
+    backbone: Literal["resnet50", "mobilenet_v3_large"] = "mobilenet_v3_large"
+    batch_norm_momentum: float | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.backbone not in _NETWORKS:
+            raise InputError(f"task.architecture.backbone must be {' or '.join(_NETWORKS)}; it is {self.backbone!r}")
+
+    def recipe(self) -> dict[str, object]:
+        """What determines the model, as plain data."""
+        recipe = {"kind": "deeplabv3", "backbone": self.backbone, "batch_norm_momentum": self.batch_norm_momentum}
+        if self.weights is not None:
+            recipe["weights"] = hashlib.sha256(_existing(self.weights).read_bytes()).hexdigest()
+        return recipe
+
+    def build(self, classes: int) -> Segmenter:
+        net = _NETWORKS[self.backbone](weights=None, weights_backbone=None, num_classes=classes, aux_loss=None)
+        if self.batch_norm_momentum is not None:
+            for module in net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = self.batch_norm_momentum
+        if self.weights is not None:
+            _load(net, _existing(self.weights))
+        return Segmenter(net)
+
+
+class Segmenter(nn.Module):
+    """Images [B, 3, H, W] -> logits [B, classes, H, W].
+
+    validation: the best mIoU on the validation split during training and the last; -1 where there was none. A buffer,
+    so that it stays with the weights that it speaks of.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("validation", torch.full((2,), -1.0, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)["out"]
+
+    def embeddings(self, images: Tensor) -> Tensor:
+        """What the last convolution is given, averaged over the image, [B, 256]."""
+        deep = self.net.backbone(images)["out"]
+        return self.net.classifier[:-1](deep).mean((2, 3))
+
+
+def _existing(weights: str) -> Path:
+    if not Path(weights).is_file():
+        raise InputError(f"task.architecture.weights: there is no file {weights}")
+    return Path(weights)
+
+
+def _load(net: nn.Module, path: Path) -> None:
+    try:
+        given = torch.load(path, weights_only=True, map_location="cpu")
+        given = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
+    except (RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} holds no state_dict of tensors: {str(error).splitlines()[0]}") from error
+    own = net.state_dict()
+    if any(name.startswith("backbone.") for name in given):
+        last = f"classifier.{len(net.classifier) - 1}."
+        given = {
+            name: value
+            for name, value in given.items()
+            if not name.startswith("aux_classifier.")
+            and not (name.startswith(last) and value.shape[0] != own[name].shape[0])
+        }
+        needed = {name for name in own if not name.startswith(last)}
+    else:
+        given = {
+            f"backbone.{name.removeprefix('features.')}": value
+            for name, value in given.items()
+            if not name.startswith(_IMAGENET_HEADS)
+        }
+        needed = {name for name in own if name.startswith("backbone.")}
+    wrong = [name for name, value in given.items() if name not in own or own[name].shape != value.shape]
+    lacking = sorted(needed - set(given))
+    if wrong or lacking:
+        what = f"{wrong[0]} does not fit" if wrong else f"{lacking[0]} is missing"
+        raise InputError(f"{path} is of another network: {what}")
+    net.load_state_dict(given, strict=False)

@@ -1,0 +1,217 @@
+"""Segmentation: which class every pixel of a street scene belongs to, told by DeepLabV3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+
+from tarot import InputError, Selection
+from tarot.fingerprint import fingerprint
+from tasks.common.cache import cached_checkpoints
+from tasks.common.training import Surrogate, epoch_weights, fit, resolve_device, seeded
+from tasks.segmentation.data import SceneData, Splits
+from tasks.segmentation.model import Architecture, Segmenter
+from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, overlaid, picture
+from tasks.segmentation.training import SegmentationTraining, all_batches, training_batches
+from tasks.task import Checkpoint, Split, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Batch = tuple[Tensor, Tensor]  # images float32 [B, 3, H, W], labels int64 [B, H, W]
+
+
+class SegmentationTask(Task):
+    """workers: processes that decode and augment; 0: the one that trains. remember: scenes stay in memory once read."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        data: SceneData,
+        architecture: Architecture,
+        train: SegmentationTraining,
+        surrogate: Surrogate = Surrogate(),
+        workers: int = 0,
+        remember: bool = False,
+        cache_dir: str | Path = "cache",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        if workers < 0:
+            raise InputError(f"task.workers must be 0 or more; it is {workers}")
+        self.name, self.data, self.architecture, self.training = name, data, architecture, train
+        self.surrogate, self.workers, self.remember, self.seed = surrogate, workers, remember, seed
+        self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _sources(self) -> Splits:
+        return self.data.splits(self.seed)
+
+    @cached_property
+    def splits(self) -> Splits:
+        return {split: scenes.remembered() if self.remember else scenes for split, scenes in self._sources.items()}
+
+    def candidates(self) -> Scenes:
+        return self.splits["candidates"]
+
+    def targets(self) -> Scenes:
+        return self.splits["targets"]
+
+    def validation(self) -> Scenes:
+        return self.splits["validation"]
+
+    def test(self) -> Scenes:
+        return self.splits["test"]
+
+    def ids(self, split: Split) -> list[str]:
+        return self.splits[split].ids.tolist()
+
+    def candidate_tags(self) -> np.ndarray | None:
+        return self.splits["candidates"].tags if self.data.tagged else None
+
+    def total(self) -> int:
+        """As many as there are samples, N + M: an epoch is as long as one of the full data."""
+        return len(self.candidates()) + len(self.targets())
+
+    @cached_property
+    def _data_recipe(self) -> dict[str, Any]:
+        return self.data.recipe(self.seed, self._sources)
+
+    def recipe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "data": self._data_recipe,
+            "model": self.architecture.recipe(),
+            "surrogate": {**asdict(self.surrogate), **self.training.recipe(of_surrogate=True), "seed": self.seed},
+            "train": self.training.recipe(),
+        }
+
+    # --- model -------------------------------------------------------------------------------------------------------
+
+    def model(self) -> Segmenter:
+        return self.architecture.build(len(self.data.classes))
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Each sample's mean cross-entropy over its pixels, [B], without the ignored ones; 0 where all are ignored."""
+        images, labels = batch
+        by_pixel = functional.cross_entropy(model(images).float(), labels, reduction="none", ignore_index=IGNORE)
+        return by_pixel.sum((1, 2)) / (labels != IGNORE).sum((1, 2)).clamp(min=1)
+
+    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the last convolution is given, averaged over the image, [B, 256]."""
+        return model.embeddings(batch[0])
+
+    def checkpoints(self) -> list[Checkpoint]:
+        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
+        return cached_checkpoints(path, self._train_surrogates)
+
+    def _train_surrogates(self) -> list[Checkpoint]:
+        scenes, kept = self.candidates(), []
+        everyone = np.ones(len(scenes), dtype=np.int64)
+        for run in range(self.surrogate.runs):
+            model, seed = self._fresh(1000 * self.seed + run), 1000 * self.seed + run
+            kept += self._fit(model, scenes, everyone, seed, run=run, keep=self.surrogate.checkpoints)
+        return kept
+
+    def train(self, selection: Selection, seed: int) -> Segmenter:
+        """Validated now and then; the model that was best, or the last one (`train.choose`)."""
+        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
+        model, moments, kept = self._fresh(seed), self.training.moments(), {}
+
+        def watch(model: Segmenter, step: int) -> None:
+            if step not in moments:
+                return
+            score = self._miou(model, self.validation())
+            best = score > model.validation[0].item()
+            model.validation[1] = score
+            if best:
+                model.validation[0] = score
+            if best and self.training.choose == "best":
+                kept.update({name: value.clone() for name, value in model.state_dict().items()})
+
+        self._fit(model, self.candidates() + self.targets(), weights, seed, watch=watch)
+        if kept:
+            kept["validation"] = model.validation.clone()
+            model.load_state_dict(kept)
+        return model
+
+    def _fresh(self, seed: int) -> Segmenter:
+        with seeded(seed):
+            return self.model().to(self.device, memory_format=torch.channels_last)  # faster convolutions on any device
+
+    def _fit(
+        self, model: Segmenter, scenes: Scenes, weights: np.ndarray, seed: int, **options: Any
+    ) -> list[Checkpoint]:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            with self.training.precision(self.device):
+                return self.losses(model, batch).mean()
+
+        batches = training_batches(scenes, weights, self.training, seed, self.workers, self.device)
+        with seeded(seed), closing(batches):  # the seed decides what dropout drops, too
+            return fit(model, loss, batches, self.training, **options)
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def _batches(self, scenes: Scenes) -> Iterator[Batch]:
+        return all_batches(scenes, self.training.batch_size, self.workers, self.device)
+
+    @torch.no_grad()
+    def predictions(self, model: nn.Module, scenes: Scenes) -> Iterator[tuple[Tensor, Tensor]]:
+        """Predicted classes and labels, both int64 [B, H, W], of all scenes in their order."""
+        model.eval()
+        for images, labels in self._batches(scenes):
+            with self.training.precision(self.device):
+                yield model(images).argmax(1), labels
+
+    def _miou(self, model: nn.Module, scenes: Scenes) -> float:
+        index = MulticlassJaccardIndex(len(self.data.classes), ignore_index=IGNORE, validate_args=False)
+        index.to(self.device)
+        for predicted, labels in self.predictions(model, scenes):
+            index.update(predicted, labels)
+        return float(index.compute())
+
+    def evaluate(self, model: Segmenter) -> dict[str, float]:
+        """Mean intersection over union on `test`, over the classes that occur in it or are predicted; the share of
+        pixels that are right; the best and the last mIoU on `validation` during the training, where there was one;
+        the IoU of each class that occurs."""
+        names = self.data.classes.names
+        matrix = MulticlassConfusionMatrix(len(names), ignore_index=IGNORE, validate_args=False).to(self.device)
+        index = MulticlassJaccardIndex(len(names), ignore_index=IGNORE, validate_args=False).to(self.device)
+        for predicted, labels in self.predictions(model, self.test()):
+            matrix.update(predicted, labels)
+            index.update(predicted, labels)
+        counts = matrix.compute().double().cpu()
+        right, occurring = counts.diagonal(), counts.sum(1)
+        iou = right / (counts.sum(0) + occurring - right).clamp(min=1)
+        best, last = model.validation.tolist()
+        return {
+            "miou": float(index.compute()),
+            "pixel_accuracy": (right.sum() / occurring.sum().clamp(min=1)).item(),
+            **({"miou/val_best": best, "miou/val_last": last} if last >= 0 else {}),
+            **{f"iou/{name}": iou[i].item() for i, name in enumerate(names) if occurring[i]},
+        }
+
+    def draw(self, sample: Sample, axes: Axes) -> None:
+        """The image under its label in colours."""
+        image, label = sample
+        axes.imshow(overlaid(picture(image), label.numpy(), self.data.classes), vmin=0, vmax=255)
+        axes.set_axis_off()
+
+    def draw_labels(self, label: Tensor, axes: Axes) -> None:
+        """A label, or a prediction, [H, W], in the colours of its classes."""
+        axes.imshow(coloured(label.cpu().numpy(), self.data.classes), vmin=0, vmax=255, interpolation="nearest")
+        axes.set_axis_off()
