@@ -39,9 +39,9 @@ def by_ratio(found: Findings) -> Figure:
     def curve(axes: Axes, name: str, place: int) -> None:
         own = sorted((arm for arm in found.arms if arm.selector == name), key=lambda arm: found.fact(arm, "ratio").mean)
         scores, sizes = [found.score(arm) for arm in own], [found.fact(arm, "ratio") for arm in own]
-        aside = 10 ** (wide * _SPREAD * (place - (len(curves) - 1) / 2))
-        at = 100 * aside * np.array([size.mean for size in sizes])
         chosen = len(own) == 1  # its own size, which differs between repetitions
+        aside = 1.0 if chosen else 10 ** (wide * _SPREAD * (place - (len(curves) - 1) / 2))
+        at = 100 * aside * np.array([size.mean for size in sizes])
         axes.errorbar(
             at,
             [score.mean for score in scores],

@@ -203,12 +203,12 @@ def _summary(found: Findings) -> str:
     parts = []
     for other in found.arms:
         if other.at == arm.selector or other.selector in ("all", "target_only", "oracle"):
-            parts.append(f"{_told(found.difference(arm, other))} {other.selector}")
+            parts.append(_told(found.difference(arm, other), other.selector))
     return f"{words}: {', '.join(parts)}." if parts else f"{words}."
 
 
-def _told(difference: Interval) -> str:
-    """A difference in words; "not told from" where its interval has 0 in it, or is not known."""
+def _told(difference: Interval, other: str) -> str:
+    """A difference in words; none is claimed where its interval has 0 in it, or is not known."""
     if not difference.known or difference.low <= 0 <= difference.high:
-        return f"not told from ({_signed(difference)})"
-    return f"{abs(difference.mean):.3f} {'above' if difference.mean > 0 else 'below'}"
+        return f"not to be told from {other} ({_signed(difference)})"
+    return f"{abs(difference.mean):.3f} {'above' if difference.mean > 0 else 'below'} {other}"

@@ -85,6 +85,51 @@ def test_every_figure_of_a_selection_is_drawn(n, m, size, tags):
         drawn(figure)
 
 
+class Wide(Points):
+    """Images 96 x 32, and models that are numbers: 0 predicts black, 1 white; the truth is grey."""
+
+    def test(self):
+        return torch.arange(6)
+
+    def draw(self, sample, axes):
+        axes.imshow(np.full((32, 96), int(sample)), vmin=0, vmax=self.n)
+        axes.set_axis_off()
+
+    def draw_prediction(self, model, sample, axes):
+        self.asked.append((model, int(sample)))
+        axes.imshow(np.full((32, 96), 0.5 if model is None else model), vmin=0, vmax=1, cmap="gray")
+        axes.set_axis_off()
+
+
+def test_predictions_stand_beside_the_truth():
+    task = Wide(30, 5)
+    task.asked = []
+    figure = pictures.predictions(task, {"random": 0.0, "tarot_otm": 1.0}, seed=0)
+    drawn(figure)
+    samples = [sample for model, sample in task.asked if model is None]
+    assert len(set(samples)) == 4 and task.asked[:3] == [(m, samples[0]) for m in (None, 0.0, 1.0)]
+    assert "random beside tarot_otm" in figure.caption
+    canvas = figure.draw()
+    shown = [axes for axes in canvas.axes if axes.images]
+    assert len(shown) == 16, "sample, truth, and two predictions of four samples"
+
+
+def test_wide_pictures_fill_their_places():
+    """Three times as broad as high, so fewer stand in a row, and rows are as high as they must be."""
+    task, of = Wide(30, 5), problem(30, 5)
+    assert pictures.breadth(task) == pytest.approx(3) and pictures.breadth(Points(3, 3)) == 1
+    own = chosen(of, 6)
+    figure = pictures.neighbours(task, of, own, seed=0)
+    drawn(figure)
+    drawn(pictures.overview(task, own, "accuracy", {"own": Interval(0.5)}, "How.", seed=0))
+    canvas = figure.draw()
+    canvas.draw_without_rendering()
+    for axes in canvas.axes:
+        given, used = axes.get_position(original=True), axes.get_position()
+        assert used.width == pytest.approx(given.width, rel=0.05) and used.height > 0.9 * given.height
+    assert len(canvas.axes) == 5 * 6
+
+
 def test_figures_do_not_change_the_selection():
     """Ledger L-19."""
     of = problem(30, 5)
