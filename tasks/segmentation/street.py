@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from tarot import InputError
-from tasks.segmentation import street_world
 from tasks.segmentation.street_canvas import FINE, Camera, Canvas
 from tasks.segmentation.street_domain import CANDIDATES, KINDS, SHARES, TARGETS, Look, Scene, check_size, street_splits
+from tasks.segmentation.street_layouts import WORLDS, clutter
 from tasks.segmentation.street_objects import CLASSES, PALETTE, SKY, Stage
-from tasks.segmentation.street_world import WORLDS, World
+from tasks.segmentation.street_world import World
 
 __all__ = ["CANDIDATES", "CLASSES", "KINDS", "PALETTE", "SHARES", "TARGETS", "Scene", "render", "street_splits"]
 
@@ -45,11 +45,11 @@ def render(scene: str, seed: int, height: int, width: int) -> tuple[np.ndarray, 
         raise InputError(f"a scene's seed must be at least 0; it is {seed}")
     check_size(height, width)
     kind = KINDS[scene]
-    layout, view, film = (np.random.default_rng([seed, stream]) for stream in range(3))
-    mode = kind.modes[int(view.integers(len(kind.modes)))]
+    layout, view, film, spoil = (np.random.default_rng([seed, stream]) for stream in range(4))
+    mode = kind.modes[int(spoil.integers(len(kind.modes)))]
     world = WORLDS[mode](kind.look.colours, layout)
     if kind.spoilt == "clutter":
-        street_world.clutter(world)
+        clutter(world)
     canvas = Canvas(height, width, _camera(kind.camera, world, view))
     world.draw(Stage(canvas, kind.look.colours.texture, world.sun, 0.0 if world.roofed else world.shade))
     image = _developed(canvas, world, kind.look, film)
@@ -62,8 +62,8 @@ def render(scene: str, seed: int, height: int, width: int) -> tuple[np.ndarray, 
     elif kind.spoilt == "swapped":
         label = SWAPPED[label]
     elif kind.spoilt == "displaced":
-        down = int(height * (0.22 + 0.2 * float(view.random())))
-        aside = int(width * (0.2 + 0.3 * float(view.random())))
+        down = int(height * (0.22 + 0.2 * float(spoil.random())))
+        aside = int(width * (0.2 + 0.3 * float(spoil.random())))
         label = np.roll(label, (down, aside), (0, 1))
     return image, label
 
@@ -91,13 +91,12 @@ def _camera(name: str, world: World, rng: np.random.Generator) -> Camera:
         return driver.moved(roll=side * draw(0.26, 0.6), pitch=draw(-0.05, 0.12))
     if name == "sideways":
         return driver.moved(
-            position=(-side * half * 0.5, 1.5, draw(5, 14)), yaw=side * draw(0.8, 1.0), focal=draw(0.8, 1.0)
+            position=(-side * half * 0.5, 2.0, draw(5, 14)), yaw=side * draw(0.8, 1.0), focal=draw(0.8, 1.0)
         )
     if name == "close_up":
-        place = (side * (half + draw(-1.0, 0.4 * walk)), draw(1.3, 2.0), draw(0, 6))
-        return driver.moved(
-            position=place, yaw=side * draw(0.1, 0.5), pitch=-draw(0.2, 0.42), focal=draw(1.5, 2.0), centre=0.5
-        )
+        place = (-side * half * draw(0.0, 0.6), draw(2.6, 3.6), draw(2, 14))
+        turned, lowered = side * draw(0.4, 0.9), -draw(0.14, 0.2)
+        return driver.moved(position=place, yaw=turned, pitch=lowered, focal=draw(1.8, 2.4), centre=0.5)
     return driver
 
 

@@ -114,38 +114,29 @@ class Canvas:
         cover = self._cover(origin, along, upwards)
         if cover is None:
             return
-        window, p, q, r = cover
-        inside = (p >= 0) & (p <= r) & (q >= 0) & (q <= r) & (r > self.nearness[window])
-        r = r[inside]
-        if not r.size:
-            return
-        paint = shade(p[inside] / r, q[inside] / r)
+        points, s, t, r = cover
+        paint = shade(s, t)
         colour, label, opacity = paint.colour, paint.label, paint.opacity
         if paint.keep is not None:
-            inside[inside] = paint.keep
-            r, colour = r[paint.keep], colour[paint.keep]
-            label = label[paint.keep] if isinstance(label, np.ndarray) else label
-            opacity = opacity[paint.keep] if isinstance(opacity, np.ndarray) else opacity
+            kept = np.flatnonzero(paint.keep)
+            points, r, colour = points[kept], r[kept], colour[kept]
+            label = label[kept] if isinstance(label, np.ndarray) else label
+            opacity = opacity[kept] if isinstance(opacity, np.ndarray) else opacity
+        picture = self.colour.reshape(-1, 3)
         if opacity is not None:
             share = opacity[:, None] if isinstance(opacity, np.ndarray) else opacity
-            colour = colour * share + self.colour[window][inside] * (1 - share)
-        self.colour[window][inside] = colour
-        self.label[window][inside] = label
-        self.nearness[window][inside] = r
+            colour = colour * share + picture[points] * (1 - share)
+        picture[points] = colour
+        self.label.reshape(-1)[points] = label
+        self.nearness.reshape(-1)[points] = r
 
-    def shadow(self, origin: Vector, along: Vector, upwards: Vector, darkness: Callable | float) -> None:
-        """Darken what is drawn there already: by `darkness`, or by darkness(s, t), which is 0 for no shadow."""
-        cover = self._cover(origin, along, upwards)
+    def shadow(self, origin: Vector, along: Vector, upwards: Vector, darkness: Callable) -> None:
+        """Darken what is drawn there already by darkness(s, t), which is 0 for no shadow."""
+        cover = self._cover(origin, along, upwards, through=True)
         if cover is None:
             return
-        window, p, q, r = cover
-        inside = (p >= 0) & (p <= r) & (q >= 0) & (q <= r) & (r > 0)
-        if callable(darkness):
-            near = r[inside]
-            factor = (1 - darkness(p[inside] / near, q[inside] / near))[:, None]
-        else:
-            factor = 1 - darkness
-        self.colour[window][inside] *= factor
+        points, s, t, _ = cover
+        self.colour.reshape(-1, 3)[points] *= (1 - darkness(s, t))[:, None]
 
     def backdrop(self, shade: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray], label: int) -> None:
         """Fill what is still empty: shade(x, y, z) gives colours [n, 3] of unit directions in the world."""
@@ -157,8 +148,9 @@ class Canvas:
         self.colour[empty] = shade(x / length, y / length, z / length)
         self.label[empty] = label
 
-    def _cover(self, origin: Vector, along: Vector, upwards: Vector):
-        """The window of the picture that a quad may touch, and s/depth, t/depth, 1/depth there; None if unseen."""
+    def _cover(self, origin: Vector, along: Vector, upwards: Vector, through: bool = False):
+        """The pixels where a quad is seen, as places in the flat picture, with s, t and 1/depth there; None if nowhere.
+        through: also where something nearer hides it."""
         o, u, v = self._turned(add(origin, self.camera.position, -1)), self._turned(along), self._turned(upwards)
         normal = cross(u, v)
         volume = dot(o, normal)
@@ -168,10 +160,22 @@ class Canvas:
         if window is None:
             return None
         rows, columns = self.rows[window[0]], self.columns[window[1]]
-        p, q, r = (
-            (times(form, 1 / volume)) for form in (cross(v, o), cross(o, u), normal)
-        )  # Cramer's rule: each is linear in the pixel
-        return window, *((rows * f[1] + f[2])[:, None] + columns * f[0] for f in (p, q, r))
+        # Cramer's rule: s/depth, t/depth and 1/depth are linear in the pixel.
+        p, q, r = (times(form, 1 / volume) for form in (cross(v, o), cross(o, u), normal))
+        r = (rows * r[1] + r[2])[:, None] + columns * r[0]
+        inside = r > (0 if through else self.nearness[window])
+        if not inside.any():
+            return None
+        p = (rows * p[1] + p[2])[:, None] + columns * p[0]
+        q = (rows * q[1] + q[2])[:, None] + columns * q[0]
+        inside &= (p >= 0) & (p <= r) & (q >= 0) & (q <= r)
+        places = np.flatnonzero(inside)
+        if not places.size:
+            return None
+        r = r.reshape(-1)[places]
+        wide = columns.size
+        points = (places // wide + window[0].start) * self.width + (places % wide + window[1].start)
+        return points, p.reshape(-1)[places] / r, q.reshape(-1)[places] / r, r
 
     def _turned(self, vector: Vector) -> Vector:
         return dot(vector, self.right), dot(vector, self.up), dot(vector, self.ahead)

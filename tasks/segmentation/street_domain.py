@@ -205,6 +205,8 @@ def street_splits(
     if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
         raise InputError(f"shares must be at least 0 and add up to 1; they are {dict(shares)}")
     check_size(height, width)
+    if seed < 0:
+        raise InputError(f"the seed of the splits must be at least 0; it is {seed}")
     rng = np.random.default_rng(seed)
     start, splits = seed * 1_000_000, {}
     sizes = {"candidates": candidates, "targets": targets, "validation": validation, "test": test}

@@ -180,14 +180,15 @@ def car(stage: Stage, x: float, z: float, ahead: tuple[float, float], body: Body
         wheel = np.minimum((u - 0.85) ** 2, (u - length + 0.85) ** 2) + (v - 0.34) ** 2
         pick(paint, (v < 0.3, (0.06, 0.06, 0.06)), (between(u % 1.45, 0.0, 0.04) & (v > 0.35), (0.1, 0.1, 0.1)))
         pick(paint, (wheel < 0.34**2, (0.05, 0.05, 0.05)), (wheel < 0.19**2, (0.5, 0.5, 0.52)))
-        return Paint(paint, CAR, (v > 0.22) | (wheel < 0.34**2))
+        return Paint(paint, CAR, (v > 0.12) | (wheel < 0.34**2))
 
     def end(s: np.ndarray, t: np.ndarray, lamps: Colour, light: float) -> Paint:
         u, v = np.abs(s - 0.5) * width, t * body.belt
         paint = mixed(colour, light * (0.75 + 0.3 * t))
         lamp = (u > side - 0.42) & (u < side - 0.06) & between(v, body.belt - 0.34, body.belt - 0.14)
         pick(paint, (v < 0.42, (0.1, 0.1, 0.1)), ((u < 0.26) & between(v, 0.46, 0.6), (0.85, 0.85, 0.8)), (lamp, lamps))
-        return Paint(paint, CAR, (v > 0.24) | (u > side - 0.26))
+        pick(paint, (v < 0.2, (0.04, 0.04, 0.04)))
+        return Paint(paint, CAR, (v > 0.12) | (u > side - 0.26))
 
     def glass(s: np.ndarray, t: np.ndarray, light: float, lean: tuple[float, float] | None = None) -> Paint:
         paint = mixed((0.85, 0.95, 1.05), 0.16 + 0.3 * t * light)
@@ -268,14 +269,14 @@ def tree(stage: Stage, x: float, z: float, radius: float, trunk: float, slim: fl
 
     def crown(s: np.ndarray, t: np.ndarray) -> Paint:
         u, v = 2 * s - 1, 2 * t - 1
-        edge = 0.78 + 0.3 * grain(s * 70, t * 70, salt)
-        leaves = 0.5 * grain(s * 110, t * 110, salt + 3) + 0.3 * scatter(s * 26, t * 26, salt)
+        edge = 0.72 + 0.34 * grain(s * 48, t * 48, salt) + 0.26 * grain(s * 170, t * 170, salt)
+        leaves = 0.8 * grain(s * 90, t * 90, salt + 3) + 0.5 * grain(s * 230, t * 230, salt)
         sunny = 0.85 + 0.28 * v + 0.25 * stage.sun * u
         return Paint(mixed(leaf, sunny * (1 + stage.texture * 0.55 * leaves)), VEGETATION, u * u + v * v < edge)
 
     canvas = stage.canvas
     right = canvas.facing((x, 0.0, z))
-    thick = 0.1 + 0.05 * radius
+    thick = 0.1 + 0.06 * radius
     canvas.quad(add((x, 0.0, z), right, -thick), times(right, 2 * thick), (0, trunk + radius * 0.5, 0), bark)
     middle = (x, trunk + radius * slim * 0.85, z)
     up = times(canvas.up, radius * slim)
