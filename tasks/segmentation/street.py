@@ -82,7 +82,7 @@ def _camera(name: str, world: World, rng: np.random.Generator) -> Camera:
         focal=draw(1.0, 1.2),
         centre=draw(0.42, 0.48),
     )
-    half, walk = world.ground.half, world.ground.walk
+    half = world.ground.half
     side = 1.0 if rng.random() < 0.5 else -1.0
     if name == "birds_eye":
         place = (draw(-half, half), draw(16, 34), draw(-4, 12))

@@ -89,7 +89,7 @@ def _block(world: World, side: int, face: float, lit: float) -> None:
         house(world, side, face + world.between(0, 0.4), z, stop, tall, depth, world.one((0, 0, 1, 2, 2)), lit)
         z = stop + (world.between(2, 5) if world.chance(0.15) else 0.0)
     x = 0.0
-    while x < 90:
+    while x < 50:
         wide = world.between(12, 26)
         house(world, side, x, 175, 190, world.between(9, 34), wide, world.one((0, 1)), lit)
         x += wide

@@ -312,9 +312,11 @@ def sign(stage: Stage, x: float, z: float, bottom: float, size: float, kind: str
             for height, lamp in ((0.66, (0.95, 0.1, 0.08)), (0.0, (0.35, 0.25, 0.02)), (-0.66, (0.02, 0.3, 0.12))):
                 paint[u * u + (3 * (v - height)) ** 2 < 0.5] = lamp
             return Paint(paint, POLE)
-        shape = {"disc": u * u + v * v, "triangle": np.maximum(1.15 * np.abs(u) + 0.5 * (v - 1) + 0.1, -v)}.get(
-            kind, np.maximum(np.abs(u), np.abs(v))
-        )
+        shape = np.maximum(np.abs(u), np.abs(v))
+        if kind == "disc":
+            shape = u * u + v * v
+        elif kind == "triangle":
+            shape = np.maximum(2 * np.abs(u) + v, -v - 0.05)
         paint = mixed(colour, 1 + 0 * s)
         paint[shape < 0.62] = (0.93, 0.93, 0.92)
         if kind == "square":
@@ -335,7 +337,7 @@ def railing(stage: Stage, x: float, z0: float, z1: float, tall: float, kind: str
             gap = fraction(u, 0.5) < 0.09
             tone = 0.9 - 0.45 * gap + stage.texture * (0.1 * scatter(u * 2, v * 0, 5) + 0.1 * grain(u * 9, v * 3, 4))
             return Paint(mixed(colour, tone), FENCE)
-        solid = (fraction(u, 0.32) < 0.4) | (v > tall - 0.14) | between(v, 0.08, 0.2) | (fraction(u, 2.4) < 0.07)
+        solid = (fraction(u, 0.24) < 0.28) | (v > tall - 0.12) | between(v, 0.08, 0.18) | (fraction(u, 2.4) < 0.07)
         return Paint(mixed(colour, 0.95 - 0.1 * t), FENCE, None, np.where(solid, 1.0, 0.35).astype(np.float32))
 
     run = z1 - z0
