@@ -30,6 +30,8 @@ SMALL = {
     "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
     "encoder.steps=2 encoder.batch_size=8 encoder.autocast=null encoder.learning_rate=1e-3",
     "digits": "train.steps=20",
+    "segmentation": "data.candidates=40 data.targets=8 data.validation=2 data.test=4 data.height=24 data.width=40 "
+    "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",
 }
 
 

@@ -18,7 +18,16 @@ from tarot.fingerprint import fingerprint
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
 from tasks.common.cache import cached_checkpoints
-from tasks.common.training import Surrogate, Training, endless_batches, epoch_weights, fit, resolve_device, seeded
+from tasks.common.training import (
+    ONE_SURROGATE,
+    Surrogate,
+    Training,
+    endless_batches,
+    epoch_weights,
+    fit,
+    resolve_device,
+    seeded,
+)
 from tasks.task import Checkpoint, Split, Task
 
 if TYPE_CHECKING:
@@ -37,7 +46,7 @@ class ClassificationTask(Task):
         *,
         name: str,
         train: Training,
-        surrogate: Surrogate = Surrogate(),
+        surrogate: Surrogate = ONE_SURROGATE,
         data_dir: str | Path = "data",
         cache_dir: str | Path = "cache",
         seed: int = 0,

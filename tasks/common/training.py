@@ -29,6 +29,9 @@ class Surrogate:
     checkpoints: int = 1
 
 
+ONE_SURROGATE = Surrogate()
+
+
 @dataclass(frozen=True)
 class Training:
     """How a model is trained.

@@ -34,5 +34,5 @@ _VOID = [(0, 0, 0), (20, 20, 20), (111, 74, 0), (81, 0, 81), (250, 170, 160), (2
 _VOID += [(150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110)]
 
 CLASSES = Classes(tuple(name for name, _ in _TRAINED.values()), tuple(colour for _, colour in _TRAINED.values()))
-LABEL_IDS = {label: IGNORE for label in range(35)} | {label: train for train, label in enumerate(_TRAINED)}
-COLOURS = {colour: IGNORE for colour in _VOID} | {colour: train for train, colour in enumerate(CLASSES.colours)}
+LABEL_IDS = dict.fromkeys(range(35), IGNORE) | {label: train for train, label in enumerate(_TRAINED)}
+COLOURS = dict.fromkeys(_VOID, IGNORE) | {colour: train for train, colour in enumerate(CLASSES.colours)}

@@ -61,7 +61,7 @@ class Rendered:
 class Street(SceneData):
     """Scenes made of code alone (`street.py`): some candidates resemble the targets, the others mislead.
 
-    shares: of the kinds of candidates, by tag.
+    shares: of the kinds of candidates (`street_domain.CANDIDATES`).
     """
 
     candidates: int
@@ -98,7 +98,7 @@ class CamVid(SceneData):
 
     Candidates are the frames of train that are left, and `rendered` scenes of the renderer; targets and validation are
     frames of train, spread evenly and drawn with the seed; test is val. Frames next to a target resemble it a lot.
-    shares: of the kinds of rendered candidates. class_map: what the renderer's classes are here, by name; null: ignored.
+    shares: of the kinds of rendered candidates. class_map: what the renderer's classes are here, by name; null: ignored
     """
 
     folder: str
@@ -131,7 +131,7 @@ class CamVid(SceneData):
         train = Folder(folder / "train", folder / "trainannot").scenes(code, *size, prefix="train/", tag="target")
         test = Folder(folder / "val", folder / "valannot").scenes(code, *size, prefix="val/")
         held = self.targets + self.validation
-        if not (0 < self.targets and 0 < self.validation and held < len(train) + (self.rendered > 0)):
+        if min(self.targets, self.validation) < 1 or held >= len(train) + (self.rendered > 0):
             raise InputError(
                 f"task.data.targets and task.data.validation take {self.targets} and {self.validation} of the "
                 f"{len(train)} frames in {folder / 'train'}; both must be positive, and some frames be left"

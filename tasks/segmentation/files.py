@@ -64,7 +64,7 @@ def _opened(path: Path) -> Image.Image:
 @dataclass(frozen=True)
 class Folder:
     """A folder of images and one of labels, searched with all that is below them. An image and its label have the same
-    path, but for these endings and their types: gtFine/ulm/000_gtFine_labelIds.png, leftImg8bit/ulm/000_leftImg8bit.png.
+    path in it, but for these endings and their types: ulm/000_leftImg8bit.png and ulm/000_gtFine_labelIds.png.
     """
 
     images: Path

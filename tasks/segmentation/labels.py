@@ -106,7 +106,7 @@ def read_classes(path: Path) -> tuple[Classes, LabelCode]:
     if any(len(colour) != 3 or not all(0 <= part <= 255 for part in colour) for colour in colours.values()):
         raise InputError(f"{path}: a color is three numbers from 0 to 255")
     shown = tuple(colours.get(label, _some_colour(number)) for number, label in enumerate(kept))
-    ids = {label: IGNORE for label in ignored} | {label: number for number, label in enumerate(kept)}
+    ids = dict.fromkeys(ignored, IGNORE) | {label: number for number, label in enumerate(kept)}
     by_colour = {colours[label]: IGNORE for label in ignored if label in colours}
     by_colour |= {colours[label]: number for number, label in enumerate(kept) if label in colours}
     return Classes(tuple(listed[label][0] for label in kept), shown), LabelCode(ids, by_colour)

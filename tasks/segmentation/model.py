@@ -75,7 +75,9 @@ class Segmenter(nn.Module):
     def embeddings(self, images: Tensor) -> Tensor:
         """What the last convolution is given, averaged over the image, [B, 256]."""
         deep = self.net.backbone(images)["out"]
-        return self.net.classifier[:-1](deep).mean((2, 3))
+        for layer in list(self.net.classifier)[:-1]:
+            deep = layer(deep)
+        return deep.mean((2, 3))
 
 
 def _existing(weights: str) -> Path:

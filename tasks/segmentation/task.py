@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class SegmentationTask(Task):
         data: SceneData,
         architecture: Architecture,
         train: SegmentationTraining,
-        surrogate: Surrogate = Surrogate(),
+        surrogate: Surrogate,
         workers: int = 0,
         remember: bool = False,
         cache_dir: str | Path = "cache",
@@ -124,7 +124,9 @@ class SegmentationTask(Task):
         everyone = np.ones(len(scenes), dtype=np.int64)
         for run in range(self.surrogate.runs):
             model, seed = self._fresh(1000 * self.seed + run), 1000 * self.seed + run
-            kept += self._fit(model, scenes, everyone, seed, run=run, keep=self.surrogate.checkpoints)
+            fitted = self._fit(model, scenes, everyone, seed, run=run, keep=self.surrogate.checkpoints)
+            # momentum is of no use to anybody and as large as the model; Adam's moments are LESS's
+            kept += [replace(c, optimizer_state=None) if self.training.optimizer == "sgd" else c for c in fitted]
         return kept
 
     def train(self, selection: Selection, seed: int) -> Segmenter:
@@ -211,7 +213,12 @@ class SegmentationTask(Task):
         axes.imshow(overlaid(picture(image), label.numpy(), self.data.classes), vmin=0, vmax=255)
         axes.set_axis_off()
 
-    def draw_labels(self, label: Tensor, axes: Axes) -> None:
-        """A label, or a prediction, [H, W], in the colours of its classes."""
-        axes.imshow(coloured(label.cpu().numpy(), self.data.classes), vmin=0, vmax=255, interpolation="nearest")
+    @torch.no_grad()
+    def draw_prediction(self, model: nn.Module | None, sample: Sample, axes: Axes) -> None:
+        """The predicted classes in their colours; the label without a model. What has no label is black in both."""
+        image, label = sample
+        if model is not None:
+            predicted = model.eval()(image[None].to(self.device)).argmax(1)[0].cpu()
+            label = torch.where(label == IGNORE, label, predicted)
+        axes.imshow(coloured(label.numpy(), self.data.classes), vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
