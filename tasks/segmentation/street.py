@@ -138,6 +138,6 @@ def _tunnel_light(near: np.ndarray, end: float, lamps: tuple[float, float, float
     pulse = np.abs(pulse - np.floor(pulse) - np.float32(0.5))
     daylight = np.clip(1 - (np.float32(end) - depth) / 16, 0, 1)
     daylight = daylight * daylight
-    glow = (np.float32(0.52) + np.float32(0.3) * pulse)[..., None] * np.asarray(lamps, np.float32)
+    glow = (np.float32(0.66) + np.float32(0.34) * pulse)[..., None] * np.asarray(lamps, np.float32)
     inside = glow + (daylight * np.float32(0.5))[..., None]
     return np.where((depth > end + 0.3)[..., None], np.float32(1.25), inside)

@@ -28,7 +28,7 @@ def city(colours: Colours, rng: np.random.Generator) -> World:
     )
     world.ground = Ground(half, walk, tuple(lines), crossing, zebra, salt=world.ground.salt)
     for side in (-1, 1):
-        _block(world, side, half + walk, lit=0.0)
+        _block(world, side, half + walk)
         cars(world, side, side * (half - 1.05), 7.0, 75.0, (5.6, 8.5), world.between(0.15, 0.8))
         cars(world, side, side * half * 0.36, 13.0 if side > 0 else 8.0, 90.0, (11.0, 30.0), 0.7)
         if world.chance(0.65):
@@ -74,7 +74,7 @@ def city(colours: Colours, rng: np.random.Generator) -> World:
     return world
 
 
-def _block(world: World, side: int, face: float, lit: float) -> None:
+def _block(world: World, side: int, face: float) -> None:
     """The houses of one side, with a hole for a crossing street, and those that close the view."""
     z = world.between(-40, -28)
     while z < 170:
@@ -86,12 +86,12 @@ def _block(world: World, side: int, face: float, lit: float) -> None:
             else:
                 z = world.ground.crossing[1] + 3
                 continue
-        house(world, side, face + world.between(0, 0.4), z, stop, tall, depth, world.one((0, 0, 1, 2, 2)), lit)
+        house(world, side, face + world.between(0, 0.4), z, stop, tall, depth, world.one((0, 0, 1, 2, 2)))
         z = stop + (world.between(2, 5) if world.chance(0.15) else 0.0)
     x = 0.0
     while x < 50:
         wide = world.between(12, 26)
-        house(world, side, x, 175, 190, world.between(9, 34), wide, world.one((0, 1)), lit)
+        house(world, side, x, 175, 190, world.between(9, 34), wide, world.one((0, 1)))
         x += wide
 
 
@@ -107,7 +107,7 @@ def residential(colours: Colours, rng: np.random.Generator) -> World:
         z = world.between(-12, 0)
         while z < 110:
             length, setback = world.between(8, 13), world.between(4.5, 8)
-            house(world, side, edge + setback, z, z + length, world.between(2.9, 5.6), world.between(8, 11), 3, 0.0)
+            house(world, side, edge + setback, z, z + length, world.between(2.9, 5.6), world.between(8, 11), 3)
             if world.chance(0.55):
                 kind = world.one(("boards", "boards", "bars"))
                 colour = world.one(((0.88, 0.87, 0.84), (0.5, 0.36, 0.24), (0.3, 0.33, 0.3)))
@@ -178,7 +178,7 @@ def tunnel(colours: Colours, rng: np.random.Generator) -> World:
             )
         if world.chance(0.6):
             z = world.roofed + world.between(15, 50)
-            house(world, side, edge + world.between(1, 5), z, z + 15, world.between(6, 14), 12, 0, 0.0)
+            house(world, side, edge + world.between(1, 5), z, z + 15, world.between(6, 14), 12, 0)
     signs(world, world.many(1, 3), half + 0.4 * walk, 24)
     return world
 

@@ -24,7 +24,6 @@ PALETTE = np.array(  # Cityscapes' colours of these classes
     np.uint8,
 )
 ROAD, SIDEWALK, BUILDING, FENCE, POLE, VEGETATION, SKY, PERSON, CAR = range(9)
-UP = (0.0, 1.0, 0.0)
 Colour = tuple[float, float, float]
 
 
@@ -73,9 +72,9 @@ def plain(stage: Stage, colour: Colour, label: int, rough: float = 0.12, scale: 
     return face
 
 
-def facade(stage: Stage, wall: Colour, kind: int, salt: int, lit: float = 0.0):
+def facade(stage: Stage, wall: Colour, kind: int, salt: int):
     """A shader for `box`: a house's outside. kind: 0 windows in a wall, 1 bands of glass, 2 a shop below windows,
-    3 a small house. lit: the share of windows with light in them."""
+    3 a small house."""
     cell, storey = ((2.6, 3.1), (4.2, 3.6), (3.0, 3.2), (3.4, 2.8))[kind]
     margin = ((0.28, 0.72), (0.06, 0.94), (0.22, 0.78), (0.3, 0.7))[kind]
 
@@ -103,8 +102,6 @@ def facade(stage: Stage, wall: Colour, kind: int, salt: int, lit: float = 0.0):
             pane = 0.2 + 0.14 * chance + 0.22 * above * light
             colour[glass] = mixed((0.8, 0.95, 1.12), pane[glass])
             colour[frame] = mixed((1.1, 1.1, 1.05), brightness[frame] * 0.62)
-            if lit > 0:
-                colour[glass & (chance > 1 - 2 * lit)] = (0.95, 0.8, 0.45)
             if kind == 3:
                 door = (np.abs(u - width * 0.5) < 0.55) & (v < 2.2)
                 colour[door] = np.asarray((0.3, 0.17, 0.12), np.float32) * light

@@ -220,14 +220,14 @@ def weather(world: World) -> None:
     world.gain = world.between(0.95, 1.15)
 
 
-def house(world: World, side: int, face: float, z0: float, z1: float, tall: float, depth: float, kind: int, lit: float):
+def house(world: World, side: int, face: float, z0: float, z1: float, tall: float, depth: float, kind: int):
     wall, salt = world.one(world.colours.walls if kind < 3 else world.colours.houses), int(world.rng.integers(99))
     low, high = (face, 0.0, z0), (face + depth, tall, z1)
     if side < 0:
         low, high = (-face - depth, 0.0, z0), (-face, tall, z1)
 
     def draw(stage: Stage) -> None:
-        objects.box(stage, low, high, objects.facade(stage, wall, kind, salt, lit))
+        objects.box(stage, low, high, objects.facade(stage, wall, kind, salt))
 
     world.put((side * face, 0.0, (z0 + z1) / 2), draw)
     if kind == 3:

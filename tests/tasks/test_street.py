@@ -26,6 +26,15 @@ def test_same_seed_same_bytes_whatever_was_drawn_before():
     assert len(set(first.values())) == len(KINDS)
 
 
+def test_bytes_are_the_same_everywhere():
+    """Found alike under NumPy 1.26 and 2.4, with vector instructions and without; a new picture asks for new ones."""
+    assert {mode: digest(mode, 7, (96, 160))[:16] for mode in TARGETS} == {
+        "city": "771c3fe0bbdd834e",
+        "residential": "d40e41e118efbd3b",
+        "tunnel": "24c5047737320922",
+    }
+
+
 def test_other_seeds_are_other_scenes():
     assert len({digest("city", seed) for seed in range(12)}) == 12
 
