@@ -40,24 +40,28 @@ class MassGradient:
     g: np.ndarray
 
 
-def mass_gradient(cost: Tensor, epsilon: float, tolerance: float, g: np.ndarray | None = None) -> MassGradient:
-    """Of the transport between uniform measures under cost float32 [n, m]; g [m]: potentials to start from.
+def mass_gradient(
+    cost: Tensor, epsilon: float, tolerance: float, g: np.ndarray | None = None, masses: np.ndarray | None = None
+) -> MassGradient:
+    """Of the transport between the uniform measure on the rows of cost float32 [n, m] and `masses` [m] (None: uniform)
+    on its columns; g [m]: potentials to start from.
 
-    Sinkhorn's iterations run to this L1 error of the marginals. The potentials f are then the exact soft c-transform of
+    Sinkhorn's iterations run to an L1 error of the marginals. The potentials f are then the exact soft c-transform of
     g, row by row: a marginal error that is small in total could still hide one candidate among many.
     """
-    g = sinkhorn(cost, epsilon, g=g, tolerance=tolerance).g
-    f = _soft_transform(cost, torch.from_numpy(g), epsilon).numpy()
-    return MassGradient(float(f.mean() + g.mean()), calibrated(f), g)
+    b = np.full(cost.shape[1], 1 / cost.shape[1]) if masses is None else masses
+    g = sinkhorn(cost, epsilon, b=b, g=g, tolerance=tolerance).g
+    f = _soft_transform(cost, torch.from_numpy(g + epsilon * np.log(b)), epsilon).numpy()
+    return MassGradient(float(f.mean() + b @ g), calibrated(f), g)
 
 
 def _soft_transform(cost: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    """f_i = -epsilon log mean_j exp((g_j - C_ij) / epsilon), float64 [n]."""
+    """f_i = -epsilon log sum_j exp((g_j - C_ij) / epsilon), float64 [n]."""
     f, g = torch.empty(len(cost), dtype=torch.float64), g.to(cost.dtype)
     for start, block in blocks_of(cost):
         kernel = torch.sub(g, block)
         top = kernel.amax(1, keepdim=True)
-        sums = kernel.sub_(top).div_(epsilon).exp_().mean(1).double()
+        sums = kernel.sub_(top).div_(epsilon).exp_().sum(1).double()
         f[start : start + len(block)] = -top[:, 0].double() - epsilon * sums.log()
     return f
 
@@ -87,7 +91,8 @@ class HierarchicalTransport:
     """The second level: coupling of the batches, float64 [I, J].
 
     value: the hierarchical distance <coupling, cost>. bound: value + epsilon KL(coupling || masses), which bounds the
-    OT_epsilon of all candidates and targets from above, because the two levels together are one of its couplings.
+    OT_epsilon of all candidates and targets from above, because the two levels together are one of its couplings
+    (unless match_classes weighs the targets of each pair in its own way).
     """
 
     coupling: np.ndarray
@@ -120,7 +125,11 @@ def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random
 
             def solve(j: int, i: int = i, x: Tensor = x, labels: np.ndarray = labels) -> None:
                 solved = mass_gradient(
-                    space.cost(x, labels, targets[j]), space.epsilon, space.options.tolerance, potentials[j]
+                    space.cost(x, labels, targets[j]),
+                    space.epsilon,
+                    space.options.tolerance,
+                    potentials[j],
+                    space.masses(labels, columns[j]),
                 )
                 potentials[j], cost[i, j], gradients[j, rows[i]] = solved.g, solved.value, solved.calibrated
 

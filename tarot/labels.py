@@ -36,6 +36,9 @@ class LabelCosts:
     that values scale with the features and rankings do not change; with None they are absolute numbers.
     normalise: compare rows scaled to unit norm. label_rows: at most so many evenly spaced rows stand for a class in W;
     None: all of them. min_label_count: a class with fewer members on the side it occurs on is refused.
+    match_classes: weigh the targets so that every class has the mass it has among the candidates they are compared with
+    (ours; the papers do not). A class that is a little over-represented by chance cannot be served within itself, which
+    raises the price of all its members beyond what sets them apart.
     tolerance: L1 error of the marginals at which a transport between samples counts as solved. The error of the values
     is linear in it, and at 1e-4 below 1% of the largest (0.03% on batches of 1024); iterations grow with its logarithm.
     """
@@ -48,6 +51,7 @@ class LabelCosts:
     normalise: bool = False
     label_rows: int | None = 1000
     min_label_count: int = 1
+    match_classes: bool = False
     tolerance: float = 1e-4
 
     def check(self) -> None:
@@ -122,6 +126,17 @@ class LabelledSpace:
         if self.options.feature_cost == "half_squared":
             base = base + rows.square().sum(1) / 2
         return Columns(rows, base)
+
+    def masses(self, labels: np.ndarray, part: np.ndarray) -> np.ndarray | None:
+        """Marginal of the targets at these positions beside candidates of these labels, float64 [m]; None: uniform.
+
+        With match_classes n_y / m_y each, where a class that the candidates lack counts half a member.
+        """
+        if not self.options.match_classes:
+            return None
+        wanted, classes = self.target_labels[part], len(self.label_costs)
+        mass = np.bincount(labels, minlength=classes).clip(min=0.5) / np.bincount(wanted, minlength=classes).clip(min=1)
+        return mass[wanted] / mass[wanted].sum()
 
     def cost(self, x: Tensor, labels: np.ndarray, columns: Columns) -> Tensor:
         """C(z, z') of candidates x [b, d] with these labels [b] to the targets, float32 [b, m]."""

@@ -236,6 +236,35 @@ def test_only_so_many_rows_stand_for_a_class():
     np.testing.assert_allclose(label_costs(c, t, of_c, of_t, 3), expected, rtol=1e-3)
 
 
+def test_matched_classes_are_targets_repeated_until_the_classes_have_the_candidates_shares():
+    """6 : 3 candidates and 2 : 4 targets: every target of the first class counts as 4 of the second."""
+    (c, _, _), (t, _, _) = labelled(9), labelled(6, seed=1)
+    of_c, of_t = np.array(list("aabaababa")), np.array(list("abbabb"))
+    repeats = np.where(of_t == "a", 4, 1)
+    options = {"scale": None, "epsilon": 0.7, "label_epsilon": 0.7, "tolerance": 1e-7}
+    matched = Lava(match_classes=True, **options).values(problem(c, t, of_c, of_t))
+    repeated = Lava(**options).values(problem(c, t.repeat(repeats, axis=0), of_c, of_t.repeat(repeats)))
+    np.testing.assert_allclose(matched, repeated, rtol=1e-4, atol=1e-5)
+    assert np.abs(matched - Lava(**options).values(problem(c, t, of_c, of_t))).max() > 0.1
+    values = Lava(match_classes=True).values(problem(c, t, np.where(of_c == "b", "z", of_c), of_t))
+    assert np.isfinite(values).all()  # the candidates lack b, the targets z
+
+
+def test_matched_classes_find_more_wrong_labels_where_classes_differ_in_size():
+    digits = load_digits()
+    rows, found = (digits.data / 16).astype(np.float32), []
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        chosen = generator.permutation(len(rows))[:800]
+        pool, targets = chosen[:600], chosen[600:]
+        wrong = generator.random(600) < 0.3
+        labels = np.where(wrong, (digits.target[pool] + generator.integers(1, 10, 600)) % 10, digits.target[pool])
+        seen = problem(rows[pool], rows[targets], labels, digits.target[targets])
+        found.append([roc_auc_score(wrong, -Lava(match_classes=m).values(seen)) for m in (False, True)])
+    plain, matched = np.array(found).T
+    assert (matched > plain).all() and matched.mean() > 0.92
+
+
 def test_unit_norm_rows_are_an_option():
     (c, of_c, _), (t, of_t, _) = labelled(30), labelled(20, seed=1)
     lengths = np.random.default_rng(0).uniform(1, 9, (30, 1)).astype(np.float32)

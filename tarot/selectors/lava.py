@@ -50,7 +50,8 @@ def _values(space: LabelledSpace) -> np.ndarray:
         cost[rows] = space.cost(block, space.candidate_labels[rows], columns)
     if float(cost.max() - cost.min()) > _SINGLE_RANGE * space.epsilon:
         _check_memory(n, m, 20)  # solved in float64, beside the cost
-    return -mass_gradient(cost, space.epsilon, space.options.tolerance).calibrated
+    masses = space.masses(space.candidate_labels, np.arange(m))
+    return -mass_gradient(cost, space.epsilon, space.options.tolerance, masses=masses).calibrated
 
 
 def _check_memory(n: int, m: int, bytes_of_pair: int) -> None:

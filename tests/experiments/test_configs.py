@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -62,6 +63,13 @@ def test_every_task_goes_with_every_selector(task):
         made, not_applied = make_selector(config.selector, selector)
         assert type(made) is SELECTORS[selector]
         assert set(not_applied) <= {"selector.size", "selector.ratio"}
+
+
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+def test_a_selectors_config_lists_all_its_options(name):
+    assert set(composed(f"selector={name}").selector) - {"_target_"} == (
+        {field.name for field in dataclasses.fields(SELECTORS[name])} | {"size", "ratio"}
+    )
 
 
 def test_there_is_a_config_for_every_selector():
