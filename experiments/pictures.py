@@ -21,6 +21,7 @@ from tasks.task import Task
 
 _BLOCK = 8192  # candidates whose distances are computed at once
 _ROW = 1.6  # inches that a row of pictures takes at most, with what stands above and below it
+_EDGES = 0.67  # inches above the first row and below the last, for what stands there
 _WIDE = 1.2  # pictures broader than this are fewer in a row
 
 
@@ -133,11 +134,12 @@ def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: in
     some = _some(np.random.default_rng(seed), np.arange(len(test)), rows)
     shape = breadth(task)
     columns = {"sample": None, "truth": None, **models}
-    pitch = min(1.3, _cell(len(columns), shape)) + 0.45
+    height = min(1.3, _cell(len(columns), shape))
+    gap = 0.25
 
     def draw() -> Canvas:
-        canvas = Canvas(figsize=(WIDTH, pitch * len(some) + 0.25))
-        grid = picture_grid(canvas, len(some), len(columns))
+        canvas = Canvas(figsize=(WIDTH, (height + gap) * len(some) - gap + _EDGES))
+        grid = picture_grid(canvas, len(some), len(columns), gap=gap)
         for row, index in enumerate(some):
             sample = test[int(index)]
             draw_sample(task, sample, grid[row, 0])
@@ -172,18 +174,18 @@ def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarr
     return np.sort(rng.choice(indices, min(count, len(indices)), replace=False))
 
 
-def picture_grid(canvas: Canvas, rows: int, columns: int, bottom: float = 0) -> np.ndarray:
-    """Places for pictures, [rows, columns], above the lowest `bottom` inches. Laid out by hand: with this many axes
-    the layout engine takes seconds."""
+def picture_grid(canvas: Canvas, rows: int, columns: int, bottom: float = 0, gap: float = 0.45) -> np.ndarray:
+    """Places for pictures, [rows, columns], above the lowest `bottom` inches, with `gap` inches between rows. Laid out
+    by hand: with this many axes the layout engine takes seconds."""
     width, height = canvas.get_size_inches()
-    pitch = (height - bottom) / rows
+    picture = (height - bottom - _EDGES - gap * (rows - 1)) / rows
     places = {
         "left": 0.05 / width,
         "right": 1 - 0.05 / width,
         "bottom": (bottom + 0.22) / height,
         "top": 1 - 0.45 / height,
         "wspace": 0.08,
-        "hspace": 0.45 / max(0.1, pitch - 0.45),
+        "hspace": gap / max(0.1, picture),
     }
     return canvas.subplots(rows, columns, squeeze=False, gridspec_kw=places)
 
