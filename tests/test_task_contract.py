@@ -18,11 +18,13 @@ from torch.utils.data import DataLoader
 from tarot import InputError
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
+from tests.tasks.scene_trees import write_folders
 from tests.tasks.stand_ins import write_cifar10, write_clothing1m
 
 CONF = Path(__file__).parents[1] / "conf"
 SPLITS = ("candidates", "targets", "validation", "test")
 NO_MODEL = {"features"}
+VARIANTS = ["segmentation/folders"]  # that read data in a way of their own
 # Overrides that make a task small enough for a test of seconds.
 SMALL = {
     "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
@@ -32,11 +34,13 @@ SMALL = {
     "digits": "train.steps=20",
     "segmentation": "data.candidates=40 data.targets=8 data.validation=2 data.test=4 data.height=24 data.width=40 "
     "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",
+    "segmentation/folders": "data.height=24 data.width=40 architecture.backbone=mobilenet_v3_large workers=1 "
+    "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",
 }
 
 
 # What stands in for the data of tasks that embed none: written into a folder, in a layout that the task reads.
-STAND_IN = {"cifar10": write_cifar10, "clothing1m": write_clothing1m}
+STAND_IN = {"cifar10": write_cifar10, "clothing1m": write_clothing1m, "segmentation/folders": write_folders}
 
 
 def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:
@@ -55,10 +59,12 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="module", params=sorted({path.stem for path in (CONF / "task").glob("*.yaml")} - NO_MODEL))
+@pytest.fixture(scope="module", params=sorted({p.stem for p in CONF.glob("task/*.yaml")} - NO_MODEL) + VARIANTS)
 def build(request: pytest.FixtureRequest, cache_dir: Path):
-    """build(*overrides) -> the task; the same overrides give the same object."""
-    return cache(lambda *overrides: small_task(request.param, cache_dir, *overrides))
+    """build(*overrides) -> the task; the same overrides give the same object. build.anew() -> another object."""
+    build = cache(lambda *overrides: small_task(request.param, cache_dir, *overrides))
+    build.anew = lambda: small_task(request.param, cache_dir)
+    return build
 
 
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
@@ -99,8 +105,8 @@ def surrogate(task: Task) -> torch.nn.Module:
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-def test_sample_i_is_always_sample_i(build, cache_dir):
-    task, again = build(), small_task(build().name, cache_dir)
+def test_sample_i_is_always_sample_i(build):
+    task, again = build(), build.anew()
     for split in SPLITS:
         data, other = getattr(task, split)(), getattr(again, split)()
         assert len(data) == len(other) > 0
@@ -108,8 +114,8 @@ def test_sample_i_is_always_sample_i(build, cache_dir):
             assert equal(data[i], data[i]) and equal(data[i], other[i])
 
 
-def test_ids_are_unique_stable_and_of_one_split_alone(build, cache_dir):
-    task, again = build(), small_task(build().name, cache_dir)
+def test_ids_are_unique_stable_and_of_one_split_alone(build):
+    task, again = build(), build.anew()
     ids = {split: task.ids(split) for split in SPLITS}
     assert all(ids[split] == again.ids(split) for split in SPLITS)
     assert all(len(ids[split]) == len(getattr(task, split)()) for split in SPLITS)
@@ -204,9 +210,9 @@ def test_checkpoints_hold_parameters_and_buffers(build):
     assert any(not torch.equal(one[name], two[name]) for name in one), "independent runs gave the same model"
 
 
-def test_checkpoints_are_cached(build, cache_dir):
+def test_checkpoints_are_cached(build):
     task = build()
-    kept, again = task.checkpoints(), small_task(task.name, cache_dir).checkpoints()
+    kept, again = task.checkpoints(), build.anew().checkpoints()
     assert [checkpoint.name for checkpoint in kept] == [checkpoint.name for checkpoint in again]
     assert all(torch.equal(kept[0].state[name], again[0].state[name]) for name in kept[0].state)
 

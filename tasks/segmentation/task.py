@@ -106,9 +106,7 @@ class SegmentationTask(Task):
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Each sample's mean cross-entropy over its pixels, [B], without the ignored ones; 0 where all are ignored."""
-        images, labels = batch
-        by_pixel = functional.cross_entropy(model(images).float(), labels, reduction="none", ignore_index=IGNORE)
-        return by_pixel.sum((1, 2)) / (labels != IGNORE).sum((1, 2)).clamp(min=1)
+        return _losses(model(batch[0]), batch[1])
 
     def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
         """What the last convolution is given, averaged over the image, [B, 256]."""
@@ -159,8 +157,10 @@ class SegmentationTask(Task):
         self, model: Segmenter, scenes: Scenes, weights: np.ndarray, seed: int, **options: Any
     ) -> list[Checkpoint]:
         def loss(model: nn.Module, batch: Batch) -> Tensor:
+            images, labels = batch
             with self.training.precision(self.device):
-                return self.losses(model, batch).mean()
+                logits = model(images)
+            return _losses(logits, labels, self.training.label_smoothing).mean()
 
         batches = training_batches(scenes, weights, self.training, seed, self.workers, self.device)
         with seeded(seed), closing(batches):  # the seed decides what dropout drops, too
@@ -222,3 +222,10 @@ class SegmentationTask(Task):
             label = torch.where(label == IGNORE, label, predicted)
         axes.imshow(coloured(label.numpy(), self.data.classes), vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
+
+
+def _losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    by_pixel = functional.cross_entropy(
+        logits.float(), labels, reduction="none", ignore_index=IGNORE, label_smoothing=label_smoothing
+    )
+    return by_pixel.sum((1, 2)) / (labels != IGNORE).sum((1, 2)).clamp(min=1)

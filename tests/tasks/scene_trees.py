@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SPLITS = {"candidates": 12, "targets": 6, "validation": 4, "test": 5}
+SPLITS = {"candidates": 36, "targets": 8, "validation": 4, "test": 5}
 CLASSES = {"road": (128, 64, 128), "sky": (70, 130, 180), "car": (0, 0, 142)}  # ids 3, 5, 9; 0 is ignored
 IDS = (3, 5, 9)
 

@@ -290,7 +290,7 @@ def test_pictures(street):
 
 def test_folders_from_end_to_end(folders):
     assert {split: len(getattr(folders, split)()) for split in SPLITS} == SPLITS
-    assert folders.candidate_tags() is None and folders.total() == 18
+    assert folders.candidate_tags() is None and folders.total() == 44
     recipe = folders.recipe()
     assert json.loads(json.dumps(recipe)) == recipe and len(folders.checkpoints()) == 2
     model = folders.train(selection([1, 4, 5], np.array([2, 1, 1])), 0)
