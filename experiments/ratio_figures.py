@@ -45,8 +45,8 @@ def by_ratio(found: Findings) -> Figure:
         axes.errorbar(
             at,
             [score.mean for score in scores],
-            yerr=_ends(scores),
-            xerr=100 * _ends(sizes, above=0) if chosen else None,
+            yerr=_ends(scores) if any(score.known for score in scores) else None,
+            xerr=100 * _ends(sizes, above=0) if chosen and sizes[0].known else None,
             color=colour(name),
             marker=marker(name),
             markersize=12 if name == "oracle" else 9 if chosen else 7,
@@ -69,7 +69,7 @@ def by_ratio(found: Findings) -> Figure:
             curve(axes, name, place)
         axes.set_xscale("log")
         given = sorted({arm.at for arm in found.arms if isinstance(arm.at, int | float)})
-        ticks = [100 * ratio for ratio in given] or [100 * ratio for ratio in ratios]
+        ticks = [100 * ratio for ratio in _apart([*given, *ratios], wide)]
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.3g}")
@@ -80,14 +80,25 @@ def by_ratio(found: Findings) -> Figure:
         canvas.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), handlelength=2.4)
         return canvas
 
-    points = " One that chooses its own size is a single point, at the mean of its sizes and with an interval of them."
-    lines = " Lines across: training on all candidates, or on the targets alone." if across else ""
+    several = "the mean of its sizes, with their interval" if len(found.first) > 1 else "its size"
+    points = f" One that chooses its own size is a single point, at {several}." if found.of_own_size else ""
+    means = {"all": "training on all candidates", "target_only": "training on the targets alone"}
+    lines = f" Lines across: {', '.join(means[name] for name in across)}." if across else ""
     caption = (
         f"{found.headline} of models trained on each selection, by the share of the candidates that it has; the scale "
         "is logarithmic and points of one ratio stand side by side."
-        f"{points if found.of_own_size else ''}{lines} {found.how}"
+        f"{points}{lines} {found.how}"
     )
     return Figure("ratios", f"{found.headline} by ratio of selection", caption, draw)
+
+
+def _apart(ratios: Sequence[float], wide: float) -> list[float]:
+    """Those that labels have room for, the first before the others, on an axis of so many decades."""
+    kept: list[float] = []
+    for ratio in ratios:
+        if all(abs(np.log10(ratio / other)) > wide / 14 for other in kept):
+            kept.append(ratio)
+    return kept
 
 
 def _ends(of: Sequence[Interval], above: float = -np.inf) -> np.ndarray:
@@ -152,7 +163,7 @@ def where(problem: SelectionProblem, selections: Mapping[str, Selection], points
             side.set_visible(False)
 
     def draw() -> Canvas:
-        columns = min(_ACROSS, len(selections))
+        columns = 2 if len(selections) == 4 else min(_ACROSS, len(selections))
         rows = -(-len(selections) // columns)
         canvas = Canvas(figsize=(WIDTH, (WIDTH / columns + 0.25) * rows + 0.35), layout="constrained")
         grid = canvas.subplots(rows, columns, squeeze=False)

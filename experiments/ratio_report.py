@@ -123,10 +123,10 @@ def _table(found: Findings) -> Table:
         if found.tagged
         else ""
     )
+    told = "; one is told from 0 where its interval leaves 0 out" if found.score(found.arms[0]).known else ""
     caption = (
-        f"{found.how} Differences are pair by pair, between models of one repetition; one is told from 0 where its "
-        f"interval leaves 0 out.{precision} OT distance: to the targets, for all methods in the space of whitened "
-        "gradients."
+        f"{found.how} Differences are pair by pair, between models of one repetition{told}.{precision} OT distance: "
+        "to the targets, for all methods in the space of whitened gradients."
     )
     return Table("Methods by ratio", caption, columns, [row(arm) for arm in found.arms], found.arms.index(best(found)))
 
