@@ -90,9 +90,11 @@ def test_a_selection_is_of_the_whitened_space():
 
 @pytest.mark.parametrize("name", sorted(tarot.selectors.SELECTORS))
 def test_whitening_auto_is_cholesky_for_ours_and_none_for_the_others(name):
-    takes_size = {"tarot_fixed", "tarot_exact", "random", "dsdm"}
-    options = {"size": 24} if name in takes_size else {}
+    rng = np.random.default_rng(3)
+    options = {} if name in ("all", "target_only", "oracle", "tarot_otm") else {"size": 24}
     options |= {"candidate_tags": ["target", "noise"] * 45} if name == "oracle" else {}
+    options |= {"candidate_labels": rng.integers(0, 3, 90), "target_labels": rng.integers(0, 3, len(TARGETS))}
+    options |= {"candidate_scores": rng.random(90)}
     explicit = "cholesky" if name.startswith("tarot_") else None
     auto = tarot.select(CANDIDATES, TARGETS, name, **options)
     same = tarot.select(CANDIDATES, TARGETS, name, whitening=explicit, **options)
@@ -292,7 +294,7 @@ BAD = {
         "candidate_residuals must hold real numbers",
     ),
     "oracle without tags": (call(selector="oracle"), "candidate_tags"),
-    "unknown selector": (call(selector="tarot_fixt"), "there is no selector 'tarot_fixt'; there are all, dsdm, "),
+    "unknown selector": (call(selector="tarot_fixt"), "there is no selector 'tarot_fixt'; there are all, batchwise_lava, dsdm, "),
     "a class": (call(selector=tarot.selectors.All), "selector must be"),
     "no selector": (call(selector=None), "selector must be a name or have a `select` method"),
     "unknown option": (call(sizes=3, size=3), "selector 'tarot_fixed': .*unexpected keyword argument 'sizes'"),
