@@ -294,7 +294,10 @@ BAD = {
         "candidate_residuals must hold real numbers",
     ),
     "oracle without tags": (call(selector="oracle"), "candidate_tags"),
-    "unknown selector": (call(selector="tarot_fixt"), "there is no selector 'tarot_fixt'; there are all, batchwise_lava, dsdm, "),
+    "unknown selector": (
+        call(selector="tarot_fixt"),
+        "there is no selector 'tarot_fixt'; there are all, batchwise_lava, ",
+    ),
     "a class": (call(selector=tarot.selectors.All), "selector must be"),
     "no selector": (call(selector=None), "selector must be a name or have a `select` method"),
     "unknown option": (call(sizes=3, size=3), "selector 'tarot_fixed': .*unexpected keyword argument 'sizes'"),
