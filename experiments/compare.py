@@ -129,8 +129,13 @@ def _page(rows: list[Setting], names: list[str], facts: list[str]) -> Page:
         ]
         for row in rows
     ]
+    spaces = {run["run"]["features"] for row in rows for run in row.runs}
+    note = f" OT distances are in each method's own features and compare within one kind ({', '.join(sorted(spaces))})."
     table = Table(
-        "Comparison", how, ["", *shown, *(fact.replace("_", " ").replace("ot ", "OT ") for fact in facts)], body
+        "Comparison",
+        how + note * (len(spaces) > 1),
+        ["", *shown, *(fact.replace("_", " ").replace("ot ", "OT ") for fact in facts)],
+        body,
     )
     run = rows[0].runs[0]["run"]
     title = f"{run['task']}, {sum(len(row.runs) for row in rows)} runs"

@@ -249,6 +249,16 @@ def test_a_comparison_of_runs_without_a_common_metric(tmp_path):
     assert "data:image" not in (tmp_path / "comparison.html").read_text()
 
 
+def test_distances_in_different_features_are_said_not_to_compare(tmp_path):
+    for number, features in enumerate(("wfd", "wfd", "trak")):
+        a_run(tmp_path, number, f"selector={number}")
+        path = tmp_path / str(number) / "metrics.json"
+        path.write_text(path.read_text().replace('"features": "wfd"', f'"features": "{features}"'))
+        compare.write(tmp_path)
+        page = (tmp_path / "comparison.html").read_text()
+        assert ("compare within one kind (trak, wfd)" in page) == (features == "trak")
+
+
 def test_no_run_no_comparison(tmp_path):
     compare.write(tmp_path)
     assert not list(tmp_path.iterdir())
