@@ -145,6 +145,11 @@ def gradient_features(
     Where features are averaged they share a projection; views are projected independently of one another.
     """
     groups = views_of(checkpoints, recipe.aggregate, recipe.checkpoints)
+    if recipe.checkpoints == "first" and len(checkpoints) == len({c.run for c in checkpoints}):
+        log.warning(
+            "warning: features.checkpoints=first, and every run has one checkpoint, at its end: for one that is early "
+            "ask for more (task.surrogate.checkpoints=4)"
+        )
     dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
     stores: dict[Split, list[list[FeatureStore]]] = {"candidates": [], "targets": []}
     for view, group in enumerate(groups):

@@ -50,9 +50,10 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
             raise InputError(
                 f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
             )
-        optimizer = getattr(getattr(task, "training", None), "optimizer", None)
+        training = getattr(task, "surrogate_training", getattr(task, "training", None))
+        optimizer = getattr(training, "optimizer", None)
         if recipes[recipe].preconditioner and optimizer is not None and not optimizer.startswith("adam"):
             raise InputError(
-                f"{name} needs Adam's moments in the surrogates' checkpoints, and task.train.optimizer is "
-                f"{optimizer}: set task.train.optimizer=adamw, or leave {name} out of {where}"
+                f"{name} needs Adam's moments in the surrogates' checkpoints, and their optimizer is {optimizer}: set "
+                f"task.train.optimizer=adamw, or leave {name} out of {where}"
             )

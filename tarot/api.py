@@ -39,7 +39,9 @@ def select(
     checkpoint or independently trained model, whose similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
     whitening: "cholesky" or "zca" (the same distances), None (rows as they are), or "auto": Cholesky for `tarot_*`,
-    none for the others. regularization: relative ridge of the whitening.
+    none for the others. Methods that compare rows in their own way (`less`, `dsdm`, `tracin`, `lava`, `sava`,
+    `batchwise_lava`, `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances
+    alone. regularization: relative ridge of the whitening.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     candidate_labels [N], target_labels [M], target_groups [M] (subtasks), candidate_ids [N], candidate_tags [N],
     candidate_residuals [N] (TRAK's Q) and candidate_scores [N] (`el2n`: error norms; `influence`: influences), one
@@ -201,7 +203,8 @@ def _numbers(values: Any, models: int, n: int, name: str) -> tuple[np.ndarray, .
     """One vector of finite numbers [N] per model."""
     if values is None:
         return None
-    several: Sequence[Any] = values if isinstance(values, list | tuple) and np.ndim(values[0]) == 1 else [values]
+    listed = isinstance(values, list | tuple) and len(values) > 0 and np.ndim(values[0]) == 1
+    several: Sequence[Any] = values if listed else [values]
     if len(several) != models:
         raise InputError(f"{name} come from {len(several)} models and candidates from {models}")
     several = tuple(_per_row(v, n, name) for v in several)
@@ -217,7 +220,10 @@ def _numbers(values: Any, models: int, n: int, name: str) -> tuple[np.ndarray, .
 def _rates(values: Any, models: int) -> tuple[float, ...] | None:
     if values is None:
         return None
-    rates = np.asarray(values, dtype=np.float64)
+    try:
+        rates = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"learning_rates must be numbers; they are {values!r}") from error
     if rates.shape != (models,):
         raise InputError(f"learning_rates must be one per model, [{models}]; their shape is {rates.shape}")
     if not (np.isfinite(rates).all() and (rates >= 0).all() and rates.any()):

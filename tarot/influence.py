@@ -157,7 +157,7 @@ def _check_options(
     numeric = isinstance(damping, int | float) and not isinstance(damping, bool)
     if damping != "auto" and not (numeric and 0 <= damping < math.inf):
         raise InputError(f"damping must be 'auto' or a number, at least 0; it is {damping!r}")
-    if not 0 < tolerance < 1:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
         raise InputError(f"tolerance must be between 0 and 1; it is {tolerance!r}")
     for name, value in ("rows", rows), ("max_iterations", max_iterations), ("batch_size", batch_size):
         if value is None and name == "rows":

@@ -131,11 +131,20 @@ class SelectionProblem:
         for name in ("candidate_labels", "target_labels"):
             if getattr(self, name) is None:
                 raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
-        both = [np.asarray(self.candidate_labels), np.asarray(self.target_labels)]
+        both = [
+            _classes(self.candidate_labels, "candidate_labels"),
+            _classes(self.target_labels, "target_labels"),
+        ]
         kinds = [labels.dtype.kind for labels in both]
         if (kinds[0] in "US") != (kinds[1] in "US"):
             raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
         codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
+        if not np.isin(codes[: self.n], codes[self.n :]).any():
+            warnings.warn(
+                f"candidates and targets have no class in common (such as {both[0][0]!r} and {both[1][0]!r}): "
+                "are their labels spelled alike?",
+                stacklevel=2,
+            )
         return codes[: self.n], codes[self.n :]
 
     def best(self, values: np.ndarray, size: int | None, ratio: float | None, selector: Mapping[str, Any]) -> Selection:
@@ -227,3 +236,15 @@ class SelectionProblem:
     def selection(self, chosen: np.ndarray, selector: Mapping[str, Any], **known: Any) -> Selection:
         """The Selection of these candidates (any order, unique); `known`: results a selector has already computed."""
         return Selection.of(self, np.asarray(chosen), selector, **known)
+
+
+def _classes(labels: np.ndarray, name: str) -> np.ndarray:
+    """Labels that can be sorted: numbers or strings, none of them missing."""
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)  # as pandas holds strings
+    if labels.dtype.kind not in "biufUS":
+        raise InputError(f"{name} must be all strings or all numbers; their dtype is {labels.dtype}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise InputError(f"{name}: the label of row {row} is {labels[row]}")
+    return labels

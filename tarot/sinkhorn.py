@@ -19,6 +19,10 @@ _ITERATIONS_PER_CHECK = 10
 _KERNEL_RANGE = 40.0  # scalings beyond exp(+-40) are absorbed into the potentials, far inside float32
 
 
+class ConvergenceError(InputError, RuntimeError):
+    """A transport that cannot be solved to the accuracy that was asked for."""
+
+
 @dataclass(frozen=True)
 class Entropic:
     """A Sinkhorn solution. value: OT_eps = <a, f> + <b, g>; error: L1 distance of the row marginal from a."""
@@ -52,7 +56,7 @@ def sinkhorn(
     """Entropic OT `max <a,f> + <b,g> - eps sum a_i b_j (exp((f_i + g_j - C_ij)/eps) - 1)` to an L1 marginal error.
 
     Without a seed g [m], epsilon is annealed from the largest cost down, by halves. Ends when the row marginal of the
-    coupling (its column marginal is exact) is within `tolerance` of a in L1. Raises RuntimeError after
+    coupling (its column marginal is exact) is within `tolerance` of a in L1. Raises ConvergenceError after
     `max_iterations`, unless `strict` is off; InputError for epsilon <= 0.
     """
     check_epsilon(epsilon)
@@ -69,7 +73,7 @@ def sinkhorn(
         solution = solve(cost, eps, a, b, g, tolerance if last else 0.05, max_iterations if last else 50)
         g, done = solution.g, done + solution.iterations
     if strict and solution.error > tolerance:
-        raise RuntimeError(
+        raise ConvergenceError(
             f"Sinkhorn reached a marginal error of {solution.error:.2g}, not {tolerance:.2g}, in {max_iterations} "
             f"iterations at epsilon {epsilon}: use a larger epsilon or tolerance"
         )
@@ -120,7 +124,7 @@ def _sinkhorn_dense(
                 (u, v), omega = good, 1.0
                 continue
             if not math.isfinite(now):
-                raise RuntimeError(f"Sinkhorn left the range of its numbers at epsilon {epsilon}: use a larger one")
+                raise ConvergenceError(f"Sinkhorn left the range of its numbers at epsilon {epsilon}: use a larger one")
             good, error, before = (u, v), now, now
             if iterations == _ITERATIONS_PER_CHECK:  # plain so far: going beyond would move clusters that rest already
                 omega, before = _OVER_RELAXATION, math.inf  # which at first raises the error

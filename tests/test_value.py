@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+
 import numpy as np
 import pytest
+import torch
 
 import tarot
+from experiments.errors import message_of
 from tarot import InputError
 from tarot.selectors import SELECTORS
+from tarot.sinkhorn import sinkhorn
 
 METHODS = sorted(name for name, kind in SELECTORS.items() if hasattr(kind, "values"))
 ORDER_MATTERS = {"sava", "batchwise_lava"}  # through their random batches, where there are several
@@ -96,6 +102,10 @@ def test_what_is_missing_is_named(method, missing, message):
         ({"candidate_scores": np.zeros(59)}, "candidate_scores must have one entry for each of the 60 rows"),
         ({"candidate_scores": [np.zeros(60)] * 2}, "candidate_scores come from 2 models"),
         ({"candidate_labels": np.array(["a"] * 60)}, "give one type"),
+        ({"candidate_labels": np.array(["a", None] * 30)}, "candidate_labels must be all strings or all numbers"),
+        ({"candidate_labels": np.where(np.arange(60) == 7, np.nan, 1.0)}, "the label of row 7 is nan"),
+        ({"learning_rates": ["fast"]}, "learning_rates must be numbers"),
+        ({"candidate_scores": []}, "candidate_scores must have one entry"),
     ],
 )
 def test_bad_input_is_refused(changed, message):
@@ -111,6 +121,41 @@ def test_labels_may_be_words_and_classes_may_be_absent_on_a_side():
     known["target_labels"] = np.zeros(12, dtype=int)
     for method in ("lava", "sava", "knn_shapley"):
         assert np.isfinite(value(method, known)).all()
+
+
+def test_strings_of_any_kind_are_one_kind_and_spelling_matters():
+    known = given(4)
+    words = np.array(["cat", "dog", "frog"])
+    spelled = {
+        "candidate_labels": words[known["candidate_labels"]].astype(object),  # as pandas holds them
+        "target_labels": words[known["target_labels"]],
+    }
+    np.testing.assert_allclose(value("knn_shapley", known, **spelled), value("knn_shapley", known))
+    with pytest.warns(UserWarning, match="no class in common"):
+        value("knn_shapley", known, target_labels=np.full(12, 9))
+
+
+def test_no_option_of_a_method_hides_behind_one_of_the_functions():
+    shared = set(inspect.signature(tarot.select).parameters) | set(inspect.signature(tarot.value).parameters)
+    for name, kind in SELECTORS.items():
+        assert not shared & {field.name for field in dataclasses.fields(kind)}, name
+    known = given(8)
+    assert not np.allclose(value("dsdm", known, ridge=0.1), value("dsdm", known, ridge=10.0))
+
+
+@pytest.mark.parametrize(
+    ("method", "option"), [("tsds", {"alpha": "high"}), ("tsds", {"C": "5"}), ("tsds", {"sigma": None})]
+)
+def test_options_of_a_wrong_type_are_named(method, option):
+    with pytest.raises(InputError, match=next(iter(option))):
+        value(method, given(), **option)
+
+
+def test_a_transport_that_cannot_be_solved_is_one_sentence():
+    cost = torch.from_numpy(np.random.default_rng(0).random((40, 30)).astype(np.float32))
+    with pytest.raises(InputError, match="use a larger epsilon") as caught:
+        sinkhorn(cost, 1e-4, tolerance=1e-9, max_iterations=20)
+    assert message_of(caught.value)
 
 
 def test_a_total_is_shared_out_by_the_counts_of_tsds():

@@ -18,7 +18,7 @@ class Dsdm:
     """Top candidates by TRAK score averaged over the targets (within subtasks first); every weight is 1.
 
     Features are TRAK's: gradients of the model's output function, neither centred nor whitened. The residuals Q come
-    from `candidate_residuals`; without them Q = 1. regularization: ridge relative to the kernel's mean diagonal
+    from `candidate_residuals`; without them Q = 1. ridge: relative to the kernel's mean diagonal
     (TRAK's own default, 0, asks for more candidates than dimensions).
     """
 
@@ -26,7 +26,7 @@ class Dsdm:
 
     size: int | None = None
     ratio: float | None = None
-    regularization: float = 0.1
+    ridge: float = 0.1
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """Mean TRAK score over the targets, float64 [N]."""
@@ -34,7 +34,7 @@ class Dsdm:
             problem.candidate_views,
             problem.target_views,
             problem.candidate_residuals,
-            self.regularization,
+            self.ridge,
             problem.target_groups,
         )
 

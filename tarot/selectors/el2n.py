@@ -37,7 +37,10 @@ class El2n:
         if self.prefer not in ("easy", "hard"):
             raise InputError(f'prefer must be "easy" or "hard"; it is {self.prefer!r}')
         if problem.candidate_scores is None:
-            raise InputError("el2n needs candidate_scores, the error norms of early models (features=el2n); none given")
+            raise InputError(
+                "el2n needs candidate_scores, the error norms of early models: features=el2n, with a task that has a "
+                "model"
+            )
         scores = np.mean(problem.candidate_scores, axis=0)
         return scores if self.prefer == "hard" else -scores
 

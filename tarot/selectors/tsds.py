@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,9 +82,9 @@ class Tsds:
         return problem.selection(chosen, described(self), weights=counts[chosen].astype(np.int64))
 
     def _check(self) -> None:
-        _number("alpha", self.alpha, 0 <= self.alpha <= 1, "in [0, 1]")
-        _number("C", self.C, self.C > 0, "positive")
-        _number("sigma", self.sigma, self.sigma >= 0, "at least 0")
+        _number("alpha", self.alpha, lambda alpha: 0 <= alpha <= 1, "in [0, 1]")
+        _number("C", self.C, lambda c: c > 0, "positive")
+        _number("sigma", self.sigma, lambda sigma: sigma >= 0, "at least 0")
         for name, value, least in ("max_k", self.max_k, 2), ("kde_k", self.kde_k, 1):
             if value is None:
                 continue
@@ -182,6 +183,7 @@ def _least(holds, low: float, high: float) -> float:
     return float(np.int64(last).view(np.float64))
 
 
-def _number(name: str, value: float, allowed: bool, what: str) -> None:
-    if isinstance(value, bool) or not (allowed and math.isfinite(value)):
+def _number(name: str, value: float, allowed: Callable[[float], bool], what: str) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and allowed(value)):
         raise InputError(f"{name} must be {what}; it is {value!r}")

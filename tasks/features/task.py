@@ -65,8 +65,8 @@ class FeatureTask(TaskData):
             "ids": _vector(ids, "task.ids", sizes["candidates"]),
             "groups": _vector(groups, "task.groups", sizes["targets"]),
         }
-        self.files = [*self.paths["candidates"], *self.paths["targets"]]
-        self.files += [Path(path) for path in (labels, target_labels, ids, groups) if path is not None]
+        given = {"labels": labels, "target_labels": target_labels, "ids": ids, "groups": groups}
+        self.files = self.paths | {role: [Path(path)] for role, path in given.items() if path is not None}
 
     def features(self) -> tuple[list[Rows], list[Rows]]:
         """Candidates and targets, one matrix of each per model: what `tarot.select` takes."""
@@ -87,7 +87,7 @@ class FeatureTask(TaskData):
 
     def recipe(self) -> dict[str, Any]:
         """Files are told apart by their place, size and time: hashing them could take longer than the selection."""
-        files = [_identity(path) for path in self.files]
+        files = {role: [_identity(path) for path in paths] for role, paths in self.files.items()}
         return {"name": self.name, "data": {"files": files, "learning_rates": self.learning_rates}}
 
 

@@ -48,6 +48,13 @@ def test_another_file_is_another_recipe(files):
     assert FeatureTask(name="features", candidates=files / "c.npy", targets=files / "t.npy").recipe() != recipe
 
 
+def test_what_a_file_is_for_is_in_the_recipe(files):
+    """One vector as groups or as labels of the targets: two tasks, which share nothing in a cache."""
+    good = {"name": "features", "candidates": files / "c.npy", "targets": files / "t.npy"}
+    roles = [FeatureTask(**good, **{role: files / "groups.txt"}).recipe() for role in ("groups", "target_labels")]
+    assert roles[0] != roles[1]
+
+
 def test_errors_name_the_option(files):
     good = {"name": "features", "candidates": files / "c.npy", "targets": files / "t.npy"}
     with pytest.raises(InputError, match=r"task\.candidates"):
