@@ -141,7 +141,7 @@ class SelectionProblem:
         codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
         if not np.isin(codes[: self.n], codes[self.n :]).any():
             warnings.warn(
-                f"candidates and targets have no class in common (such as {both[0][0]!r} and {both[1][0]!r}): "
+                f"candidates and targets have no class in common (such as {both[0][0].item()!r} and {both[1][0].item()!r}): "
                 "are their labels spelled alike?",
                 stacklevel=2,
             )
