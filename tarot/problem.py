@@ -140,9 +140,10 @@ class SelectionProblem:
             raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
         codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
         if not np.isin(codes[: self.n], codes[self.n :]).any():
+            ours, theirs = (labels[0].item() for labels in both)
             warnings.warn(
-                f"candidates and targets have no class in common (such as {both[0][0].item()!r} and {both[1][0].item()!r}): "
-                "are their labels spelled alike?",
+                f"candidates and targets have no class in common (such as {ours!r} and {theirs!r}): are their labels "
+                "spelled alike?",
                 stacklevel=2,
             )
         return codes[: self.n], codes[self.n :]
