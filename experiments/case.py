@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.features import FeatureRecipe, Features
-from experiments.stages import evaluate, train
+from experiments.stages import evaluate, train, training_seed
 from experiments.valuation import Valued, value
 from tarot import Selection
 from tarot.selectors import Selector
@@ -49,5 +49,5 @@ class Case:
         """The task's headline metric of a model trained on these candidates, int64 [n], with the case's own seed: of
         two that are compared, nothing differs but what they were trained on."""
         selection = Selection(np.sort(kept), self.n, len(self.task.targets()), {})
-        trained = train(self.task, selection, 1000 * self.seed + 500, self.cache)
+        trained = train(self.task, selection, training_seed(self.seed, 500), self.cache)
         return next(iter(evaluate(self.task, trained, self.device, self.cache).values()))

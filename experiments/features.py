@@ -116,6 +116,16 @@ class Features:
         known = {name: getattr(self, name) for name in per_view if getattr(self, name) is not None}
         return replace(self, **{name: tuple(values[view] for view in views) for name, values in known.items()})
 
+    def arguments(self) -> dict[str, Any]:
+        """What `tarot.select` and `tarot.value` are given of them."""
+        return {
+            "candidates": list(self.candidates),
+            "targets": list(self.targets),
+            "candidate_residuals": None if self.residuals is None else list(self.residuals),
+            "candidate_scores": None if self.scores is None else list(self.scores),
+            "learning_rates": self.learning_rates,
+        }
+
     def facts(self) -> dict[str, Any]:
         """What metrics.json says about features."""
         return {

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -45,9 +43,8 @@ def select(
 
     def make(path: Path) -> None:
         tarot.select(
-            list(features.candidates),
-            list(features.targets),
-            selector,
+            **features.arguments(),
+            selector=selector,
             whitening=recipe.whitening,
             regularization=recipe.regularization,
             total=total,
@@ -56,17 +53,10 @@ def select(
             target_groups=task.target_groups(),
             candidate_ids=task.ids("candidates"),
             candidate_tags=task.candidate_tags(),
-            candidate_residuals=_listed(features.residuals),
-            candidate_scores=_listed(features.scores),
-            learning_rates=features.learning_rates,
         ).save(path)
 
     # read back even where it was just made, so that a first run and a second see the same
     return Selection.load(made(cache / "selections" / f"{task.name}-{fingerprint(made_of)}.parquet", make))
-
-
-def _listed(views: Sequence[Any] | None) -> list[Any] | None:
-    return None if views is None else list(views)
 
 
 def distance(task: TaskData, features: Features, recipe: FeatureRecipe, selection: Selection, cache: Path) -> float:

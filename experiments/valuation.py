@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 import tarot
 from experiments.cache import made
 from experiments.features import FeatureRecipe, Features
 from tarot import InputError
 from tarot.arrays import Rows
-from tarot.fingerprint import fingerprint, hash_tensors
+from tarot.fingerprint import fingerprint
 from tarot.selectors import Selector
 from tarot.selectors.options import described
 from tasks.task import TaskData
@@ -89,27 +88,19 @@ def value(
         "task": task.recipe()["data"],
         "method": described(method),
         "space": [recipe.whitening, recipe.regularization],
-        "learning_rates": features.learning_rates,
-        "scores": None
-        if features.scores is None
-        else [hash_tensors({"": torch.from_numpy(v)}) for v in features.scores],
     }
 
     def make(path: Path) -> None:
         start = time.perf_counter()
         try:
             values = tarot.value(
-                list(features.candidates),
-                list(features.targets),
-                method,
+                **features.arguments(),
+                method=method,
                 whitening=recipe.whitening,
                 regularization=recipe.regularization,
                 candidate_labels=_of(task.labels("candidates"), chosen),
                 target_labels=task.labels("targets"),
                 target_groups=task.target_groups(),
-                candidate_residuals=None if features.residuals is None else list(features.residuals),
-                candidate_scores=None if features.scores is None else list(features.scores),
-                learning_rates=features.learning_rates,
             )
         except InputError as error:
             raise InputError(f"{name}: {error}") from error

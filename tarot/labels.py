@@ -19,6 +19,7 @@ from tarot.arrays import InputError, Rows, blocks, read_block, read_rows
 from tarot.distance import distances
 from tarot.problem import SelectionProblem
 from tarot.progress import progress
+from tarot.selectors.options import check_count, check_number
 from tarot.sinkhorn import sinkhorn
 from tarot.whitening import unit_norm
 
@@ -68,18 +69,6 @@ class LabelCosts:
         if self.label_rows is not None:
             check_count("label_rows", self.label_rows, 1)
         check_count("min_label_count", self.min_label_count, 1)
-
-
-def check_number(name: str, value: float) -> None:
-    """Raises InputError unless value is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
-        raise InputError(f"{name} must be a finite number of at least 0; it is {value!r}")
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Raises InputError unless value is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}; it is {value!r}")
 
 
 @dataclass(frozen=True)

@@ -151,13 +151,30 @@ def _check_numbers(betas: tuple[float, float], eps: float) -> None:
 # --- the features --------------------------------------------------------------------------------------------------
 
 
-class AdamGradients:
+class _AroundGradients:
+    """What an engine around `GradientFeatures` has in common with it."""
+
+    row_kind = "gradient"
+    _features: GradientFeatures
+
+    @property
+    def device(self) -> torch.device:
+        return self._features.device
+
+    @property
+    def trainable(self) -> set[str]:
+        return self._features.trainable
+
+    @property
+    def coverage(self) -> Coverage:
+        return self._features.coverage
+
+
+class AdamGradients(_AroundGradients):
     """The exact modes: whole per-sample gradients, preconditioned, then projected. An engine as `GradientFeatures` is.
 
     released: the released code's formula. See the module's text.
     """
-
-    row_kind = "gradient"
 
     def __init__(
         self,
@@ -175,7 +192,9 @@ class AdamGradients:
         _check_numbers(betas, eps)
         self.model, self.losses, self.projection = model, losses, projection
         self._state, self._betas, self._eps, self._released = state, betas, eps, released
-        self._whole = GradientFeatures(model, losses, Projection("identity"), parameters=parameters, autocast=autocast)
+        self._features = GradientFeatures(
+            model, losses, Projection("identity"), parameters=parameters, autocast=autocast
+        )
         shapes = {n: tuple(p.shape) for n, p in chosen_parameters(model, parameters).items()}
         self._plan = plan(projection, shapes)
         self._columns = plan(Projection("identity"), shapes).columns
@@ -183,25 +202,13 @@ class AdamGradients:
         self.dim = projection.dim if self._finish else self._plan.width
 
     @property
-    def device(self) -> torch.device:
-        return self._whole.device
-
-    @property
-    def trainable(self) -> set[str]:
-        return self._whole.trainable
-
-    @property
-    def coverage(self) -> Coverage:
-        return self._whole.coverage
-
-    @property
     def largest_formed(self) -> int:
         """Numbers of one sample that are held at once, a third of them: `auto_batch_size` counts these three times."""
-        return self._whole.largest_formed + math.ceil(self._whole.dim / 3)
+        return self._features.largest_formed + math.ceil(self._features.dim / 3)
 
     def __call__(self, batch: Any) -> Tensor:
         """Features [B, dim], float32, as `GradientFeatures` gives them."""
-        whole = self._whole(batch)
+        whole = self._features(batch)
         if self._finish is not None:
             for name, columns in self._columns.items():
                 whole[:, columns] = self._preconditioned(name, whole[:, columns])
@@ -222,15 +229,13 @@ class AdamGradients:
         return m.div_(1 - b1**t).div_(v.div_(1 - b2**t).sqrt_().add_(self._eps))
 
 
-class RankOneAdamGradients:
+class RankOneAdamGradients(_AroundGradients):
     """The approximate mode, "adam_rank1": no gradient is formed for it. An engine as `GradientFeatures` is.
 
     Rows and columns whose mean second moment is less than (1 - b2) times the matrix's are taken for that: it is what a
     sample's own square, if it is of usual size, would add to them. A parameter whose second moment is zero everywhere
     has no scale at all; it is left out, with a warning.
     """
-
-    row_kind = "gradient"
 
     def __init__(
         self,
@@ -258,18 +263,6 @@ class RankOneAdamGradients:
         )
         self.dim = self._features.dim
         self._offset = self._fixed_part(plan(projection, self._shapes))
-
-    @property
-    def device(self) -> torch.device:
-        return self._features.device
-
-    @property
-    def trainable(self) -> set[str]:
-        return self._features.trainable
-
-    @property
-    def coverage(self) -> Coverage:
-        return self._features.coverage
 
     @property
     def largest_formed(self) -> int:

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.arrays import InputError, Rows
+from tarot.arrays import Rows
 from tarot.problem import SelectionProblem
 from tarot.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
 from tarot.selection import Selection
-from tarot.selectors.options import described
+from tarot.selectors.options import check_count, described
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class KnnShapley:
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """Mean Shapley value over the targets, float64 [N]; they sum to the mean utility of the whole pool."""
-        _check_k(self.k)
+        check_count("k", self.k, 1)
         labels = problem.labels("knn_shapley")
         views = zip(problem.candidate_views, problem.target_views, strict=True)
         return np.mean([_streamed(c, t, *labels, self.k) for c, t in views], axis=0)
@@ -46,7 +46,7 @@ def knn_shapley(distance: np.ndarray, candidate_labels: np.ndarray, target_label
     With a_1..a_N the matches in order of distance and w_i = min(k, i) / (i k), the recursion s_N = a_N w_N,
     s_i = s_{i+1} + (a_i - a_{i+1}) w_i sums up to s_i = a_i w_i - sum_{l>i} a_l (w_{l-1} - w_l).
     """
-    _check_k(k)
+    check_count("k", k, 1)
     distance = np.asarray(distance, dtype=np.float32)
     labels, wanted = np.asarray(candidate_labels), np.asarray(target_labels)
     m, n = distance.shape
@@ -75,8 +75,3 @@ def _streamed(
     for part, distance in distance_blocks(candidates, targets, memory_bytes):
         values += knn_shapley(distance, labels, wanted[part], k) * len(distance)
     return values / targets.shape[0]
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k must be an integer of at least 1; it is {k!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -20,3 +21,15 @@ def random_generator(seed: int) -> np.random.Generator:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed must be a non-negative integer; it is {seed!r}")
     return np.random.default_rng(seed)
+
+
+def check_number(name: str, value: float) -> None:
+    """Raises InputError unless value is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a finite number of at least 0; it is {value!r}")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raises InputError unless value is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}; it is {value!r}")

@@ -13,7 +13,7 @@ from sklearn.cluster import MiniBatchKMeans
 from tarot.arrays import InputError, Rows, blocks, read_rows
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
-from tarot.selectors.options import described, random_generator
+from tarot.selectors.options import check_count, described, random_generator
 from tarot.whitening import unit_norm
 
 _BATCH = 1024
@@ -56,7 +56,8 @@ class Prototypes:
         clusters = self._clusters(len(candidates))
         batch = self._batch(clusters)
         means = MiniBatchKMeans(clusters, random_state=self.seed, compute_labels=False, n_init=1, batch_size=batch)
-        for _ in range(_positive("epochs", self.epochs)):
+        check_count("epochs", self.epochs, 1)
+        for _ in range(self.epochs):
             order = candidates[np.argsort(code[candidates] * _odd(generator, 1))]
             for start in range(0, len(order), batch):
                 means.partial_fit(unit_norm(read_rows(rows, order[start : start + batch], "candidates")).numpy())
@@ -75,14 +76,16 @@ class Prototypes:
             raise InputError("candidates: every row is zero, so there is nothing to cluster")
         if self.centroids is None:
             return min(usable, max(2, usable // _CANDIDATES_PER_CENTROID))
-        if _positive("centroids", self.centroids) > usable:
+        check_count("centroids", self.centroids, 1)
+        if self.centroids > usable:
             raise InputError(f"centroids is {self.centroids}, but only {usable} candidates have features to cluster")
         return self.centroids
 
     def _batch(self, clusters: int) -> int:
         if self.batch is None:
             return max(_BATCH, clusters)
-        if _positive("batch", self.batch) < clusters:
+        check_count("batch", self.batch, 1)
+        if self.batch < clusters:
             raise InputError(
                 f"batch must hold at least one row per centroid, {clusters}, for k-means++; it is {self.batch}"
             )
@@ -103,9 +106,3 @@ def _hashes(rows: Rows, generator: np.random.Generator) -> tuple[np.ndarray, np.
 
 def _odd(generator: np.random.Generator, count: int) -> np.ndarray:
     return generator.integers(0, 2**64, count, dtype=np.uint64) | np.uint64(1)
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} must be an integer of at least 1; it is {value!r}")
-    return value

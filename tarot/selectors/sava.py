@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from tarot.hierarchy import BatchTransports, batch_transports, transport_batches
-from tarot.labels import LabelCosts, check_count, check_number, labelled_spaces
+from tarot.labels import LabelCosts, labelled_spaces
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
-from tarot.selectors.options import described, random_generator
+from tarot.selectors.options import check_count, check_number, described, random_generator
 
 
 @dataclass(frozen=True)

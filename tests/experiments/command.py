@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ SMALL = (
     "experiment.tsne_points=30",
     "device=cpu",
 )
+
+
+def changed(options: Sequence[str], *overrides: str) -> list[str]:
+    """The options with other values of those that are overridden."""
+    keys = {override.partition("=")[0].lstrip("~+") for override in overrides}
+    return [o for o in options if o.partition("=")[0] not in keys] + list(overrides)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from experiments.pruning import Incremental, Prune, dropped, oracle_order
 from experiments.statistics import Interval, mean_interval
 from experiments.valuation import PartRows, part
 from tarot import InputError
-from tests.experiments.command import Outcome, command
+from tests.experiments.command import Outcome, changed, command
 from tests.experiments.test_figures import Points, drawn
 
 # as SMALL of the selection experiment: a run takes a few seconds
@@ -40,12 +40,6 @@ TINY = (
     "experiment.incremental.methods=[knn_shapley]",
     "experiment.incremental.parts=2",
 )
-
-
-def changed(*overrides: str) -> list[str]:
-    """TINY with other values of these options."""
-    keys = {override.partition("=")[0].lstrip("~+") for override in overrides}
-    return [o for o in TINY if o.partition("=")[0] not in keys] + list(overrides)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +117,7 @@ def test_an_interrupted_run_goes_on_from_the_cache(first, folder, monkeypatch):
     gone.unlink()
     calls = []
     value = __import__("tarot").value
-    monkeypatch.setattr("tarot.value", lambda *args, **options: calls.append(args[2]) or value(*args, **options))
+    monkeypatch.setattr("tarot.value", lambda **given: calls.append(given["method"]) or value(**given))
     again = command(folder, *TINY, name="again")
     assert [type(method).__name__ for method in calls] == ["El2n"]
     after = made(folder / "cache")
@@ -169,7 +163,7 @@ def test_every_kind_and_method_with_intervals(folder):
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, words):
-    given = changed(*overrides)
+    given = changed(TINY, *overrides)
     if overrides[0].startswith("task="):
         given = [o for o in given if not o.startswith(("task.", "features."))]
     outcome = command(tmp_path, *given)
@@ -185,7 +179,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, w
     ],
 )
 def test_what_refuses_is_named(first, folder, override, words):
-    outcome = command(folder, *changed(override), name="refused")
+    outcome = command(folder, *changed(TINY, override), name="refused")
     assert outcome.code == 1 and words in outcome.err and not (folder / "refused" / "metrics.json").exists()
 
 

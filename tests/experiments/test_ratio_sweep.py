@@ -15,7 +15,7 @@ from experiments import ratio_figures, ratio_report
 from experiments.arms import Arm, Findings, Outcome
 from experiments.stages import train
 from tarot import Selection
-from tests.experiments.command import SMALL, command
+from tests.experiments.command import SMALL, changed, command
 from tests.experiments.command import Outcome as Command
 from tests.experiments.test_configs import composed
 from tests.experiments.test_figures import Points, drawn, problem
@@ -29,12 +29,6 @@ TINY = (
     "experiment.selectors=[random,dsdm,tarot_fixed,tarot_otm]",
 )
 PER_SEED = 3 * (len(RATIOS) + 1) + 1 + 3  # arms: three told how many, one that chooses, three references
-
-
-def changed(*overrides: str) -> list[str]:
-    """TINY with other values of these options."""
-    keys = {override.partition("=")[0] for override in overrides}
-    return [o for o in TINY if o.partition("=")[0] not in keys] + list(overrides)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +153,7 @@ def test_an_interrupted_run_goes_on_from_the_cache(first, folder, monkeypatch):
 def test_trainings_of_one_repetition_are_compared(first, folder):
     """Then intervals are over trainings, and pairs are models of one training seed."""
     options = ["experiment.seeds=1", "experiment.selectors=[random,tarot_fixed]", "experiment.references=[]"]
-    metrics = command(folder, *changed(*options), "experiment.trainings=4", name="one").metrics
+    metrics = command(folder, *changed(TINY, *options), "experiment.trainings=4", name="one").metrics
     found = metrics["arms"]["tarot_fixed, 10%"]["metrics"]["accuracy"]
     assert len(found["values"]) == 4 and found["interval"][0] is not None and "training seed" in metrics["interval"]
     assert np.mean(found["values"][:2]) == first.metrics["arms"]["tarot_fixed, 10%"]["metrics"]["accuracy"]["values"][0]
@@ -169,7 +163,7 @@ def test_trainings_of_one_repetition_are_compared(first, folder):
 def test_an_automatic_size_is_its_own(folder):
     options = ["experiment.seeds=1", "experiment.trainings=1", "experiment.selectors=[random,tarot_exact]"]
     options += ["experiment.options={tarot_exact:{size:auto}}", "experiment.references=[all]"]
-    arms = command(folder, *changed(*options), name="auto").metrics["arms"]
+    arms = command(folder, *changed(TINY, *options), name="auto").metrics["arms"]
     assert set(arms) == {"random, 10%", "random, 30%", "random, as many as tarot_exact", "tarot_exact", "all"}
 
 
@@ -200,7 +194,7 @@ def test_an_automatic_size_is_its_own(folder):
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, words):
-    given = changed(*overrides)
+    given = changed(TINY, *overrides)
     if overrides == ["task=features"]:
         given = [o for o in given if not o.startswith(("task.", "features."))]
     outcome = command(tmp_path, *given)
@@ -209,7 +203,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, w
 
 
 def test_a_method_that_refuses_is_named(folder):
-    outcome = command(folder, *changed("experiment.options={tarot_otm:{folds:0}}"), name="refused")
+    outcome = command(folder, *changed(TINY, "experiment.options={tarot_otm:{folds:0}}"), name="refused")
     assert outcome.code == 1 and "tarot_otm: folds must be at least 1" in outcome.err
 
 
