@@ -1,0 +1,304 @@
+"""Causal language models with LoRA adapters: what of them learns, what they make of tokens, and their state."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
+
+from tarot import InputError
+from tasks.common.training import seeded
+
+IGNORE = -100  # label of a token that is not learnt
+_CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+_PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")  # logits are head(last hidden state) and nothing else
+_HASHED = 1 << 20  # bytes at each end of a file of weights that tell it from others
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA: a frozen linear layer W x becomes W x + alpha / rank * B A x; A and B alone learn.
+
+    modules: names of the layers, or their ends.
+    """
+
+    rank: int = 128
+    alpha: float = 512.0
+    dropout: float = 0.1
+    modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modules", tuple(self.modules))
+        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.modules:
+            raise InputError(
+                "task.adapter needs a rank of at least 1, a dropout in [0, 1) and modules; they are "
+                f"{self.rank}, {self.dropout}, {list(self.modules)}"
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        return {**asdict(self), "modules": list(self.modules)}
+
+    def attach(self, net: PreTrainedModel) -> PeftModel:
+        """`net` with adapters, drawn from torch's global generator, and everything else frozen. A is float32 where
+        the model is of half precision, as is B. Raises InputError where `modules` names what is not there."""
+        linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+        unknown = [m for m in self.modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
+        if unknown:
+            there = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise InputError(
+                f"task.adapter.modules: {type(net).__name__} has no linear layer {unknown[0]!r}; there are "
+                f"{', '.join(there)}"
+            )
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=list(self.modules),
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(net, config)
+
+
+@dataclass(frozen=True)
+class Language:
+    """A causal language model, either of given sizes or by name.
+
+    path: a folder in transformers' format, or a name on the hub; null: random weights of the sizes below, which
+        pretraining may replace.
+    kind: llama or qwen2. hidden, layers, heads, key_heads, intermediate, context: its sizes; a tied head is the
+        embedding. seed: of the random weights.
+    attention: sdpa or eager, or any that transformers knows. dtype: of the weights, float32 or bfloat16; null: the
+        file's, float32 for random weights.
+    quantize: 4bit loads the frozen weights as NF4 (needs bitsandbytes and a GPU); null: as they are.
+    checkpointing: activations are computed again in training's backward pass: less memory, a third more time.
+    """
+
+    path: str | None = None
+    kind: Literal["llama", "qwen2"] = "llama"
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    key_heads: int = 2
+    intermediate: int = 384
+    context: int = 512
+    tied: bool = True
+    seed: int = 0
+    attention: str = "sdpa"
+    dtype: Literal["float32", "bfloat16"] | None = None
+    quantize: Literal["4bit"] | None = None
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in _CONFIGS:
+            raise InputError(f"task.language.kind must be {' or '.join(_CONFIGS)}; it is {self.kind!r}")
+        if self.dtype not in (None, "float32", "bfloat16"):
+            raise InputError(f"task.language.dtype must be null, float32 or bfloat16; it is {self.dtype!r}")
+        if self.quantize not in (None, "4bit"):
+            raise InputError(f"task.language.quantize must be null or 4bit; it is {self.quantize!r}")
+        if self.quantize and self.path is None:
+            raise InputError("task.language.quantize is of weights that exist: give task.language.path")
+        if self.hidden % self.heads or self.heads % self.key_heads:
+            raise InputError(
+                "task.language: heads must divide hidden, and key_heads must divide heads; they are "
+                f"{self.heads}, {self.hidden}, {self.key_heads}"
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        """What determines the weights and what is computed of them, as plain data. Files are known by their sizes and
+        by both ends of each: to read sixteen gigabytes for a name would take longer than a selection."""
+        known = {key: value for key, value in asdict(self).items() if key not in ("attention", "checkpointing")}
+        if self.path is None:
+            return known
+        return {"path": Path(self.path).name, "dtype": self.dtype, "quantize": self.quantize, **_identity(self.path)}
+
+    def base(self, vocabulary: int, weights: State | None = None) -> PreTrainedModel:
+        """The model without adapters, on the CPU. weights: what replaces the random ones, where there is no path."""
+        if self.path is not None:
+            return self._from_path()
+        config = _CONFIGS[self.kind](
+            vocab_size=vocabulary,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.key_heads,
+            intermediate_size=self.intermediate,
+            max_position_embeddings=self.context,
+            tie_word_embeddings=self.tied,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        with seeded(self.seed):
+            net = AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, self.dtype or "float32"), attn_implementation=self.attention
+            )
+        if weights is not None:
+            net.load_state_dict(dict(weights))
+        return net
+
+    def _from_path(self) -> PreTrainedModel:
+        options: dict[str, Any] = {"dtype": getattr(torch, self.dtype) if self.dtype else "auto"}
+        if self.quantize:
+            if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+                raise InputError("task.language.quantize=4bit needs a CUDA device and bitsandbytes: pip install it")
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+            )
+        try:
+            net = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation=self.attention, **options)
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(_unreadable(self.path, error)) from error
+        return prepare_model_for_kbit_training(net, use_gradient_checkpointing=False) if self.quantize else net
+
+    def build(self, vocabulary: int, adapter: Adapter, weights: State | None = None) -> LanguageModel:
+        """A model with fresh adapters from torch's global generator."""
+        net = self.base(vocabulary, weights)
+        if self.checkpointing:
+            net.gradient_checkpointing_enable({"use_reentrant": False})
+        return LanguageModel(adapter.attach(net))
+
+
+class LanguageModel(nn.Module):
+    """A causal language model of which adapters learn; its state is theirs alone.
+
+    Sequences are padded on the right, and a causal model never looks there: no attention mask is needed, so what pads a
+    sequence, and how far, does not matter, and attention is free to take its fastest kernel.
+    """
+
+    def __init__(self, net: PeftModel) -> None:
+        super().__init__()
+        self.net = net
+        self.adapters = tuple(name for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    @property
+    def causal(self) -> PreTrainedModel:
+        """transformers' own model, its layers with adapters."""
+        return self.net.get_base_model()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Tokens int64 [B, L] -> logits [B, L, vocabulary]: of the token after each."""
+        return self.causal(input_ids=input_ids, use_cache=False).logits
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """What the head is given, [B, L, hidden]."""
+        return self.causal.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    def token_losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each label given the tokens before it, [B, L - 1] float32; 0 where it is ignored.
+
+        The head sees labelled positions alone: with a vocabulary of a hundred thousand the logits of all would be most
+        of the memory.
+        """
+        labels = labels[:, 1:]
+        wanted = labels != IGNORE
+        head = self.causal.get_output_embeddings()
+        if type(head) is nn.Linear and self.causal.config.model_type in _PLAIN_HEADS:
+            logits = head(self.hidden(input_ids)[:, :-1][wanted])
+        else:
+            logits = self(input_ids)[:, :-1][wanted]
+        losses = torch.zeros(labels.shape, device=labels.device)
+        losses[wanted] = functional.cross_entropy(logits.float(), labels[wanted], reduction="none")
+        return losses
+
+    def losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Each sample's mean loss over its labelled tokens, [B]; 0 where it has none."""
+        return self.token_losses(input_ids, labels).sum(1) / (labels[:, 1:] != IGNORE).sum(1).clamp(min=1)
+
+    def embeddings(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """What the head is given at the labelled tokens, averaged, float32 [B, hidden]."""
+        wanted = (labels != IGNORE).float()[..., None]
+        return (self.hidden(input_ids).float() * wanted).sum(1) / wanted.sum(1).clamp(min=1)
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, limit: int, stop: int, pad: int) -> Tensor:
+        """The likeliest token after another, with a cache: prompts int64 [B, L], padded on the LEFT -> what follows,
+        [B, at most limit]; `pad` after the token `stop`."""
+        config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=stop, pad_token_id=pad)
+        found = self.net.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+        return found[:, input_ids.shape[1] :]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The adapters. The frozen weights are the architecture's, not the training's."""
+        whole = super().state_dict(*args, **kwargs)
+        learnt = {kwargs.get("prefix", "") + name for name in self.adapters}
+        for name in [name for name in whole if name not in learnt]:
+            del whole[name]
+        return whole
+
+    def load_state_dict(self, state_dict: State, strict: bool = True, assign: bool = False) -> Any:
+        """Raises InputError where the state is not of these adapters."""
+        wrong = sorted(set(state_dict) ^ set(self.adapters))
+        if strict and wrong:
+            raise InputError(f"the state is of other adapters: {wrong[0]} is in one of them alone")
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def tokenizer_of(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer beside the weights in `path`. One without a pad token pads with its end-of-text token, of which
+    nothing is learnt and nothing seen. Raises InputError where there is neither."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(_unreadable(path, error)) from error
+    return padded(tokenizer)
+
+
+def padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a pad token."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{tokenizer.name_or_path or 'the tokenizer'} has no end-of-text token; set its eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    return len(tokenizer)
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    what = "is no model of transformers' format" if Path(path).is_dir() else "is neither a folder nor on the hub"
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"task.language.path: {path!r} {what}: {first}"
+
+
+def _identity(path: str) -> dict[str, Any]:
+    """What tells these weights from others."""
+    if not Path(path).is_dir():
+        try:
+            config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise InputError(_unreadable(path, error)) from error
+        return {"commit": getattr(config, "_commit_hash", None), "name": path}
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).glob("*")):
+        if file.suffix in (".safetensors", ".bin", ".json") and file.is_file():
+            size = file.stat().st_size
+            digest.update(json.dumps([file.name, size]).encode())
+            with open(file, "rb") as content:
+                digest.update(content.read(_HASHED))
+                content.seek(max(0, size - _HASHED))
+                digest.update(content.read(_HASHED))
+    return {"files": digest.hexdigest()}
