@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,8 @@ VEHICLE, PEDESTRIAN, CYCLIST = "VEHICLE", "PEDESTRIAN", "CYCLIST"
 class MapLine:
     """A lane's centre line, or what else is painted or built on the ground. ScenarioNet's name of the kind of it.
 
-    xy: float32 [n, 2], metres, in the scenario's frame, in driving order where it is a lane.
+    xy: float64 or float32 [n, 2], metres, in the scenario's frame, in driving order where it is a lane. (A city's frame
+        has coordinates of thousands of metres: where a record has float64, it is kept.)
     entries, exits: names of the lanes that lead here, and of those that follow.
     """
 
@@ -46,6 +47,8 @@ class Scenario:
     to_predict: the agents that the record wants predicted; empty where it does not say.
     ego: the agent that recorded the scene, or None.
     tag: what a simulated scene is made to be, for diagnosis only.
+    start: the frame of the record at which this window begins, where the record was cut into several windows.
+    problems: what was wrong with the record and was left out, and how often.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Scenario:
     ego: str | None = None
     dt: float = 0.1
     tag: str | None = None
+    start: int | None = None
+    problems: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
