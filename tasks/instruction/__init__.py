@@ -1,0 +1,1 @@
+"""Instruction tuning: which conversations should a language model learn from?"""

@@ -1,0 +1,185 @@
+"""Conversations: read from jsonl files or from the hub, checked, and named so that an error says where it is.
+
+A row is one JSON object: {"messages": [{"role", "content"}, ...]} as LESS, trl and axolotl write it, or
+{"prompt", "completion"}. `id`, `dataset` and `subtask` are used where they are there; everything else is kept as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tarot import InputError
+
+ROLES = ("system", "user", "assistant")
+Message = tuple[str, str]  # role, content
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One conversation.
+
+    id: unique among the rows of a split. messages: in their order; a prompt/completion row has the two roles "prompt"
+    and "completion", and no template is put around them. dataset: where it comes from. tag: what it is, for diagnosis.
+    raw: the object as it was read. group: its subtask, where it has one.
+    prefill: how the last answer begins; given to the model, not learned. open: the last answer has no end token, as in
+    LESS's targets. options: what could stand after the prefill, of which one is right (multiple choice).
+    answer: what an exact match is measured against; None: the last message. where: file and line.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    dataset: str = ""
+    tag: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    prefill: str = ""
+    open: bool = False
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+    where: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a prompt and its completion, without roles."""
+        return self.messages[0][0] == "prompt"
+
+    @property
+    def expected(self) -> str:
+        """The answer that an exact match is measured against."""
+        return self.messages[-1][1].strip().removeprefix(self.prefill).strip() if self.answer is None else self.answer
+
+
+def read_rows(
+    paths: str | Path | Sequence[str | Path] | Mapping[str, str | Path], *, prefix: bool = False
+) -> list[Row]:
+    """The rows of jsonl files, in the order of the files and of their lines.
+
+    paths: one file, several, or a mapping of the dataset's name to its file. A row's dataset is the name in the
+    mapping, else its own field `dataset`, else the file's name without `.jsonl`, `_data` and `-`. Its id is its field
+    `id`, else dataset:line. prefix: put the dataset before every id, for files whose ids are not unique together.
+
+    Raises InputError, with file:line, for what is no JSON object, a row that `row_of` refuses, an id that was there
+    before, and files that are missing, empty, or not UTF-8.
+    """
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    named = paths.items() if isinstance(paths, Mapping) else [(None, path) for path in paths]
+    rows: list[Row] = []
+    for name, path in named:
+        path = Path(path)
+        for line, raw in _objects(path):
+            dataset = name or str(raw.get("dataset") or path.stem.removesuffix("_data"))
+            row = row_of(raw, f"{path}:{line}", dataset=dataset, default_id=f"{dataset}:{line}")
+            rows.append(replace(row, id=f"{dataset}/{row.id}") if prefix else row)
+    check_ids(rows)
+    return rows
+
+
+def hub_rows(name: str, split: str = "train", *, subset: str | None = None, tag: str | None = None) -> list[Row]:
+    """The rows of a dataset on the hub or in a local folder, by the library `datasets`.
+
+    Raises InputError where the library is missing, it cannot load the dataset, or `row_of` refuses a row.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"{name} is read by the library datasets: pip install datasets, or give jsonl files"
+        ) from error
+    try:
+        loaded = datasets.load_dataset(name, subset, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"the dataset {name} (split {split}) cannot be loaded: {error}") from error
+    dataset = tag or name.rsplit("/", 1)[-1]
+    rows = [
+        row_of(raw, f"{name}[{index}]", dataset=dataset, default_id=f"{dataset}:{index}")
+        for index, raw in enumerate(loaded)
+    ]
+    if not rows:
+        raise InputError(f"the dataset {name} (split {split}) has no rows")
+    check_ids(rows)
+    return rows
+
+
+def row_of(raw: Mapping[str, Any], where: str, *, dataset: str, default_id: str) -> Row:
+    """What an object says. Raises InputError, with `where`, if it is no conversation that a model could learn from."""
+    identity = raw.get("id", default_id)
+    if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
+        raise InputError(f"{where}: id must be a string or a whole number; it is {identity!r}")
+    messages = _messages(raw, where)
+    subtask = raw.get("subtask")
+    if subtask is not None and not isinstance(subtask, str | int):
+        raise InputError(f"{where}: subtask must be a string; it is {subtask!r}")
+    group = "" if subtask is None else str(subtask)
+    return Row(str(identity), messages, dataset, dataset, raw, group=group, where=where)
+
+
+def check_ids(rows: Iterable[Row]) -> None:
+    """Raises InputError where two rows have the same id."""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if row.id in seen:
+            raise InputError(
+                f"{row.where}: the id {row.id!r} is that of {seen[row.id].where}, too; ids must be unique over all "
+                "files (leave `id` out to have rows named by file and line)"
+            )
+        seen[row.id] = row
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object); blank lines are skipped. Only \\n ends a line: U+2028 may stand inside of one."""
+    if not path.is_file():
+        raise InputError(f"{path} is not there; give a jsonl file with one JSON object per line")
+    empty = True
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            empty = False
+            try:
+                raw = json.loads(line)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}:{number} is not UTF-8: {error}") from error
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number} is not JSON: {error}") from error
+            if not isinstance(raw, dict):
+                raise InputError(f"{path}:{number} must be a JSON object; it is {type(raw).__name__}")
+            yield number, raw
+    if empty:
+        raise InputError(f"{path} is empty: it has no rows")
+
+
+def _messages(raw: Mapping[str, Any], where: str) -> tuple[Message, ...]:
+    if raw.get("messages") is not None:
+        return _turns(raw["messages"], where)
+    missing = [key for key in ("prompt", "completion") if not isinstance(raw.get(key), str)]
+    if missing:
+        raise InputError(
+            f"{where}: a row has `messages`, or `prompt` and `completion` (text); this one has "
+            f"{', '.join(sorted(raw)) or 'nothing'}"
+        )
+    if not raw["completion"].strip():
+        raise InputError(f"{where}: the completion is empty, so there is nothing to learn")
+    return (("prompt", raw["prompt"]), ("completion", raw["completion"]))
+
+
+def _turns(messages: Any, where: str) -> tuple[Message, ...]:
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where}: messages must be a list with at least one message; it is {messages!r:.80}")
+    turns = []
+    for place, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+            raise InputError(f"{where}: message {place} must be an object with role and content (text)")
+        if message.get("role") not in ROLES:
+            raise InputError(f"{where}: message {place} has the role {message.get('role')!r}; roles are {ROLES}")
+        turns.append((message["role"], message["content"]))
+    answers = [content for role, content in turns if role == "assistant"]
+    if not answers:
+        raise InputError(f"{where}: no message is the assistant's, so there is nothing to learn")
+    if not any(content.strip() for content in answers):
+        raise InputError(f"{where}: all answers of the assistant are empty, so there is nothing to learn")
+    return tuple(turns)

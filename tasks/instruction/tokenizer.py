@@ -1,0 +1,89 @@
+"""A tokenizer trained on the spot: byte-level BPE, so that no text is unknown, in which every digit is a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tarot import InputError
+from tarot.files import atomic_directory
+from tasks.instruction.template import TAGS
+
+PAD, BEGIN, END = "<pad>", "<s>", "</s>"
+SMALLEST = 256 + 3 + len(TAGS)  # bytes, special tokens, tags
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 512, *, most: int = 2_000_000) -> PreTrainedTokenizerFast:
+    """The same texts give the same tokenizer. `vocabulary` counts all tokens; the smallest one has bytes alone.
+    most: it learns from as many of the texts as have so many characters.
+
+    Tags of the template are tokens of their own, which are text all the same. Like LLaMA's it begins every text with a
+    token. Raises InputError below the smallest vocabulary.
+    """
+    if vocabulary < SMALLEST:
+        raise InputError(f"vocabulary must be at least {SMALLEST} (bytes, special tokens, tags); it is {vocabulary}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(TAGS),
+        special_tokens=[PAD, BEGIN, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_first(texts, most), trainer)
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END)
+
+
+def _first(texts: Iterable[str], most: int) -> Iterator[str]:
+    for text in texts:
+        yield text
+        most -= len(text)
+        if most <= 0:
+            return
+
+
+def cached_tokenizer(path: Path, make: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder `path`, or a new one that is saved there; others that want it wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        if not path.exists():
+            with atomic_directory(path) as temporary:
+                make().save_pretrained(temporary)
+    return load_tokenizer(path)
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """By a local folder, or by its name on the hub.
+
+    Raises InputError where there is none, or it cannot say which characters its tokens stand for.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name))
+    except (OSError, ValueError) as error:
+        raise InputError(f"no tokenizer can be loaded from {name}: {error}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"the tokenizer {name} has no fast version, which says which characters a token stands for")
+    return tokenizer
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills up a batch: the padding token, or the end token where there is none (LLaMA). It is never seen: padded
+    places are masked from attention and from the loss."""
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if found is None:
+        raise InputError("the tokenizer has neither a padding token nor an end token; give it one (eos_token)")
+    return found
