@@ -147,7 +147,6 @@ def targets_of(window: Scenario, select: TargetFilter | None = None) -> tuple[li
 
 
 def _moved(window: Scenario, row: int) -> float:
-    """Metres, over pairs of consecutive frames that are both valid."""
-    valid = window.valid[row]
-    step = np.linalg.norm(np.diff(window.position[row], axis=0), axis=1)
-    return float(step[valid[1:] & valid[:-1]].sum())
+    """Metres from each frame at which the agent is there to the next such one, as ScenarioNet's summaries count."""
+    seen = window.position[row][window.valid[row]]
+    return float(np.linalg.norm(np.diff(seen, axis=0), axis=1).sum())

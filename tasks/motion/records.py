@@ -1,0 +1,80 @@
+"""What readers of all formats share: tracks of any layout into arrays, and what of a record cannot be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tarot import InputError
+
+BAD_FRAMES = "frame of an agent that is said to be valid but is not finite"
+BAD_LINES = "map line that is not finite or has no points"
+BAD_LIGHTS = "traffic light without a place"
+
+
+def cleaned(
+    position: np.ndarray, heading: np.ndarray, velocity: np.ndarray, size: np.ndarray, valid: np.ndarray
+) -> tuple[dict[str, np.ndarray], Counter[str]]:
+    """The arrays of a `Scenario`: of its dtypes, finite where valid and 0 elsewhere, and how many frames are not valid
+    although the record says so, because something in them is not finite. A size that is not finite is 0: it is only
+    drawn."""
+    said = np.asarray(valid).astype(bool)
+    finite = np.isfinite(position).all(2) & np.isfinite(heading) & np.isfinite(velocity).all(2)
+    kept = said & finite
+    problems = Counter({BAD_FRAMES: int((said & ~finite).sum())})
+
+    def zeroed(array: np.ndarray, dtype: type) -> np.ndarray:
+        mask = kept if array.ndim == 2 else kept[..., None]
+        return np.where(mask, array, 0).astype(dtype)
+
+    arrays = {
+        "position": zeroed(position, np.float64),
+        "heading": zeroed(heading, np.float32),
+        "velocity": zeroed(velocity, np.float32),
+        "size": zeroed(np.where(np.isfinite(size), size, 0), np.float32),
+        "valid": kept,
+    }
+    return arrays, +problems
+
+
+def points(content: Any) -> np.ndarray | None:
+    """float64 [n, 2] of a list, tuple or array of points with 2 or more numbers each (the third is no height
+    everywhere: nuScenes has the angle there); None where there are none or they are not finite."""
+    try:
+        array = np.asarray(content, np.float64)
+    except (TypeError, ValueError):
+        return None
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim != 2 or not len(array) or array.shape[1] < 2 or not np.isfinite(array[:, :2]).all():
+        return None
+    return np.ascontiguousarray(array[:, :2])
+
+
+def column(state: Mapping[str, Any], name: str, frames: int, width: int, where: str) -> np.ndarray:
+    """float64 [T, width], or [T] of width 1, of a track's array [T, more] or [T] or [T, 1].
+
+    Raises InputError where it is missing or of another shape.
+    """
+    if name not in state:
+        raise InputError(f"{where} has no {name}")
+    try:
+        array = np.asarray(state[name], np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {name} does not hold numbers") from error
+    if width == 1:
+        array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        good = array.shape == (frames,)
+    else:
+        good = array.ndim == 2 and len(array) == frames and array.shape[1] >= width
+        array = array[:, :width] if good else array
+    if not good:
+        raise InputError(f"{where}: {name} has shape {array.shape}; there are {frames} frames")
+    return array
+
+
+def names(content: Any) -> tuple[str, ...]:
+    """Ids of lanes, which some datasets write as numbers."""
+    return tuple(str(name) for name in content) if isinstance(content, Sequence | set | np.ndarray) else ()

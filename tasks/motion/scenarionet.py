@@ -1,0 +1,243 @@
+"""ScenarioNet databases: folders of pickled scenarios, with a summary and a mapping that may be missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tarot import InputError
+from tasks.motion.pickles import SCENARIO_BYTES, SUMMARY_BYTES, load_pickle
+from tasks.motion.profile import RATE
+from tasks.motion.records import BAD_LIGHTS, BAD_LINES, cleaned, column, names, points
+from tasks.motion.scenario import MapLine, Scenario, TrafficLight
+
+SUMMARY, MAPPING = "dataset_summary.pkl", "dataset_mapping.pkl"
+KEYS = ("id", "version", "length", "metadata", "tracks", "dynamic_map_states", "map_features")
+
+
+def is_scenario_name(name: str) -> bool:
+    """sd_*.pkl; or, as older versions wrote, only digits before .pkl."""
+    stem, dot, end = name.rpartition(".")
+    return bool(dot) and end == "pkl" and (stem.startswith("sd_") or (stem.isascii() and stem.isdigit()))
+
+
+def databases(root: str | Path) -> list[Path]:
+    """Folders at or below `root` that are databases: with a summary, a mapping or scenarios. What lies below a database
+    belongs to it (each worker of ScenarioNet's converter leaves one there) and is none of its own.
+
+    Raises InputError where there is no such folder, or no database in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder of scenarios")
+    found = _databases(root)
+    if not found:
+        raise InputError(f"{root} holds no ScenarioNet database: no {SUMMARY}, no {MAPPING}, no sd_*.pkl or 0.pkl")
+    return found
+
+
+def _databases(folder: Path) -> list[Path]:
+    entries = sorted(folder.iterdir())
+    if any(e.name in (SUMMARY, MAPPING) or (is_scenario_name(e.name) and e.is_file()) for e in entries):
+        return [folder]
+    return [database for e in entries if e.is_dir() and not e.is_symlink() for database in _databases(e)]
+
+
+def scenario_files(database: str | Path, allow_outside: bool | str | Path = False) -> dict[str, Path]:
+    """Names of a database's scenarios and where they are, sorted by name.
+
+    Without a summary it has what its mapping lists; without that, too, the scenarios of the folder itself. Without a
+    mapping, all lie in the folder itself.
+
+    allow_outside: a merged database points to other folders. False: files must lie in the database; a folder: they must
+        lie in that one; True: anywhere.
+    Raises InputError where a name is no scenario's, a file lies outside, or summary and mapping do not fit together.
+    """
+    database = Path(database)
+    if not database.is_dir():
+        raise InputError(f"{database}: there is no such folder of scenarios")
+    summary, mapping = _table(database / SUMMARY), _table(database / MAPPING)
+    if summary is not None:
+        listed = list(summary)
+    elif mapping is not None:
+        listed = list(mapping)
+    else:
+        listed = [entry.name for entry in database.iterdir() if is_scenario_name(entry.name)]
+    root = database.resolve() if allow_outside in (False, True) else Path(allow_outside).resolve()
+    files = {}
+    for name in sorted(listed, key=str):
+        if not isinstance(name, str) or not is_scenario_name(name) or PurePosixPath(name).name != name or "\\" in name:
+            raise InputError(f"{database} lists {name!r}; scenarios are called sd_*.pkl, or like 0.pkl")
+        if mapping is not None and name not in mapping:
+            raise InputError(f"{database}: {name} is in the summary, but not in the mapping, which tells where it is")
+        folder = "" if mapping is None else mapping[name]
+        if not isinstance(folder, str):
+            raise InputError(f"{database}: the mapping of {name} is {type(folder).__name__}, not a folder's name")
+        path = (database / folder / name).resolve()
+        if allow_outside is not True and not path.is_relative_to(root):
+            raise InputError(
+                f"{database}: {name} is said to lie in {folder!r}, which is outside {root}; set allow_outside, to the "
+                "folder that holds all of the merged databases or to true, if that is right"
+            )
+        files[name] = path
+    return files
+
+
+def _table(path: Path) -> dict | None:
+    if not path.exists():
+        return None
+    table = load_pickle(path, max_bytes=SUMMARY_BYTES)
+    if not isinstance(table, dict):
+        raise InputError(f"{path} does not hold a dict of scenarios, but {type(table).__name__}")
+    return table
+
+
+def read_database(
+    folders: str | Path | Iterable[str | Path],
+    *,
+    dataset: str | None = None,
+    allow_outside: bool | str | Path = False,
+    skipped: Counter[str] | None = None,
+) -> Iterator[Scenario]:
+    """All scenarios of a database, or of several, one after the other.
+
+    skipped: counts the files that cannot be read, by reason, instead of raising InputError at the first one.
+    """
+    for folder in [folders] if isinstance(folders, str | Path) else folders:
+        for path in scenario_files(folder, allow_outside).values():
+            try:
+                scenario = read_scenario(path, dataset)
+            except InputError as error:
+                if skipped is None:
+                    raise
+                skipped[f"file unreadable: {error}"] += 1
+                continue
+            yield scenario
+
+
+def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: int = SCENARIO_BYTES) -> Scenario:
+    """One scenario. dataset: its dataset's name, where it is to be another than the record says.
+
+    A frame in which a valid agent is not finite, and a line of the map that is not, are left out and counted in the
+    scenario's `problems`. An empty `tracks_to_predict` is the same as none.
+    Raises InputError where the file is not to be trusted (see `load_pickle`) or is no scenario.
+    """
+    path = Path(path)
+    record = load_pickle(path, max_bytes=max_bytes)
+    if not isinstance(record, dict) or any(key not in record for key in KEYS):
+        missing = [key for key in KEYS if key not in record] if isinstance(record, dict) else list(KEYS)
+        raise InputError(f"{path} is no ScenarioNet scenario: it has no {', '.join(missing)}")
+    metadata, tracks = record["metadata"], record["tracks"]
+    for key in ("metadata", "tracks", "dynamic_map_states", "map_features"):
+        if not isinstance(record[key], dict):
+            raise InputError(f"{path}: {key} is {type(record[key]).__name__}, not dict")
+    frames = record["length"]
+    if not isinstance(frames, int | np.integer) or isinstance(frames, bool) or frames < 1:
+        raise InputError(f"{path}: length is {frames!r}, not a number of frames")
+    frames = int(frames)
+    if not tracks:
+        raise InputError(f"{path} has no tracks")
+    arrays, problems = _tracks(tracks, frames, str(path))
+    lines, bad_lines = _map(record["map_features"], path)
+    lights, bad_lights = _lights(record["dynamic_map_states"], frames, path)
+    problems.update(bad_lines + bad_lights)
+    current, ego = metadata.get("current_time_index"), metadata.get("sdc_id")
+    if current is not None and not (isinstance(current, int | np.integer) and 0 <= current < frames):
+        raise InputError(f"{path}: current_time_index is {current!r}; the record has {frames} frames")
+    known = ego is not None and not metadata.get("sdc_is_placeholder") and str(ego) in map(str, tracks)
+    return Scenario(
+        name=str(metadata.get("scenario_id", record["id"])),
+        dataset=dataset or str(metadata.get("dataset", record["version"])),
+        agents=tuple(str(name) for name in tracks),
+        kinds=tuple(str(track["type"]) for track in tracks.values()),
+        **arrays,
+        map=lines,
+        lights=lights,
+        current=None if current is None else int(current),
+        to_predict=_to_predict(metadata.get("tracks_to_predict"), path),
+        ego=str(ego) if known else None,
+        dt=_seconds(metadata, frames),
+        tag=None if metadata.get("sim_tag") is None else str(metadata["sim_tag"]),
+        problems=dict(problems),
+    )
+
+
+def _tracks(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[dict[str, np.ndarray], Counter[str]]:
+    shape = (len(tracks), frames)
+    position, velocity, size = np.zeros((*shape, 2)), np.zeros((*shape, 2)), np.zeros((*shape, 3))
+    heading, valid = np.zeros(shape), np.zeros(shape)
+    for row, (name, track) in enumerate(tracks.items()):
+        where = f"{path}: track {name}"
+        if not isinstance(track, dict) or "type" not in track or not isinstance(track.get("state"), dict):
+            raise InputError(f"{where} has no type or no state")
+        state = track["state"]
+        position[row] = column(state, "position", frames, 2, where)
+        heading[row] = column(state, "heading", frames, 1, where)
+        velocity[row] = column(state, "velocity", frames, 2, where)
+        valid[row] = column(state, "valid", frames, 1, where)
+        for i, part in enumerate(("length", "width", "height")):
+            if part in state:  # exports of procedural scenes may have no height
+                size[row, :, i] = column(state, part, frames, 1, where)
+    if not np.isfinite(valid).all():
+        raise InputError(f"{path}: whether an agent is valid is neither true nor false somewhere")
+    return cleaned(position, heading, velocity, size, valid)
+
+
+def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
+    lines, problems = [], Counter()
+    for name, feature in features.items():
+        if not isinstance(feature, dict) or "type" not in feature:
+            raise InputError(f"{path}: map feature {name} has no type")
+        geometry = next((feature[key] for key in ("polyline", "polygon", "position") if key in feature), None)
+        xy = None if geometry is None else points(geometry)
+        if xy is None:
+            problems[BAD_LINES] += 1
+            continue
+        entries, exits = names(feature.get("entry_lanes")), names(feature.get("exit_lanes"))
+        lines.append(MapLine(str(name), str(feature["type"]), xy, entries, exits))
+    return tuple(lines), problems
+
+
+def _lights(states: Mapping[Any, Any], frames: int, path: Path) -> tuple[tuple[TrafficLight, ...], Counter[str]]:
+    lights, problems = [], Counter()
+    for name, light in states.items():
+        state = light.get("state") if isinstance(light, dict) else None
+        if not isinstance(state, dict) or "object_state" not in state or "lane" not in light:
+            raise InputError(f"{path}: traffic light {name} has no lane or no states")
+        seen = [None if s is None else str(s) for s in state["object_state"]]
+        if len(seen) != frames:
+            raise InputError(f"{path}: traffic light {name} has {len(seen)} states; there are {frames} frames")
+        stop = points(light.get("stop_point"))
+        if stop is None:
+            problems[BAD_LIGHTS] += 1
+            continue
+        lights.append(TrafficLight(str(light["lane"]), stop[0].astype(np.float32), tuple(seen)))
+    return tuple(lights), problems
+
+
+def _to_predict(content: Any, path: Path) -> tuple[str, ...]:
+    if content is None:
+        return ()
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: tracks_to_predict is {type(content).__name__}, not dict")
+    return tuple(
+        str(entry["track_id"]) if isinstance(entry, dict) and "track_id" in entry else str(name)
+        for name, entry in content.items()
+    )
+
+
+def _seconds(metadata: Mapping[str, Any], frames: int) -> float:
+    """Between two frames: as the record says, or else as its time stamps are apart."""
+    rate = metadata.get("sample_rate")
+    if isinstance(rate, int | float | np.number) and np.isfinite(rate) and rate > 0:
+        return float(rate)
+    stamps = np.asarray(metadata.get("ts", ()))
+    if frames > 1 and stamps.shape == (frames,) and stamps.dtype.kind in "fiu" and np.isfinite(stamps).all():
+        step = float(np.median(np.diff(stamps)))
+        if step > 0:
+            return step
+    return RATE
