@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -259,24 +259,33 @@ class Convolution(Layer):
 
     def gradient(self, fold: Fold, x: Tensor, d: Tensor) -> Tensor:
         """[B, out, in / groups * kernel]"""
-        groups = self.module.groups
-        left, right = (fold(t.float().unflatten(1, (groups, -1))) for t in (d.flatten(2), self.patches(x, d)))
+        m, x, d = self.module, x.float(), d.float()
+        if m.groups == m.in_channels == m.out_channels:  # depthwise: products without a sum over channels
+            size = range(3, d.ndim + 1)
+            return torch.stack([fold(window * d).sum((1, *size)) for window in self.windows(x, d)], 2)
+        seen = [by_channel(window) for window in self.windows(x, d)]
+        patches = torch.stack(seen, 2).flatten(1, 2) if len(seen) > 1 else seen[0]
+        left, right = (fold(t.unflatten(1, (m.groups, -1))) for t in (by_channel(d), patches))
         return torch.einsum("btgon,btgin->bgoi", left, right).flatten(1, 2)
 
-    def patches(self, x: Tensor, d: Tensor) -> Tensor:
-        """What each output position sees of x, [I, in * kernel, positions]."""
+    def windows(self, x: Tensor, d: Tensor) -> Iterator[Tensor]:
+        """What each entry of the kernel is multiplied by, as views of the padded x: [I, in, *size of d]."""
         module = self.module
         x, padding = self.padded(x)
-        x = functional.pad(x, [side for width in reversed(padding) for side in (width, width)])
-        seen = []
+        if any(padding):
+            x = functional.pad(x, [side for width in reversed(padding) for side in (width, width)])
         for offset in itertools.product(*map(range, module.kernel_size)):
             axes = zip(offset, module.dilation, module.stride, d.shape[2:], strict=True)
-            window = [slice(o * dilation, o * dilation + s * (n - 1) + 1, s) for o, dilation, s, n in axes]
-            seen.append(x[:, :, *window].flatten(2))
-        return torch.stack(seen, 2).flatten(1, 2)
+            yield x[:, :, *(slice(o * dilation, o * dilation + s * (n - 1) + 1, s) for o, dilation, s, n in axes)]
 
     def bias(self, fold: Fold, d: Tensor) -> Tensor:
         return fold(d.flatten(2)).sum((1, 3), dtype=torch.float32)
+
+
+def by_channel(x: Tensor) -> Tensor:
+    """[I, channels, *size] -> [I, channels, positions], a view whether channels come first or last in memory."""
+    last = x.movedim(1, -1)
+    return last.flatten(1, -2).transpose(1, 2) if last.is_contiguous() else x.flatten(2)
 
 
 class Norm(Layer):
