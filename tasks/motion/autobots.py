@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tarot import InputError
-from tasks.motion.layers import Attention, Tokens, attendable, bias_of, zeroed
+from tasks.motion.layers import Attention, PooledAttention, Tokens, attendable, bias_of, zeroed
 from tasks.motion.prediction import Prediction
 
 Batch = Mapping[str, Tensor]
@@ -79,7 +79,7 @@ class AutoBot(nn.Module):
         )
         self.register_buffer("positions", sinusoids(past, a.width))
 
-        self.point_attention = Attention(a.width, a.map_heads, a.dropout)
+        self.point_attention = PooledAttention(a.width, a.map_heads, a.dropout)
         self.lane_norm, self.lane_output_norm = nn.LayerNorm(a.width), nn.LayerNorm(a.width)
         self.lane_net = perceptron(a.width, a.width, a.width, dropout=a.dropout)
 
@@ -113,7 +113,7 @@ class AutoBot(nn.Module):
     def _decoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What each step of each future is told from [B, K, F, d], and each future's logit [B, K]."""
         ego, ego_bias = self._encoded(batch["agents"], batch["agents_valid"])
-        lanes, lane_bias = self._lanes(batch["lanes"], batch["lanes_valid"], ego[:, -1:])
+        lanes, lane_bias = self._lanes(batch["lanes"], batch["lanes_valid"], ego[:, -1])
         steps = self.queries(len(ego))
         memory = self.map_attention.remember(lanes)
         for layer in self.decoder:
@@ -143,10 +143,11 @@ class AutoBot(nn.Module):
     def _lanes(self, lanes: Tensor, valid: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
         """What each lane means to the target [B, S, d], and the bias of those that are there [B, 1, 1, S]."""
         points = self.point_input(zeroed(lanes[..., :2] / self.architecture.scale, valid))
-        bias = bias_of(attendable(valid))[:, :, None, None]  # [B, S, 1, 1, M]
-        lane = self.lane_norm(self.point_attention(now[:, None], points, bias).squeeze(2))
+        lane = self.lane_norm(self.point_attention(now, points, bias_of(attendable(valid))))
         lane = self.lane_output_norm(lane + self.lane_net(lane))
-        return lane, bias_of(attendable(valid.any(-1)))[:, None, None]
+        # Where there are no lanes, zeros stand in for them, rather than normed zeros with their enormous gradients.
+        there = valid.any(-1)
+        return zeroed(lane, there), bias_of(attendable(there))[:, None, None]
 
     def _told(self, steps: Tensor, logits: Tensor) -> Prediction:
         a, raw = self.architecture, self.head(steps)

@@ -1,0 +1,147 @@
+"""How a forecaster is trained: its learning rates, its clipped gradients, and the average of its last weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tarot import InputError
+from tasks.common.training import Training, fit
+from tasks.task import Batch, Checkpoint
+
+_OF_SELECTIONS = ("merge_targets",)  # options that surrogates know nothing of
+
+
+@dataclass(frozen=True)
+class MotionTraining(Training):
+    """The small models' by default; `PAPER_AUTOBOT_TRAINING` and `PAPER_WAYFORMER_TRAINING` are the paper's.
+
+    steps: for every arm the same. optimizer: Adam is adamw without weight decay. epsilon: Adam's.
+    schedule: halving halves the learning rate after each of the `milestones`, shares of the steps; onecycle is that of
+        `torch.optim.lr_scheduler.OneCycleLR`, which rises to the learning rate for the share `warmup` of the steps and
+        then falls to nothing, both as a cosine; triangle is `Training`'s.
+    clip: the largest norm of a gradient; null for any.
+    average: the model is the mean of its weights over this share of the steps, the last ones; 0: as the last step
+        leaves it.
+    """
+
+    steps: int = 600
+    learning_rate: float = 1.5e-3
+    warmup: float = 0.3
+    schedule: Literal["halving", "onecycle", "triangle"] = "onecycle"
+    milestones: Sequence[float] = ()
+    epsilon: float = 1e-8
+    clip: float | None = 5.0
+    average: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule not in ("halving", "onecycle", "triangle"):
+            raise InputError(f"train.schedule must be halving, onecycle or triangle; it is {self.schedule!r}")
+        if self.augment or self.label_smoothing:
+            raise InputError("train.augment and train.label_smoothing mean nothing in motion prediction")
+        if self.clip is not None and self.clip <= 0:
+            raise InputError(f"train.clip must be positive, or null; it is {self.clip}")
+        if not 0 <= self.average <= 1:
+            raise InputError(f"train.average must be a share of the steps; it is {self.average}")
+        if any(not 0 <= share <= 1 for share in self.milestones):
+            raise InputError(f"train.milestones must be shares of the steps; they are {list(self.milestones)}")
+
+    def rate(self, step: int) -> float:
+        if self.schedule == "triangle":
+            return super().rate(step)
+        if self.schedule == "halving":
+            return self.learning_rate * 0.5 ** sum(step >= share * self.steps for share in self.milestones)
+        peak, first = max(self.warmup * self.steps - 1, 0.0), self.learning_rate / 25
+        if step < peak:
+            return _cosine(first, self.learning_rate, step / peak)
+        return _cosine(self.learning_rate, first / 1e4, (step - peak) / max(self.steps - 1 - peak, 1.0))
+
+    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        parameters = list(parameters)
+        if self.optimizer == "adamw":
+            options = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "eps": self.epsilon}
+            optimizer = torch.optim.AdamW(parameters, fused=True, **options)
+        else:
+            optimizer = super().make_optimizer(iter(parameters))
+        if self.clip is not None:
+            optimizer.register_step_pre_hook(lambda *_: _clip(parameters, self.clip))
+        return optimizer
+
+    def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
+        """As plain data; `of_surrogate` without what it does not depend on."""
+        everything = asdict(self) | {"milestones": list(self.milestones)}
+        return {key: value for key, value in everything.items() if not (of_surrogate and key in _OF_SELECTIONS)}
+
+
+PAPER_AUTOBOT_TRAINING = MotionTraining(
+    batch_size=256, learning_rate=7.5e-4, weight_decay=0.0, epsilon=1e-4, schedule="halving",
+    milestones=(0.2, 0.4, 0.6, 0.8), average=0.0,
+)  # fmt: skip
+"""Of 50 epochs, halved after 10, 20, 30 and 40. `steps` is to be what 50 epochs are."""
+PAPER_WAYFORMER_TRAINING = MotionTraining(
+    batch_size=128, learning_rate=1e-4, schedule="halving", milestones=(0.1, 0.2, 0.3, 0.4, 0.5), average=0.0
+)  # fmt: skip
+"""Of 100 epochs, halved after 10, 20, 30, 40 and 50. `steps` is to be what 100 epochs are."""
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def _clip(parameters: list[nn.Parameter], norm: float) -> None:
+    nn.utils.clip_grad_norm_(parameters, norm)
+
+
+class WeightAverage:
+    """The mean of a model's parameters over the steps that it is shown, in float32 or more."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._means: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, model: nn.Module) -> None:
+        self.count += 1
+        parameters = list(model.parameters())
+        if self.count == 1:
+            self._means = [p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in parameters]
+        else:
+            for mean, parameter in zip(self._means, parameters, strict=True):
+                mean.lerp_(parameter.to(mean.dtype), 1 / self.count)
+
+    @torch.no_grad()
+    def give(self, model: nn.Module) -> None:
+        for parameter, mean in zip(model.parameters(), self._means, strict=True):
+            parameter.copy_(mean)
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    batches: Iterator[Batch],
+    training: MotionTraining,
+    *,
+    run: int = 0,
+    keep: int = 0,
+) -> list[Checkpoint]:
+    """`tasks.common.training.fit`, after which the model is the average of its last weights, and so is the last
+    checkpoint. Its optimizer's moments are those of the last step."""
+    average, first = WeightAverage(), training.steps * (1 - training.average)
+
+    def watch(model: nn.Module, step: int) -> None:
+        if step > first:
+            average.add(model)
+
+    kept = fit(model, loss, batches, training, run=run, keep=keep, watch=watch)
+    if average.count:
+        average.give(model)
+        if kept:
+            state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            kept[-1] = replace(kept[-1], state=state)
+    return kept
