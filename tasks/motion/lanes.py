@@ -10,6 +10,10 @@ import numpy as np
 from tasks.motion.profile import LINE_CODES, LINE_KINDS, Profile
 from tasks.motion.scenario import MapLine
 
+REPEATED = 1e-3
+"""Metres. A point so near to the one before it repeats it, as where nuScenes joins two arcs: the rounding of the two
+would be its direction. It has none, as the first point has none."""
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -62,7 +66,7 @@ def lines_of(map_lines: Sequence[MapLine], profile: Profile) -> Lines:
     places = _places(counts)
     step = np.diff(xy, axis=0, prepend=xy[:1])
     length = np.linalg.norm(step, axis=1)
-    moves = (places > 0) & (length > 0)
+    moves = (places > 0) & (length > REPEATED)
     direction = np.where(moves[:, None], step / np.where(moves, length, 1)[:, None], 0)
     line = np.repeat(np.arange(len(counts)), counts)
     if not profile.pieces:

@@ -77,4 +77,6 @@ def column(state: Mapping[str, Any], name: str, frames: int, width: int, where: 
 
 def names(content: Any) -> tuple[str, ...]:
     """Ids of lanes, which some datasets write as numbers."""
+    if isinstance(content, str | int):
+        return (str(content),)
     return tuple(str(name) for name in content) if isinstance(content, Sequence | set | np.ndarray) else ()

@@ -197,7 +197,8 @@ def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], 
         if xy is None:
             problems[BAD_LINES] += 1
             continue
-        entries, exits = names(feature.get("entry_lanes")), names(feature.get("exit_lanes"))
+        before = "lane" if feature["type"] == "STOP_SIGN" else "entry_lanes"
+        entries, exits = names(feature.get(before)), names(feature.get("exit_lanes"))
         lines.append(MapLine(str(name), str(feature["type"]), xy, entries, exits))
     return tuple(lines), problems
 

@@ -54,12 +54,10 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As summaries hold it: no arrays, no sets."""
+    """As summaries hold it: no arrays."""
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return tuple(sorted(value)) if isinstance(value, set) else value
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def as_record(scenario: Scenario, version: str = VERSION) -> dict[str, Any]:
@@ -167,12 +165,14 @@ def _number_summary(objects: dict[str, dict[str, Any]], scenario: Scenario) -> d
     shown = Counter(state for light in scenario.lights for state in light.states if state is not None)
     return {
         "num_objects": len(objects),
-        "object_types": {entry["type"] for entry in objects.values()},
+        "object_types": tuple(
+            sorted({entry["type"] for entry in objects.values()})
+        ),  # a set's bytes are not the same twice
         "num_objects_each_type": dict(Counter(entry["type"] for entry in objects.values())),
         "num_moving_objects": len(moving),
         "num_moving_objects_each_type": dict(Counter(entry["type"] for entry in moving)),
         "num_traffic_lights": len(scenario.lights),
-        "num_traffic_light_types": set(shown),
+        "num_traffic_light_types": tuple(sorted(shown)),
         "num_traffic_light_each_step": dict(shown),
         "num_map_features": len(scenario.map),
         "map_height_diff": 0.0,
