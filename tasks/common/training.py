@@ -171,7 +171,7 @@ def fit(
     """
     kept, rates = [], []
     moments = {math.ceil(training.steps * (i + 1) / keep) for i in range(keep)}
-    optimizer = training.make_optimizer(model.parameters())
+    optimizer = training.make_optimizer(p for p in model.parameters() if p.requires_grad)
     model.train()
     for step, batch in enumerate(islice(batches, training.steps)):
         rates.append(training.set_rate(optimizer, step))
@@ -199,5 +199,6 @@ def _checkpoint(
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()
         }
 
-    states = {key: copy(optimizer.state[parameter]) for key, parameter in model.named_parameters()}
+    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    states = {name: copy(optimizer.state[parameter]) for name, parameter in learnt.items()}
     return Checkpoint(name, copy(model.state_dict()), learning_rate, states, run)

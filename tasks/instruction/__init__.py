@@ -1,1 +1,20 @@
 """Instruction tuning: which conversations should a language model learn from?"""
+
+from tasks.instruction.data import Files, Skills
+from tasks.instruction.evaluation import Evaluation
+from tasks.instruction.model import Adapter, Language
+from tasks.instruction.task import InstructionTask, files_task
+from tasks.instruction.training import Pretraining, Tuning, WarmUp
+
+__all__ = [
+    "Adapter",
+    "Evaluation",
+    "Files",
+    "InstructionTask",
+    "Language",
+    "Pretraining",
+    "Skills",
+    "Tuning",
+    "WarmUp",
+    "files_task",
+]

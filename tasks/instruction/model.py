@@ -17,13 +17,11 @@ from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
     LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Qwen2Config,
 )
 
@@ -253,29 +251,6 @@ class LanguageModel(nn.Module):
         if strict and wrong:
             raise InputError(f"the state is of other adapters: {wrong[0]} is in one of them alone")
         return super().load_state_dict(state_dict, strict=False, assign=assign)
-
-
-def tokenizer_of(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the weights in `path`. One without a pad token pads with its end-of-text token, of which
-    nothing is learnt and nothing seen. Raises InputError where there is neither."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(_unreadable(path, error)) from error
-    return padded(tokenizer)
-
-
-def padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a pad token."""
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"{tokenizer.name_or_path or 'the tokenizer'} has no end-of-text token; set its eos_token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    return len(tokenizer)
 
 
 def _unreadable(path: str, error: Exception) -> str:

@@ -15,7 +15,7 @@ from tarot.gradients import GradientFeatures, loop_gradients
 from tarot.preconditioning import BETAS, EPS, adam_features
 from tarot.projection import Projection, plan
 from tasks.common.training import seeded
-from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel, padded, tokenizer_of
+from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel
 
 VOCABULARY, PAD = 61, 3
 LENGTHS = (12, 5, 9, 2, 12, 7)
@@ -64,7 +64,7 @@ def alone(model: LanguageModel) -> Tensor:
     return torch.cat([torch.cat([g.flatten(1) for g in row.values()], 1) for row in rows])
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------------
+# --- gradients --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "attention"), KINDS)
@@ -133,7 +133,7 @@ def test_dropout_is_off_and_the_model_stays_as_it_was():
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(model.adapters)
 
 
-# --- losses ------------------------------------------------------------------------------------------------------------
+# --- losses -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "attention"), KINDS)
@@ -178,7 +178,7 @@ def test_half_precision_keeps_adapters_whole():
     assert functional.cosine_similarity(found, exact).min() > 0.98
 
 
-# --- state -------------------------------------------------------------------------------------------------------------
+# --- state ------------------------------------------------------------------------------------------------------------
 
 
 def test_state_is_the_adapters_alone():
@@ -219,7 +219,7 @@ def test_weights_come_from_a_folder(tmp_path):
     assert given.recipe() != before, "other weights of the same sizes look the same"
 
 
-# --- generation --------------------------------------------------------------------------------------------------------
+# --- generation -------------------------------------------------------------------------------------------------------
 
 
 def test_generation_is_greedy_whatever_the_padding():
@@ -241,7 +241,7 @@ def test_generation_is_greedy_whatever_the_padding():
         assert row[: len(expected)] == expected and set(row[len(expected) :]) <= {PAD}
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 def test_modules_that_are_not_there_are_named():
@@ -268,15 +268,3 @@ def test_impossible_options_are_refused(make, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no model of transformers' format"):
         Language(path=str(tmp_path)).base(VOCABULARY)
-    with pytest.raises(InputError, match="is no model of transformers' format"):
-        tokenizer_of(str(tmp_path))
-
-
-def test_a_tokenizer_without_a_pad_token_pads_with_its_end():
-    class Stub:
-        name_or_path, eos_token, eos_token_id, pad_token_id, pad_token = "stub", "</s>", 2, None, None
-
-    assert padded(Stub()).pad_token == "</s>"
-    Stub.eos_token_id = None
-    with pytest.raises(InputError, match="stub has no end-of-text token"):
-        padded(Stub())

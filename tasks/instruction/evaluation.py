@@ -1,0 +1,151 @@
+"""What a language model is worth: the loss of held-out answers, the choice among options, answers word for word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tarot import InputError
+from tasks.instruction.model import IGNORE, LanguageModel
+from tasks.instruction.rows import Row
+from tasks.instruction.tokens import Tokenized, collate, token_batches
+
+Tokenize = Callable[[list[Row]], Tokenized]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """generate: answers are written, the likeliest token after another, and compared with the expected ones. choose:
+    rows that have options are answered by the likeliest. Rows with options are not asked to write.
+    limit: most tokens of an answer that is written. tokens: most in a batch, with padding.
+    extract: regular expression whose first group is the answer in what was written, for answers that reason first, such
+        as "answer is (.*?)[.]?$"; where it matches nothing, and with null, all of it is the answer.
+    """
+
+    generate: bool = True
+    choose: bool = True
+    limit: int = 64
+    tokens: int = 8192
+    extract: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or self.tokens < 1:
+            raise InputError(f"task.evaluation.limit and tokens must be positive; they are {self.limit}, {self.tokens}")
+        try:
+            groups = 1 if self.extract is None else re.compile(self.extract).groups
+        except re.error as error:
+            raise InputError(f"task.evaluation.extract is no regular expression: {error}") from error
+        if not groups:
+            raise InputError("task.evaluation.extract must have a group, which is the answer: answer is (.*)")
+
+    def answer(self, text: str) -> str:
+        """What was answered, blanks aside."""
+        found = re.search(self.extract, text, re.MULTILINE) if self.extract else None
+        return " ".join((found.group(1) if found else text).split())
+
+
+def metrics(
+    model: LanguageModel,
+    data: Tokenized,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenize: Tokenize,
+    evaluation: Evaluation,
+    pad: int,
+) -> dict[str, float]:
+    """Of held-out conversations: `accuracy` of the choice among options where there are some, `exact_match` of what is
+    written, `loss` per token of an answer (each answer counts the same), then each by group.
+
+    tokenize: rows as the model reads them.
+    """
+    model.eval()
+    chooses = np.array([evaluation.choose and bool(row.options) for row in data.rows])
+    by_row: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # metric -> (places, values)
+    if chooses.any():
+        places = chooses.nonzero()[0]
+        options = [data.rows[i] for i in places]
+        by_row["accuracy"] = places, choices(model, options, tokenize, evaluation.tokens, pad)
+    if evaluation.generate and not chooses.all():
+        places = (~chooses).nonzero()[0]
+        texts = written(model, data.take(places), tokenizer, evaluation, pad)
+        right = [
+            evaluation.answer(text) == " ".join(data.rows[i].expected.split())
+            for i, text in zip(places, texts, strict=True)
+        ]
+        by_row["exact_match"] = places, np.array(right, dtype=float)
+    by_row["loss"] = np.arange(len(data)), answer_losses(model, data, evaluation.tokens, pad)
+    result = {name: float(values.mean()) for name, (_, values) in by_row.items()}
+    groups = data.groups
+    for name, (places, values) in by_row.items():
+        for group in dict.fromkeys(groups[places].tolist()):
+            if group:
+                result[f"{name}/{group}"] = float(values[groups[places] == group].mean())
+    return result
+
+
+@torch.no_grad()
+def answer_losses(model: LanguageModel, data: Tokenized, budget: int, pad: int, *, total: bool = False) -> np.ndarray:
+    """Of each sample, its mean over learned tokens, or their sum (`total`), float64 [n]; `budget` tokens a batch."""
+    result = np.zeros(len(data))
+    for places, batch in _batches(model, data, budget, pad):
+        by_token = model.token_losses(batch["input_ids"], batch["labels"]).double()
+        learned = (batch["labels"][:, 1:] != IGNORE).sum(1).clamp(min=1)
+        result[places] = (by_token.sum(1) / (1 if total else learned)).cpu().numpy()
+    return result
+
+
+def choices(model: LanguageModel, rows: list[Row], tokenize: Tokenize, budget: int, pad: int) -> np.ndarray:
+    """1 where the likeliest of a row's options is the right one, else 0, float64 [n]; of equals the first is taken."""
+    asked = [_with_answer(row, option, k) for row in rows for k, option in enumerate(row.options)]
+    losses = iter(answer_losses(model, tokenize(asked), budget, pad, total=True).tolist())
+    right = []
+    for row in rows:
+        taken = min((next(losses), k) for k in range(len(row.options)))[1]
+        right.append(row.options[taken].strip() == row.messages[-1][1].strip().removeprefix(row.prefill).strip())
+    return np.array(right, dtype=float)
+
+
+def _with_answer(row: Row, option: str, number: int) -> Row:
+    role = row.messages[-1][0]
+    return replace(row, id=f"{row.id}#{number}", messages=(*row.messages[:-1], (role, f"{row.prefill}{option}")))
+
+
+def written(
+    model: LanguageModel, data: Tokenized, tokenizer: PreTrainedTokenizerBase, evaluation: Evaluation, pad: int
+) -> list[str]:
+    """What the model answers to each conversation before its last answer."""
+    device = next(model.parameters()).device
+    prompts = [data[i]["input_ids"][: answer_start(data[i]["labels"])] for i in range(len(data))]
+    texts = [""] * len(data)
+    for places in token_batches([len(ids) + evaluation.limit for ids in prompts], evaluation.tokens):
+        width = max(len(prompts[i]) for i in places)
+        ids = torch.full((len(places), width), pad)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(places):
+            ids[row, width - len(prompts[i]) :] = prompts[i]
+            mask[row, width - len(prompts[i]) :] = 1
+        found = model.generate(ids.to(device), mask.to(device), evaluation.limit, tokenizer.eos_token_id, pad)
+        for i, text in zip(places, tokenizer.batch_decode(found, skip_special_tokens=True), strict=True):
+            texts[i] = text
+    return texts
+
+
+def answer_start(labels: Tensor) -> int:
+    """Where the last run of learned tokens begins; at least 1, since something must be said before it."""
+    learned = (labels != IGNORE).int()
+    starts = (learned.diff(prepend=learned.new_zeros(1)) == 1).nonzero()
+    return max(1, int(starts[-1]))
+
+
+def _batches(
+    model: LanguageModel, data: Tokenized, budget: int, pad: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    device, joined = next(model.parameters()).device, collate(pad)
+    for places in token_batches(data.lengths, budget):
+        batch = joined([data[i] for i in places])
+        yield places, {name: tensor.to(device) for name, tensor in batch.items()}

@@ -1,0 +1,315 @@
+"""Instruction tuning: which conversations should a language model learn from to be good at a few of them?"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import textwrap
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from tarot import InputError, Selection
+from tarot.fingerprint import fingerprint
+from tasks.common.cache import cached_checkpoints
+from tasks.common.training import epoch_weights, resolve_device, seeded
+from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
+from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
+from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel, State
+from tasks.instruction.rows import Row
+from tasks.instruction.template import Template, template_of
+from tasks.instruction.tokenizer import cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
+from tasks.instruction.tokens import Sample, Tokenized, collate, tokenize
+from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, training_recipe, tune
+from tasks.task import Batch, Checkpoint, Split, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+log = logging.getLogger("tarot")
+_DRAWN = 220  # characters of a conversation that are drawn, half of them of what was asked
+
+
+class InstructionTask(Task):
+    """data: the conversations. language, adapter: what learns. train: on a selection. surrogate: the warm-up.
+
+    pretraining: of a language without a path; null leaves its weights random. tokenizer: a folder or a name on the
+    hub; null: that of language.path, or one of `vocabulary` tokens made of the text that pretraining sees.
+    template: less or chat (the tokenizer's own). max_length: of a conversation, in tokens; the rest is cut off.
+    nothing_left: what becomes of conversations without an answer within it: raise, or drop them.
+    total_share: what the weights of a selection sum to, as a share of the candidates; null: the selector's own choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        data: Conversations,
+        language: Language,
+        adapter: Adapter,
+        train: Tuning,
+        surrogate: WarmUp,
+        evaluation: Evaluation,
+        pretraining: Pretraining | None = None,
+        tokenizer: str | None = None,
+        vocabulary: int = 512,
+        template: str = "less",
+        max_length: int = 2048,
+        nothing_left: str = "raise",
+        total_share: float | None = None,
+        cache_dir: str | Path = "cache",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        if language.path is not None and pretraining is not None:
+            raise InputError("task.pretraining is of a language that is made on the spot: set it to null with a path")
+        if total_share is not None and not total_share > 0:
+            raise InputError(f"task.total_share must be positive, or null; it is {total_share}")
+        self.name, self.data, self.language, self.adapter, self.training = name, data, language, adapter, train
+        self.surrogate, self.evaluation, self.pretraining, self.seed = surrogate, evaluation, pretraining, seed
+        self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
+        self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
+        self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def rows(self) -> Rows:
+        return self.data.rows(self.seed)
+
+    @cached_property
+    def splits(self) -> dict[Split, Tokenized]:
+        splits = {split: self._tokenize(self.rows[split], self.nothing_left) for split in SPLITS}
+        for split, found in splits.items():
+            if found.truncated:
+                log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
+            if found.dropped:
+                log.warning(
+                    "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
+                )
+        return splits
+
+    def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
+        return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
+
+    def candidates(self) -> Tokenized:
+        return self.splits["candidates"]
+
+    def targets(self) -> Tokenized:
+        return self.splits["targets"]
+
+    def validation(self) -> Tokenized:
+        return self.splits["validation"]
+
+    def test(self) -> Tokenized:
+        return self.splits["test"]
+
+    def ids(self, split: Split) -> list[str]:
+        return self.splits[split].ids
+
+    def target_groups(self) -> np.ndarray | None:
+        groups = self.targets().groups
+        return groups if (groups != "").all() else None
+
+    def candidate_tags(self) -> np.ndarray | None:
+        return self.candidates().tags if self.data.tagged else None
+
+    def total(self) -> int | None:
+        return None if self.total_share is None else max(1, int(self.total_share * len(self.candidates()) + 1e-9))
+
+    @cached_property
+    def collate(self) -> Callable[[list[Sample]], Batch]:
+        """Right padding."""
+        return collate(self.pad)
+
+    @staticmethod
+    def cost(sample: Sample) -> float:
+        """Tokens."""
+        return float(len(sample["input_ids"]))
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def text(self) -> list[Row]:
+        """What a language that is made on the spot learns; the same for all seeds of the task where the data say."""
+        general = self.data.general(self.language.seed)
+        return self.rows["candidates"] if general is None else general
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        if self.tokenizer_path is not None:
+            return load_tokenizer(self.tokenizer_path)
+        texts = [content for row in self.text for _, content in row.messages]
+        digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        made_of = fingerprint({"text": digest, "vocabulary": self.vocabulary})
+        path = self.cache_dir / "tokenizers" / f"{self.name}-{made_of}"
+        return cached_tokenizer(path, lambda: train_tokenizer(texts, self.vocabulary))
+
+    @cached_property
+    def template(self) -> Template:
+        return template_of(self.template_kind, self.tokenizer)
+
+    @property
+    def pad(self) -> int:
+        return padding_id(self.tokenizer)
+
+    # --- recipe -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _data_recipe(self) -> dict[str, Any]:
+        tokenizer = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        return {
+            **self.data.recipe(self.seed, self.rows),
+            "tokenizer": tokenizer,
+            "template": [self.template_kind, self.tokenizer.chat_template if self.template_kind == "chat" else None],
+            "max_length": self.max_length,
+            "nothing_left": self.nothing_left,
+        }
+
+    @cached_property
+    def _model_recipe(self) -> dict[str, Any]:
+        recipe = {"language": self.language.recipe(), "adapter": self.adapter.recipe()}
+        if self.language.path is None:
+            recipe["vocabulary"] = len(self.tokenizer)
+        if self.pretraining is not None:
+            text = hashlib.sha256(self._text_tokens.tobytes()).hexdigest()
+            recipe["pretraining"] = {**asdict(self.pretraining), "text": text}
+        return recipe
+
+    def recipe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "data": self._data_recipe,
+            "model": self._model_recipe,
+            "surrogate": {**self.surrogate.recipe(), "seed": self.seed},
+            "train": {**training_recipe(self.training), "merge_targets": self.training.merge_targets},
+        }
+
+    # --- model --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _text_tokens(self) -> np.ndarray:
+        return self._tokenize(self.text, "drop").tokens
+
+    @cached_property
+    def _weights(self) -> State | None:
+        """What pretraining gave: computed once for all tasks of the same text and sizes."""
+        if self.pretraining is None:
+            return None
+
+        def make() -> list[Checkpoint]:
+            net = self.language.base(len(self.tokenizer))
+            state = pretrain(net, self._text_tokens, self.pretraining, self.language.seed, self.device)
+            return [Checkpoint("pretrained", state, self.pretraining.learning_rate)]
+
+        made_of = {key: value for key, value in self._model_recipe.items() if key != "adapter"}
+        return cached_checkpoints(self.cache_dir / "pretrained" / f"{self.name}-{fingerprint(made_of)}.pt", make)[
+            0
+        ].state
+
+    def model(self) -> LanguageModel:
+        """Its frozen weights are always the same; the adapters are fresh."""
+        return self.language.build(len(self.tokenizer), self.adapter, self._weights)
+
+    def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
+        """Each sample's mean cross-entropy over the tokens of its answers, [B]."""
+        return model.losses(batch["input_ids"], batch["labels"])
+
+    def residuals(self, model: nn.Module, batch: Batch) -> Tensor:
+        return torch.ones(len(batch["labels"]), device=batch["labels"].device)
+
+    def embeddings(self, model: LanguageModel, batch: Batch) -> Tensor:
+        """What the head is given, averaged over the answers' tokens, [B, hidden]."""
+        return model.embeddings(batch["input_ids"], batch["labels"])
+
+    def checkpoints(self) -> list[Checkpoint]:
+        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
+        return cached_checkpoints(path, self._warm_up)
+
+    def _warm_up(self) -> list[Checkpoint]:
+        kept = []
+        for run in range(self.surrogate.runs):
+            seed = 1000 * self.seed + run
+            weights = self.surrogate.drawn(len(self.candidates()), seed)
+            options = {"run": run, "keep": self.surrogate.checkpoints}
+            kept += tune(self._fresh(seed), self.candidates(), weights, self.surrogate.train, seed, self.pad, **options)
+        return kept
+
+    def train(self, selection: Selection, seed: int) -> LanguageModel:
+        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
+        model = self._fresh(seed)
+        tune(model, self.candidates() + self.targets(), weights, self.training, seed, self.pad)
+        return model
+
+    def _fresh(self, seed: int) -> LanguageModel:
+        with seeded(seed):
+            return self.model().to(self.device)
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, model: LanguageModel) -> dict[str, float]:
+        """On `test`: `accuracy` of the choice among options, `exact_match` of answers that are written, `loss` of the
+        right answers; those that there are, in this order, and then by group."""
+        return metrics(model, self.test(), self.tokenizer, self._tokenize, self.evaluation, self.pad)
+
+    def draw(self, sample: Sample, axes: Axes) -> None:
+        """What is asked, and the answer in bold."""
+        self._draw(sample, None, axes)
+
+    def draw_prediction(self, model: LanguageModel | None, sample: Sample, axes: Axes) -> None:
+        """What the model answers; the right answer without a model."""
+        self._draw(sample, model, axes)
+
+    def _draw(self, sample: Sample, model: LanguageModel | None, axes: Axes) -> None:
+        start = answer_start(sample["labels"])
+        asked = self.tokenizer.decode(sample["input_ids"][:start], skip_special_tokens=True)
+        learned = sample["input_ids"][start:][sample["labels"][start:] != IGNORE]
+        answer = self.tokenizer.decode(learned, skip_special_tokens=True)
+        if model is not None:
+            answer = self.answer(model, sample)
+        for text, height, where, weight in ((asked, 0.98, "top", "normal"), (answer, 0.02, "bottom", "bold")):
+            axes.text(
+                *(0.02, height),
+                _fitted(text),
+                va=where,
+                weight=weight,
+                fontsize=5,
+                transform=axes.transAxes,
+                parse_math=False,
+            )
+        axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+
+    def answer(self, model: LanguageModel, sample: Sample) -> str:
+        """What the model writes where the sample's last answer is."""
+        row = Row("asked", (("prompt", ""), ("completion", "")))
+        ids, labels = sample["input_ids"].numpy().astype(np.int32), sample["labels"].numpy() != IGNORE
+        data = Tokenized((row,), np.array([0, len(ids)]), ids, labels, np.zeros(1, dtype=bool))
+        return written(model, data, self.tokenizer, self.evaluation, self.pad)[0]
+
+
+def _fitted(text: str) -> str:
+    """Its beginning, in lines, without the template's tags."""
+    for tag in ("<|system|>", "<|user|>", "<|assistant|>"):
+        text = text.replace(tag, " ")
+    return "\n".join(textwrap.wrap(textwrap.shorten(text, _DRAWN // 2, placeholder=" ..."), 22))
+
+
+def files_task(
+    *,
+    candidates: Paths,
+    targets: Paths,
+    validation: Paths | None = None,
+    test: Paths | None = None,
+    held_out: float = 0.3,
+    **options: Any,
+) -> InstructionTask:
+    """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s."""
+    return InstructionTask(data=Files(candidates, targets, validation, test, held_out), **options)

@@ -1,0 +1,194 @@
+"""How adapters are trained: LESS's warm-up, a selection; and the language itself, where it is made on the spot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from tarot import InputError
+from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
+from tasks.instruction.model import LanguageModel, State
+from tasks.instruction.tokens import Tokenized, collate, token_batches
+from tasks.task import Checkpoint
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tuning(Training):
+    """The loss of a step is the mean over its rows of each row's mean over its learned tokens, however they are split.
+
+    steps: of the optimizer, where epochs is null. epochs: how often the rows are seen, repeated ones as often as they
+        are repeated; the last batch of an epoch is filled up from the next.
+    batch_size: rows per step. tokens: most that one forward pass holds, with their padding; a step's rows are sorted by
+        length and split accordingly. clip: largest norm of the gradient, null for any.
+    schedule: from 0 to the learning rate in a line, for the share `warmup` of the steps, then linear: in a line to 0,
+        or cosine: as half a cosine.
+    """
+
+    steps: int = 300
+    epochs: float | None = None
+    batch_size: int = 16
+    tokens: int = 4096
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.0
+    warmup: float = 0.03
+    schedule: Literal["linear", "cosine"] = "linear"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer != "adamw":
+            raise InputError(f"train.optimizer must be adamw for adapters; it is {self.optimizer!r}")
+        if self.schedule not in ("linear", "cosine"):
+            raise InputError(f"train.schedule must be linear or cosine; it is {self.schedule!r}")
+        if self.tokens < 1 or (self.epochs is not None and self.epochs <= 0):
+            raise InputError(f"train.tokens and train.epochs must be positive; they are {self.tokens}, {self.epochs}")
+        if self.clip is not None and self.clip <= 0:
+            raise InputError(f"train.clip must be positive, or null; it is {self.clip}")
+
+    def of(self, rows: int) -> Tuning:
+        """The same, its epochs as steps, for an epoch of so many rows."""
+        if self.epochs is None:
+            return self
+        return replace(self, steps=max(1, math.ceil(self.epochs * rows / self.batch_size)), epochs=None)
+
+    def rate(self, step: int) -> float:
+        if self.schedule == "linear":
+            return super().rate(step)
+        start, at = max(self.warmup * self.steps, 0.5), step + 0.5
+        if at < start:
+            return self.learning_rate * at / start
+        return self.learning_rate * (1 + math.cos(math.pi * (at - start) / (self.steps - start))) / 2
+
+    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        learnt = list(parameters)
+        optimizer = super().make_optimizer(iter(learnt))
+        if self.clip is not None:
+            optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(learnt, self.clip) and None)
+        return optimizer
+
+
+@dataclass(frozen=True)
+class WarmUp(Surrogate):
+    """LESS's: adapters that a random `share` of the candidates is shown, `train.epochs` times, one checkpoint per
+    epoch where there are as many `checkpoints`; the candidates are drawn anew for every run."""
+
+    runs: int = 1
+    checkpoints: int = 4
+    share: float = 0.05
+    train: Tuning = field(default_factory=lambda: Tuning(epochs=4.0, batch_size=128))
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"task.surrogate.share must be in (0, 1]; it is {self.share}")
+
+    def recipe(self) -> dict[str, Any]:
+        return {"runs": self.runs, "checkpoints": self.checkpoints, "share": self.share, **training_recipe(self.train)}
+
+    def drawn(self, n: int, seed: int) -> np.ndarray:
+        """Which of n candidates are seen, as weights, int64 [n]."""
+        weights = np.zeros(n, dtype=np.int64)
+        weights[np.random.default_rng(seed).permutation(n)[: max(1, math.floor(self.share * n + 1e-9))]] = 1
+        return weights
+
+
+def training_recipe(training: Tuning) -> dict[str, Any]:
+    """What determines a training, as plain data. How a step is split does not."""
+    return {key: value for key, value in asdict(training).items() if key not in ("tokens", "merge_targets")}
+
+
+def tune(
+    model: LanguageModel,
+    rows: Tokenized,
+    weights: np.ndarray,
+    training: Tuning,
+    seed: int,
+    pad: int,
+    *,
+    run: int = 0,
+    keep: int = 0,
+) -> list[Checkpoint]:
+    """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives `keep`
+    checkpoints. The seed decides all."""
+    device = next(model.parameters()).device
+
+    def loss(model: LanguageModel, parts: list[Batch]) -> Tensor:
+        """Of a step. All but the last part are done with, gradient and all, when the next begins."""
+        size, done = sum(len(part["labels"]) for part in parts), torch.zeros((), device=device)
+        for i, part in enumerate(parts):
+            with training.precision(device):
+                value = model.losses(part["input_ids"], part["labels"]).sum() / size
+            if i == len(parts) - 1:
+                return value + done
+            value.backward()
+            done += value.detach()
+        raise AssertionError("a step has at least one part")
+
+    training = training.of(int(weights.sum()))
+    batches = _steps(rows, weights, training, seed, pad, device)
+    with seeded(seed):  # of dropout
+        return fit(model, loss, batches, training, run=run, keep=keep)
+
+
+def _steps(
+    rows: Tokenized, weights: np.ndarray, training: Tuning, seed: int, pad: int, device: torch.device
+) -> Iterator[list[Batch]]:
+    """Endless steps, each the parts that it is split into."""
+    lengths, joined = rows.lengths, collate(pad)
+    for indices in endless_batches(weights, training.batch_size, seed):
+        parts = token_batches(lengths[indices], training.tokens)
+        yield [
+            {
+                name: tensor.to(device, non_blocking=True)
+                for name, tensor in joined([rows[i] for i in indices[part].tolist()]).items()
+            }
+            for part in parts
+        ]
+
+
+# --- a language made on the spot --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pretraining(Training):
+    """All weights learn every token of a text. batch_size: pieces of `length` tokens per step."""
+
+    steps: int = 1000
+    batch_size: int = 16
+    length: int = 128
+    learning_rate: float = 3e-3
+    warmup: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 2:
+            raise InputError(f"task.pretraining.length must be at least 2; it is {self.length}")
+
+
+def pretrain(net: PreTrainedModel, tokens: np.ndarray, training: Pretraining, seed: int, device: torch.device) -> State:
+    """Trains `net` on a text, tokens [n], cut into pieces; its weights, on the CPU."""
+    count = len(tokens) // training.length
+    if not count:
+        raise InputError(
+            f"task.pretraining.length is {training.length}, and the text to learn from has {len(tokens)} tokens"
+        )
+    pieces = torch.from_numpy(tokens[: count * training.length].astype(np.int64)).view(count, training.length)
+    indices = endless_batches(np.ones(count, dtype=np.int64), training.batch_size, seed)
+
+    def loss(net: nn.Module, batch: Tensor) -> Tensor:
+        with training.precision(device):
+            logits = net(input_ids=batch, use_cache=False).logits
+        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
+
+    with seeded(seed):
+        fit(net.to(device), loss, (pieces[i].to(device) for i in indices), training)
+    return {name: tensor.cpu() for name, tensor in net.state_dict().items()}
