@@ -40,11 +40,20 @@ def cleaned(
     return arrays, +problems
 
 
+def _array(content: Any) -> np.ndarray:
+    """float64, of an array, or of a list of numbers or of short rows of numbers. Deeper lists are refused: a small file
+    can hold one list so often in others that an array of them fills the memory."""
+    if isinstance(content, np.ndarray):
+        return content.astype(np.float64)
+    rows = [[float(n) for n in row[:4]] if isinstance(row, Sequence | np.ndarray) else float(row) for row in content]
+    return np.array(rows, np.float64)
+
+
 def points(content: Any) -> np.ndarray | None:
     """float64 [n, 2] of a list, tuple or array of points with 2 or more numbers each (the third is no height
     everywhere: nuScenes has the angle there); None where there are none or they are not finite."""
     try:
-        array = np.asarray(content, np.float64)
+        array = _array(content)
     except (TypeError, ValueError):
         return None
     array = array[None] if array.ndim == 1 else array
@@ -61,7 +70,7 @@ def column(state: Mapping[str, Any], name: str, frames: int, width: int, where: 
     if name not in state:
         raise InputError(f"{where} has no {name}")
     try:
-        array = np.asarray(state[name], np.float64)
+        array = _array(state[name])
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {name} does not hold numbers") from error
     if width == 1:
@@ -69,10 +78,9 @@ def column(state: Mapping[str, Any], name: str, frames: int, width: int, where: 
         good = array.shape == (frames,)
     else:
         good = array.ndim == 2 and len(array) == frames and array.shape[1] >= width
-        array = array[:, :width] if good else array
     if not good:
         raise InputError(f"{where}: {name} has shape {array.shape}; there are {frames} frames")
-    return array
+    return array[:, :width] if width > 1 else array
 
 
 def names(content: Any) -> tuple[str, ...]:

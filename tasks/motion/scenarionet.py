@@ -34,17 +34,20 @@ def databases(root: str | Path) -> list[Path]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder of scenarios")
-    found = _databases(root)
+    found = _databases(root, set())
     if not found:
         raise InputError(f"{root} holds no ScenarioNet database: no {SUMMARY}, no {MAPPING}, no sd_*.pkl or 0.pkl")
     return found
 
 
-def _databases(folder: Path) -> list[Path]:
+def _databases(folder: Path, seen: set[Path]) -> list[Path]:
+    if (real := folder.resolve()) in seen:  # a link that leads back
+        return []
+    seen.add(real)
     entries = sorted(folder.iterdir())
     if any(e.name in (SUMMARY, MAPPING) or (is_scenario_name(e.name) and e.is_file()) for e in entries):
         return [folder]
-    return [database for e in entries if e.is_dir() and not e.is_symlink() for database in _databases(e)]
+    return [database for e in entries if e.is_dir() for database in _databases(e, seen)]
 
 
 def scenario_files(database: str | Path, allow_outside: bool | str | Path = False) -> dict[str, Path]:
@@ -139,8 +142,8 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
     if not isinstance(frames, int | np.integer) or isinstance(frames, bool) or frames < 1:
         raise InputError(f"{path}: length is {frames!r}, not a number of frames")
     frames = int(frames)
-    if not tracks:
-        raise InputError(f"{path} has no tracks")
+    if not tracks or len({str(name) for name in tracks}) < len(tracks):
+        raise InputError(f"{path} has {'two tracks of one name' if tracks else 'no tracks'}")
     arrays, problems = _tracks(tracks, frames, str(path))
     lines, bad_lines = _map(record["map_features"], path)
     lights, bad_lights = _lights(record["dynamic_map_states"], frames, path)
@@ -167,21 +170,22 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
 
 
 def _tracks(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[dict[str, np.ndarray], Counter[str]]:
-    shape = (len(tracks), frames)
-    position, velocity, size = np.zeros((*shape, 2)), np.zeros((*shape, 2)), np.zeros((*shape, 3))
-    heading, valid = np.zeros(shape), np.zeros(shape)
-    for row, (name, track) in enumerate(tracks.items()):
+    rows = []
+    for name, track in tracks.items():
         where = f"{path}: track {name}"
         if not isinstance(track, dict) or "type" not in track or not isinstance(track.get("state"), dict):
             raise InputError(f"{where} has no type or no state")
         state = track["state"]
-        position[row] = column(state, "position", frames, 2, where)
-        heading[row] = column(state, "heading", frames, 1, where)
-        velocity[row] = column(state, "velocity", frames, 2, where)
-        valid[row] = column(state, "valid", frames, 1, where)
-        for i, part in enumerate(("length", "width", "height")):
-            if part in state:  # exports of procedural scenes may have no height
-                size[row, :, i] = column(state, part, frames, 1, where)
+        position = column(state, "position", frames, 2, where)
+        heading = column(state, "heading", frames, 1, where)
+        velocity = column(state, "velocity", frames, 2, where)
+        parts = [
+            # exports of procedural scenes may have no height
+            column(state, part, frames, 1, where) if part in state else np.zeros(frames)
+            for part in ("length", "width", "height")
+        ]
+        rows.append((position, heading, velocity, np.stack(parts, axis=1), column(state, "valid", frames, 1, where)))
+    position, heading, velocity, size, valid = (np.stack(arrays) for arrays in zip(*rows, strict=True))
     if not np.isfinite(valid).all():
         raise InputError(f"{path}: whether an agent is valid is neither true nor false somewhere")
     return cleaned(position, heading, velocity, size, valid)
