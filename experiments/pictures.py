@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
@@ -22,6 +23,7 @@ from tasks.task import Task
 _BLOCK = 8192  # candidates whose distances are computed at once
 _ROW = 1.6  # inches that a row of pictures takes at most, with what stands above and below it
 _EDGES = 0.67  # inches above the first row and below the last, for what stands there
+_IN_LEGEND = 6  # entries in a row of a legend
 _WIDE = 1.2  # pictures broader than this are fewer in a row
 
 
@@ -136,10 +138,12 @@ def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: in
     columns = {"sample": None, "truth": None, **models}
     height = min(1.3, _cell(len(columns), shape))
     gap = 0.25
+    handles, names = _legend(task)
+    below = 0.2 * -(-len(names) // _IN_LEGEND) + 0.1 * bool(names)
 
     def draw() -> Canvas:
-        canvas = Canvas(figsize=(WIDTH, (height + gap) * len(some) - gap + _EDGES))
-        grid = picture_grid(canvas, len(some), len(columns), gap=gap)
+        canvas = Canvas(figsize=(WIDTH, (height + gap) * len(some) - gap + _EDGES + below))
+        grid = picture_grid(canvas, len(some), len(columns), bottom=below, gap=gap)
         for row, index in enumerate(some):
             sample = test[int(index)]
             draw_sample(task, sample, grid[row, 0])
@@ -147,6 +151,8 @@ def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: in
                 task.draw_prediction(model, sample, axes)
         for axes, text in zip(grid[0], columns, strict=True):
             axes.annotate(text, (0, 1), (0, 19), "axes fraction", textcoords="offset points", fontweight="bold")
+        if names:
+            canvas.legend(handles, names, loc="lower center", ncols=_IN_LEGEND, fontsize=8, handletextpad=0.3)
         return canvas
 
     caption = (
@@ -154,6 +160,13 @@ def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: in
         "the model of the first training seed."
     )
     return Figure("predictions", "Predictions before and after", caption, draw)
+
+
+def _legend(task: Task) -> tuple[list[Artist], list[str]]:
+    """What the task's predictions are labelled with; empty where it labels nothing."""
+    axes = Canvas().subplots()
+    task.draw_prediction(None, task.test()[0], axes)
+    return axes.get_legend_handles_labels()
 
 
 def breadth(task: Task) -> float:

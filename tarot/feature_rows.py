@@ -64,14 +64,22 @@ def gradient_rows(
     costs = [1.0] * len(indices) if cost is None else [float(cost(sample)) for sample in samples]
     if batch_size == "auto":
         costliest = max(range(len(costs)), key=costs.__getitem__)
-        batch_size = auto_batch_size(gradients, to_device(collate([samples[costliest]]), device))
+        batch_size = auto_batch_size(gradients, to_device(collate([dataset[indices[costliest]]]), device))
     elif not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive integer or 'auto'; it is {batch_size!r}")
 
     batches = list(batches_by_cost(costs, batch_size * max(costs)))
     generator = torch.Generator()  # so that nothing is drawn from the global one
-    loader = DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=generator)
+    loader = DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=partial(_collated, collate),
+        num_workers=workers,
+        generator=generator,
+    )
     for rows, batch in zip(batches, loader, strict=True):
+        if isinstance(batch, InputError):
+            raise batch
         parts = in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
         result = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
@@ -92,7 +100,7 @@ def gradient_rows(
 
 
 class _Chosen:
-    """`dataset[i]` for the chosen i."""
+    """`dataset[i]` for the chosen i. An error of what is read is a value: a worker would add its traceback to it."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
@@ -101,7 +109,15 @@ class _Chosen:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Any:
-        return self.dataset[self.indices[position]]
+        try:
+            return self.dataset[self.indices[position]]
+        except InputError as error:
+            return error
+
+
+def _collated(collate: Callable[[list], Any], samples: list) -> Any:
+    """The batch, or the first error among the samples."""
+    return next((sample for sample in samples if isinstance(sample, InputError)), None) or collate(samples)
 
 
 def _batch_rows(gradients: GradientFeatures, extras: Mapping[str, Callable], batch: Any) -> dict[str, Tensor]:

@@ -104,7 +104,11 @@ class Task(TaskData):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """A fresh model; its weights come from torch's global generator."""
+        """A fresh model, the one of `checkpoints`; its weights come from torch's global generator."""
+
+    def downstream(self) -> nn.Module:
+        """A fresh model of the kind that `train` gives: by default `model`, whose gradients select."""
+        return self.model()
 
     @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -151,4 +155,5 @@ class Task(TaskData):
 
     draw_prediction: Callable[[nn.Module | None, Any, Axes], None] | None = None
     """Optional, a method draw_prediction(model, sample, axes): what a model predicts of a sample, as a person sees it;
-    without a model the truth, drawn in the same way. Reports that find none leave the picture out."""
+    without a model the truth, drawn in the same way. What it labels stands in a legend below the pictures. Reports that
+    find no such method leave the picture out."""

@@ -124,6 +124,22 @@ def test_workers_change_no_row(gradients, dataset):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+class Unreadable(list):
+    def __getitem__(self, index):
+        if index == 7:
+            raise InputError("img-7.png cannot be read")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [4, "auto"])
+def test_a_sample_that_cannot_be_read_is_said_in_one_line(gradients, dataset, workers, batch_size):
+    for indices in range(20), [7, 8]:
+        with pytest.raises(InputError) as caught:
+            gradient_rows(gradients, Unreadable(dataset), indices, batch_size=batch_size, workers=workers)
+        assert str(caught.value) == "img-7.png cannot be read"
+
+
 def test_a_batch_beyond_gpu_memory_is_halved(dataset):
     torch.manual_seed(0)
     model, sizes = nn.Linear(6, 3), []

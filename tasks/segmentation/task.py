@@ -221,6 +221,9 @@ class SegmentationTask(Task):
             predicted = model.eval()(image[None].to(self.device)).argmax(1)[0].cpu()
             label = torch.where(label == IGNORE, label, predicted)
         axes.imshow(coloured(label.numpy(), self.data.classes), vmin=0, vmax=255, interpolation="nearest")
+        for name, colour in zip(self.data.classes.names, self.data.classes.colours, strict=True):
+            shade = [part / 255 for part in colour]
+            axes.plot([], [], "s", color=shade, markeredgecolor="grey", markeredgewidth=0.5, label=name)  # in legends
         axes.set_axis_off()
 
 

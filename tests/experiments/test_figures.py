@@ -98,6 +98,7 @@ class Wide(Points):
     def draw_prediction(self, model, sample, axes):
         self.asked.append((model, int(sample)))
         axes.imshow(np.full((32, 96), 0.5 if model is None else model), vmin=0, vmax=1, cmap="gray")
+        axes.plot([], [], "s", label="road")
         axes.set_axis_off()
 
 
@@ -105,6 +106,7 @@ def test_predictions_stand_beside_the_truth():
     task = Wide(30, 5)
     task.asked = []
     figure = pictures.predictions(task, {"random": 0.0, "tarot_otm": 1.0}, seed=0)
+    task.asked.clear()
     drawn(figure)
     samples = [sample for model, sample in task.asked if model is None]
     assert len(set(samples)) == 4 and task.asked[:3] == [(m, samples[0]) for m in (None, 0.0, 1.0)]
@@ -112,6 +114,7 @@ def test_predictions_stand_beside_the_truth():
     canvas = figure.draw()
     shown = [axes for axes in canvas.axes if axes.images]
     assert len(shown) == 16, "sample, truth, and two predictions of four samples"
+    assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["road"]
 
 
 def test_wide_pictures_fill_their_places():
