@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tarot import InputError
 from tasks.motion.lanes import Lines, lines_of, segments_around
@@ -28,6 +31,7 @@ __all__ = [
     "PAPER_AUTOBOT",
     "PAPER_WAYFORMER",
     "PROFILES",
+    "SHOWN",
     "TYPES",
     "UNKNOWN_TYPE",
     "Profile",
@@ -192,21 +196,15 @@ def _padded(array: np.ndarray, n: int) -> np.ndarray:
 # --- what models are given -------------------------------------------------------------------------------------------
 
 
-def featurised(
-    profile: Profile,
-    *,
-    agents: np.ndarray,
-    valid: np.ndarray,
-    kinds: np.ndarray,
-    ego: np.ndarray,
-    size: np.ndarray,
-    lane_points: np.ndarray,
-    lane_counts: np.ndarray,
-    lane_codes: np.ndarray,
-    future: np.ndarray,
-    future_valid: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """What `View` keeps of B targets, each with B in front, as models take it (s <= S pieces of the map):
+SHOWN = tuple(
+    name for name in View.__dataclass_fields__ if name not in ("agents_future", "frame", "difficulty", "type")
+)
+"""Of a view, what models are given something of."""
+
+
+def featurised(profile: Profile, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What models take, made of the `SHOWN` parts of the views of B targets, stacked, on their device (s <= S pieces of
+    the map). It is many times as large as they are, so it is made when it is needed, and where.
 
     agents float32 [B, A, P, 18 + P], the target first: x, y, z = 0; length, width, height (0 without `profile.sizes`);
         one-hot vehicle, pedestrian, cyclist; is the target; is the ego; one-hot of the step; its time in seconds; sin,
@@ -215,44 +213,43 @@ def featurised(
         All 0 where not lanes_valid bool [B, S, M].
     future float32 [B, F, 4]: x, y, vx, vy; 0 where not future_valid bool [B, F].
     """
-    b, a, p = valid.shape
-    out = np.zeros((b, a, p, profile.agent_width), np.float32)
-    out[..., 0:2] = agents[..., 0:2]
+    states, valid, points = kept["agents"], kept["valid"], kept["lane_points"]
+    device, (b, a, p) = states.device, valid.shape
+    agents = torch.zeros((b, a, p, profile.agent_width), device=device)
+    agents[..., 0:2] = states[..., 0:2]
     if profile.sizes:
-        out[..., 3:6] = size[:, :, None]
-    out[..., 6:9] = (kinds[..., None] == np.array([1, 2, 3], np.int8))[:, :, None]
-    out[:, 0, :, 9] = 1
-    out[..., 10] = ego[:, :, None]
-    out[..., 11 : 11 + p] = np.eye(p, dtype=np.float32)
-    out[..., 11 + p] = profile.seconds * np.arange(p)
-    out[..., 12 + p :] = agents[..., 2:STATE_WIDTH]
-    out *= valid[..., None]
+        agents[..., 3:6] = kept["size"][:, :, None]
+    agents[..., 6:9] = (kept["kinds"][..., None] == torch.tensor([1, 2, 3], device=device))[:, :, None].float()
+    agents[:, 0, :, 9] = 1
+    agents[..., 10] = kept["ego"][:, :, None].float()
+    agents[..., 11 : 11 + p] = torch.eye(p, device=device)
+    agents[..., 11 + p] = profile.seconds * torch.arange(p, device=device)
+    agents[..., 12 + p :] = states[..., 2:STATE_WIDTH]
+    agents.mul_(valid[..., None])
 
-    s, m = lane_points.shape[1:3]
-    lanes = np.zeros((b, profile.segments, m, LANE_WIDTH), np.float32)
-    lanes_valid = np.zeros((b, profile.segments, m), bool)
-    if s:
-        lanes_valid[:, :s] = np.arange(m) < lane_counts[..., None]
-        used = lanes[:, :s]
-        used[..., 0:2] = lane_points[..., 0:2]
-        used[..., 3:5] = lane_points[..., 2:4]
-        used[:, :, 0, 6:8] = lane_points[:, :, 0, 0:2]
-        used[:, :, 1:, 6:8] = lane_points[:, :, :-1, 0:2]
-        np.put_along_axis(used[..., 9:], lane_codes[:, :, None, None].astype(np.int64).repeat(m, 2), 1, axis=3)
-        used *= lanes_valid[:, :s, :, None]
+    s, m = points.shape[1:3]
+    lanes = torch.zeros((b, profile.segments, m, LANE_WIDTH), device=device)
+    lanes_valid = torch.zeros((b, profile.segments, m), dtype=torch.bool, device=device)
+    lanes_valid[:, :s] = torch.arange(m, device=device) < kept["lane_counts"][..., None]
+    used = lanes[:, :s]
+    used[..., 0:2] = points[..., 0:2]
+    used[..., 3:5] = points[..., 2:4]
+    used[:, :, 0, 6:8] = points[:, :, 0, 0:2]
+    used[:, :, 1:, 6:8] = points[:, :, :-1, 0:2]
+    used[..., 9:].scatter_(3, kept["lane_codes"].long()[:, :, None, None].expand(b, s, m, 1), 1.0)
+    used.mul_(lanes_valid[:, :s, :, None])
     return {
-        "agents": out,
+        "agents": agents,
         "agents_valid": valid,
         "lanes": lanes,
         "lanes_valid": lanes_valid,
-        "future": future,
-        "future_valid": future_valid,
+        "future": kept["future"],
+        "future_valid": kept["future_valid"],
     }
 
 
 def featurise(window: Scenario, agent: str, profile: Profile, lines: Lines | None = None) -> dict[str, np.ndarray]:
     """What models are given of one target, without B in front: see `featurised`; errors as of `view`."""
     seen = view(window, agent, profile, lines)
-    names = [name for name in View.__dataclass_fields__ if name not in ("agents_future", "frame", "difficulty", "type")]
-    batch = featurised(profile, **{name: getattr(seen, name)[None] for name in names})
-    return {name: array[0] for name, array in batch.items()}
+    batch = featurised(profile, {name: torch.from_numpy(getattr(seen, name)[None]) for name in SHOWN})
+    return {name: tensor[0].numpy() for name, tensor in batch.items()}

@@ -16,25 +16,13 @@ from torch.utils.data import Dataset
 
 from tarot import InputError
 from tasks.common.cache import cached_arrays
-from tasks.motion.features import View, featurised, lines_of, view
+from tasks.motion.features import SHOWN, View, featurised, lines_of, view
 from tasks.motion.profile import STATE_WIDTH, Profile
 from tasks.motion.scenario import Scenario
 from tasks.motion.windows import TargetFilter, targets_of, windows
 
 Batch = dict[str, Tensor]
 
-_SHOWN = (
-    "agents",
-    "valid",
-    "kinds",
-    "ego",
-    "size",
-    "lane_points",
-    "lane_counts",
-    "lane_codes",
-    "future",
-    "future_valid",
-)
 _LANES = ("lane_points", "lane_counts", "lane_codes")
 _TEXT = ("ids", "tags", "datasets")
 
@@ -88,12 +76,13 @@ class MotionSamples(Dataset):
         frame = self.arrays["frame"]
         return Frames(frame[:, :2], frame[:, 2])
 
-    def batch(self, indices: Any = slice(None)) -> Batch:
-        """The samples of these indices (a slice or integers), as `default_collate` would make of them, but faster."""
-        if not isinstance(indices, slice):
-            indices = np.asarray(indices, np.int64)
-        made = featurised(self.profile, **{name: self.arrays[name][indices] for name in _SHOWN})
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in made.items()}
+    def batch(self, indices: Any = slice(None), device: torch.device | str = "cpu") -> Batch:
+        """The samples of these indices (a slice or integers), as `default_collate` would make of them, but faster; and
+        made on the device, to which a small part of them goes."""
+        chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices, np.int64)
+        return featurised(
+            self.profile, {name: torch.from_numpy(self.arrays[name][chosen]).to(device) for name in SHOWN}
+        )
 
     def __getitem__(self, index: int) -> Batch:
         index = range(len(self))[index]

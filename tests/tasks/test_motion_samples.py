@@ -50,6 +50,24 @@ def test_a_batch_is_what_collating_makes(samples):
     assert same(samples.batch(), default_collate(list(map(samples.__getitem__, range(len(samples))))))
 
 
+def test_a_batch_is_nobodys_but_its_owners(samples):
+    kept = {name: tensor.clone() for name, tensor in samples.batch().items()}
+    for indices in (slice(None), [0, 1], np.arange(3)):
+        for tensor in samples.batch(indices).values():
+            tensor.zero_()
+    for tensor in samples[0].values():
+        tensor.zero_()
+    assert same(samples.batch(), kept)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_batch_made_on_another_device_is_the_same(samples):
+    made = samples.batch([4, 0, 2], "cuda")
+    assert all(tensor.is_cuda for tensor in made.values())
+    assert same({name: tensor.cpu() for name, tensor in made.items()}, samples.batch([4, 0, 2]))
+
+
 def test_names_tell_dataset_scenario_agent_and_where_a_window_begins():
     scenario = driving(131, tag="ring", dataset="streets")
     cut = samples_of([scenario], MINI, every=2.5)
