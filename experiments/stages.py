@@ -112,7 +112,7 @@ def evaluate(task: Task, trained: Path, device: str, cache: Path) -> dict[str, f
 
 def trained_model(task: Task, trained: Path, device: str) -> nn.Module:
     """The model of a state_dict on disk, in eval mode."""
-    model = task.model()
+    model = task.downstream()
     model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
     return model.to(resolve_device(device)).eval()
 

@@ -69,14 +69,20 @@ def free_speed(road: Road, route: int, habits: Habits, driver: int) -> np.ndarra
 
 
 class Tables:
-    """What every vehicle's path says, padded to the longest: xy [A, n, 2], left [A, n, 2], free [A, n], ends [A]."""
+    """What every vehicle's path says, padded to the longest, of A vehicles at n points.
+
+    xy, left: [A, n, 2]; heading, curvature, free (speed, m/s): [A, n]; ends, backwards, parks: [A], of `Path`, `Route`.
+    """
 
     def __init__(self, road: Road, routes: np.ndarray, habits: Habits) -> None:
         paths = [road.routes[route].path for route in routes]
         longest = max(len(path.xy) for path in paths)
 
         def padded(arrays: list[np.ndarray]) -> np.ndarray:
-            return np.stack([np.concatenate([a, np.repeat(a[-1:], longest - len(a), 0)]) for a in arrays])
+            out = np.empty((len(arrays), longest, *arrays[0].shape[1:]))
+            for row, array in zip(out, arrays, strict=True):
+                row[: len(array)], row[len(array) :] = array, array[-1]
+            return out
 
         self.xy = padded([path.xy for path in paths])
         self.heading = padded([path.heading for path in paths])
@@ -87,25 +93,28 @@ class Tables:
         self.parks = np.array([road.routes[route].parks for route in routes])
         self.backwards = np.array([path.backwards for path in paths])
         self.rows = np.arange(len(paths))
+        self.seen = np.concatenate([self.xy, self.left], 2)
+        self.driven = np.concatenate([self.seen, self.heading[..., None], self.free[..., None]], 2)
 
     def at(self, table: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Values of a table at s [A] or [A, H], between points in a line."""
-        place = np.clip(s / STEP, 0, table.shape[1] - 1.000001)
+        place = np.minimum(np.maximum(s / STEP, 0), table.shape[1] - 1.000001)
         low = place.astype(np.int64)
         rows = self.rows if s.ndim == 1 else self.rows[:, None]
         part = place - low
         if table.ndim == 3:
             part = part[..., None]
-        return table[rows, low] * (1 - part) + table[rows, low + 1] * part
+        before = table[rows, low]
+        return before + (table[rows, low + 1] - before) * part
+
+    def near(self, table: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """The same at the nearest point, s [A, H] from 0 on."""
+        place = np.minimum((s / STEP + 0.5).astype(np.int64), table.shape[1] - 1)
+        return table[self.rows[:, None], place]
 
     def here(self, s: np.ndarray, spare: np.ndarray | float = 0.5) -> np.ndarray:
         """bool, s [A]: the vehicle has not left its route; one that parks never does."""
         return (s < self.ends - spare) | self.parks
-
-    def near(self, table: np.ndarray, s: np.ndarray) -> np.ndarray:
-        """The same at the nearest point, s [A, H]."""
-        place = np.clip((s / STEP + 0.5).astype(np.int64), 0, table.shape[1] - 1)
-        return table[self.rows[:, None], place]
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,7 @@ class _Waiting:
         routes = [road.routes[route] for route in start.route]
         self.stop = np.array([np.nan if route.stop is None else route.stop for route in routes])
         self.light = np.array([-1 if route.light is None else route.light for route in routes])
+        self.lit = bool((self.light >= 0).any())
         self.clock, self.patience = clock, habits.patience
         self.yields = np.zeros((len(road.conflicts), len(routes)), bool)
         self.passed = np.full(self.yields.shape, np.nan)
@@ -148,71 +158,43 @@ class _Waiting:
 
     def blocked(self, s: np.ndarray, v: np.ndarray, here: np.ndarray, seconds: float) -> np.ndarray:
         """bool [A]: the vehicle must not pass its stop line now."""
-        red = np.zeros(len(s), bool)
-        for phase in (0, 1):
-            if phase_state(phase, seconds + self.clock) != GO:
-                red |= self.light == phase
+        red = [phase for phase in (0, 1) if phase_state(phase, seconds + self.clock) != GO]
+        stopped = np.isin(self.light, red) if self.lit else np.zeros(len(s), bool)
         if not len(self.yields):
-            return red
+            return stopped
         left = self.passed - s
-        with np.errstate(invalid="ignore"):
-            coming = (left > -5) & here & (left < np.maximum(v, 1.5)[None] * 8)
-            seconds_left = np.where(coming, left / np.maximum(v, 1.5), np.inf)
-        busy = self.yields & (seconds_left.min(1)[:, None] < self.patience[None])
-        return red | busy.any(0)
+        seconds_left = np.where((left > -5) & here, left / np.maximum(v, 1.5), np.inf)  # never true of NaN
+        busy = self.yields & (seconds_left.min(1)[:, None] < self.patience)
+        return stopped | busy.any(0)
 
 
 def drive(road: Road, start: Start, habits: Habits, style: Style, ticks: int, clock: float,
           rng: np.random.Generator) -> tuple[Drive, Tables]:  # fmt: skip
     """Let everybody go for `ticks` ticks. clock: seconds of the traffic lights' cycle that have passed at the start."""
     tables, waiting = Tables(road, start.route, habits), _Waiting(road, start, habits, clock)
-    count, lanes = len(start.s), _LaneChanges(road, start, style, rng)
-    merges = np.array([np.nan if road.routes[r].merge is None else road.routes[r].merge for r in start.route])
-    joining = start.route > 0
-    fast = road.parallel > 1
-    ahead = np.arange(1.5, 72, 2.5) if fast else np.arange(1.5, 42, 1.5)
-    others = ~np.eye(count, dtype=bool)
-    half = (start.length[:, None] + start.length[None]) / 2
-    s, acceleration = start.s.copy(), np.zeros(count)
+    lanes, follow = _LaneChanges(road, start, style, rng), _Following(tables, start, habits, road.parallel > 1)
+    joins = _Joining(road, start) if any(route.merge is not None for route in road.routes) else None
+    s, acceleration = start.s.copy(), np.zeros(len(start.s))
     v = np.where(start.waits > 0, 0, tables.at(tables.free, s) * 0.95)
-    ride = {name: np.zeros((count, ticks + 1)) for name in ("s", "v", "aside", "rate")}
+    ride = {name: np.zeros((len(s), ticks + 1)) for name in ("s", "v", "aside", "rate")}
     for tick in range(ticks + 1):
-        seconds = tick * TICK
-        here = tables.here(s)
+        seconds, here = tick * TICK, tables.here(s)
         aside, rate = lanes.aside(seconds)
         for name, value in (("s", s), ("v", v), ("aside", aside), ("rate", rate)):
             ride[name][:, tick] = value
-        heading = tables.at(tables.heading, s) + np.where(s < tables.backwards, np.pi, 0)
-        facing = np.stack([np.cos(heading), np.sin(heading)], -1)
-        place = tables.at(tables.xy, s) + aside[:, None] * tables.at(tables.left, s)
-        way = s[:, None] + ahead
-        points, normals = tables.near(tables.xy, way), tables.near(tables.left, way)
-        gap = np.full((count, count), np.inf)
-        for offset in (aside, lanes.wanted * LANE) if fast else (aside,):
-            lane = points + offset[:, None, None] * normals
-            across, up = (lane[:, :, None, axis] - place[None, None, :, axis] for axis in (0, 1))
-            close = across * across + up * up < 2.15**2
-            close &= (way < tables.ends[:, None] + 3)[:, :, None] & (others & here)[:, None]
-            first = np.where(close.any(1), ahead[close.argmax(1)] + 0.7, np.inf)
-            gap = np.minimum(gap, first)
-        along = np.maximum((facing[:, None] * (facing * v[:, None])[None]).sum(-1), 0)
-        wanted = tables.at(tables.free, s)
-        push = _idm(gap - half, v, along, wanted, habits)
-        if not np.isnan(merges).all():
-            way_left = s - merges
-            level = (way_left > -70) & ((lanes.wanted == 0) | joining) & here
-            between = way_left[None] - way_left[:, None]
-            seen = (between > 0) & level[:, None] & level[None] & (joining[:, None] != joining[None])
-            polite = _idm(np.where(seen, between - half, np.inf), v, np.broadcast_to(v, seen.shape), wanted, habits)
+        push, wanted = follow.push(s, v, here, aside, lanes.wanted)
+        if joins is not None:
+            polite = follow.idm(joins.gaps(s, here, lanes.wanted) - follow.half, v, v[None], wanted)
             push = np.minimum(push, np.maximum(polite, -SOFT))
         line = waiting.stop - s - start.length / 2
-        with np.errstate(invalid="ignore"):
-            waits = waiting.blocked(s, v, here, seconds) & (line > v**2 / 9 - 0.5) & (line > -1)
-            push = np.where(waits, np.minimum(push, _idm_one(line, v, 0 * v, wanted, habits)), push)
+        waits = waiting.blocked(s, v, here, seconds) & (line > v**2 / 9 - 0.5) & (line > -1)
+        stopping = follow.idm(np.where(waits, line, np.inf)[:, None], v, np.zeros((1, 1)), wanted)
+        push = np.minimum(push, stopping)
         soon = tables.at(tables.free, s + v * TICK)
         push = np.where(v > soon, np.minimum(push, (soon - v) / TICK), push)  # a curve is not taken too fast
-        lanes.decide(seconds, s - np.nan_to_num(merges), v, joining, here)
-        acceleration += np.clip(np.clip(push, -HARD, habits.push) - acceleration, -2.5, 1.2)
+        lanes.decide(seconds, s if joins is None else s - joins.merges, v, start.route > 0, here)
+        wished = np.minimum(np.maximum(push, -HARD), habits.push)
+        acceleration += np.minimum(np.maximum(wished - acceleration, -2.5), 1.2)
         following = np.maximum(v + acceleration * TICK, 0)
         following = np.where((seconds < start.waits) | (s > tables.ends - 0.1), 0, following)
         acceleration = np.where(following > 0, acceleration, np.maximum(acceleration, 0))
@@ -220,16 +202,71 @@ def drive(road: Road, start: Start, habits: Habits, style: Style, ticks: int, cl
     return Drive(ride["s"], ride["v"], ride["aside"], ride["rate"]), tables
 
 
-def _idm(gap: np.ndarray, v: np.ndarray, leader: np.ndarray, wanted: np.ndarray, habits: Habits) -> np.ndarray:
-    """m/s^2 [A], for the leader that asks for the least; gap and leader's speed [A, A]."""
-    every = _idm_one(gap, v[:, None], leader, wanted[:, None], habits, lambda habit: habit[:, None])
-    return every.min(1)
+class _Following:
+    """Whom everybody follows: the nearest who is, or would come to be, on the own way."""
+
+    def __init__(self, tables: Tables, start: Start, habits: Habits, fast: bool) -> None:
+        self.tables, self.fast = tables, fast
+        self.ahead = np.arange(1.5, 72, 2.5) if fast else np.arange(1.5, 42, 1.5)
+        self.others = ~np.eye(len(start.s), dtype=bool)
+        self.half = (start.length[:, None] + start.length[None]) / 2
+        self.most, self.headway = habits.push[:, None], habits.headway[:, None]
+        self.twice_root = 2 * np.sqrt(habits.push * habits.brake)[:, None]
+
+    def push(
+        self, s: np.ndarray, v: np.ndarray, here: np.ndarray, aside: np.ndarray, wanted_lane: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(acceleration, free speed), [A] each."""
+        now = self.tables.at(self.tables.driven, s)
+        heading = now[:, 4] + np.where(s < self.tables.backwards, np.pi, 0)
+        facing = np.stack([np.cos(heading), np.sin(heading)], -1)
+        way = s[:, None] + self.ahead
+        seen = self.tables.near(self.tables.seen if self.fast else self.tables.xy, way)
+        ends = way < self.tables.ends[:, None] + 3
+        if self.fast:  # both where the vehicle is, and in the lane that it moves to
+            place = now[:, :2] + aside[:, None] * now[:, 2:4]
+            gap = self._gaps(seen[..., :2] + aside[:, None, None] * seen[..., 2:], place, ends, here)
+            if (moving := wanted_lane * LANE != aside).any():
+                lane = seen[..., :2] + (wanted_lane * LANE)[:, None, None] * seen[..., 2:]
+                gap = np.minimum(gap, self._gaps(lane, place, ends & moving[:, None], here))
+        else:
+            gap = self._gaps(seen, now[:, :2], ends, here)
+        along = np.maximum(facing @ (facing * v[:, None]).T, 0)
+        return self.idm(gap - self.half, v, along, now[:, 5]), now[:, 5]
+
+    def _gaps(self, way: np.ndarray, place: np.ndarray, counts: np.ndarray, here: np.ndarray) -> np.ndarray:
+        """How far ahead each one's way [A, H, 2] comes by each other's place [A, 2], metres [A, A]; inf: it does not.
+        counts [A, H]: which points of a way do."""
+        across, up = way[:, None, :, 0] - place[None, :, None, 0], way[:, None, :, 1] - place[None, :, None, 1]
+        close = across * across + up * up < 2.15**2
+        close &= counts[:, None]
+        first = close.argmax(2)
+        found = np.take_along_axis(close, first[..., None], 2)[..., 0] & self.others & here
+        return np.where(found, self.ahead[first] + 0.7, np.inf)
+
+    def idm(self, gap: np.ndarray, v: np.ndarray, leader: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """m/s^2 [A], for the leader that asks for the least; gap and leader's speed [A, any number]."""
+        v = v[:, None]
+        desired = 2 + np.maximum(0, v * self.headway + v * (v - leader) / self.twice_root)
+        near = (desired / np.maximum(gap, 0.3)).max(1)
+        free = (v[:, 0] / np.maximum(wanted, 0.3)) ** 2
+        return self.most[:, 0] * (1 - free * free - near * near)
 
 
-def _idm_one(gap, v, leader, wanted, habits: Habits, shaped=lambda habit: habit) -> np.ndarray:
-    push, brake, headway = shaped(habits.push), shaped(habits.brake), shaped(habits.headway)
-    desired = 2 + np.maximum(0, v * headway + v * (v - leader) / (2 * np.sqrt(push * brake)))
-    return push * (1 - (v / np.maximum(wanted, 0.3)) ** 4 - (desired / np.maximum(gap, 0.3)) ** 2)
+class _Joining:
+    """Those on a ramp and those in the lane that it joins see each other as if they were in one lane already."""
+
+    def __init__(self, road: Road, start: Start) -> None:
+        self.merges = np.array([road.routes[route].merge for route in start.route])
+        self.on_ramp = start.route > 0
+        self.differ = self.on_ramp[:, None] != self.on_ramp[None]
+
+    def gaps(self, s: np.ndarray, here: np.ndarray, wanted_lane: np.ndarray) -> np.ndarray:
+        """From everybody to everybody of the other kind in front, metres [A, A]; inf: there is none."""
+        left = s - self.merges
+        level = (left > -70) & ((wanted_lane == 0) | self.on_ramp) & here
+        between = left[None] - left[:, None]
+        return np.where((between > 0) & level[:, None] & level[None] & self.differ, between, np.inf)
 
 
 class _LaneChanges:
@@ -241,10 +278,14 @@ class _LaneChanges:
         self.begun, self.takes = np.full(count, -np.inf), rng.uniform(3.5, 5.5, count)
         self.when = np.where(rng.random(count) < style.changes, rng.uniform(2.0, 11.0, count), np.inf)
         self.turn = rng.choice([-1, 1], count)
-        self.parallel, self.length = road.parallel, start.length
+        if road.parallel == 1:
+            self.when[:] = np.inf
+        self.parallel, self.length, self.still = road.parallel, start.length, np.zeros(count)
 
     def aside(self, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         """Metres to the left of the route, and the rate of it, m/s, [A]."""
+        if self.parallel == 1:
+            return self.still, self.still
         t = np.clip((seconds - self.begun) / self.takes, 0, 1)
         across = (self.wanted - self.last) * LANE
         share, rate = t**3 * (10 - 15 * t + 6 * t**2), 30 * t**2 * (1 - t) ** 2 / self.takes

@@ -1,0 +1,359 @@
+"""Where the scenes of a task come from: the simulator, nuScenes-mini's ten scenes, databases on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+from itertools import chain
+from multiprocessing import get_context
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tarot import InputError
+from tarot.fingerprint import fingerprint
+from tasks.motion.argoverse2 import argoverse2_folders, read_argoverse2
+from tasks.motion.profile import Profile
+from tasks.motion.samples import MotionSamples, cached_samples, samples_of
+from tasks.motion.scenario import Scenario
+from tasks.motion.scenarionet import databases, read_database, read_scenario, scenario_files
+from tasks.motion.sim_databases import CANDIDATES, SHARES, START, database
+from tasks.motion.windows import TargetFilter
+from tasks.task import Split
+
+Splits = dict[Split, MotionSamples]
+log = logging.getLogger("tarot")
+_VERSION = 1  # of the simulator; another one never reads scenes of this one
+
+
+class MotionData(ABC):
+    """What is forecast, and what there is to learn it from. Nothing is read from disk before it is asked for."""
+
+    tagged = False  # whether it is known what a candidate is
+
+    @abstractmethod
+    def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
+        """The samples of every split. `cache`: where they are kept as arrays, so that scenes are read once."""
+
+    @abstractmethod
+    def recipe(self, seed: int) -> dict[str, Any]:
+        """What determines the scenes, as plain data."""
+
+
+# --- simulated -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Simulated(MotionData):
+    """Databases of the simulator, by name how many vehicles are to be predicted: candidates in four, some of whose
+    scenes resemble the targets; targets, validation and test of one kind.
+
+    processes: that simulate; results are the same with any number.
+    """
+
+    candidates: Mapping[str, int]
+    targets: int
+    validation: int
+    test: int
+    processes: int = 2
+    tagged = True
+
+    def __post_init__(self) -> None:
+        _check_simulated(self.candidates, self.processes)
+        if not self.candidates or min(self.targets, self.validation, self.test) < 1:
+            raise InputError(
+                "task.data.targets, validation and test must be positive, and there must be candidates; they are "
+                f"{self.targets}, {self.validation}, {self.test} and {dict(self.candidates)}"
+            )
+
+    def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
+        held = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
+        agents = {**self.candidates, **{name: getattr(self, split) for split, name in held.items()}}
+        made = simulated(agents, seed, profile, cache, self.processes)
+        return {
+            "candidates": reduce(add, [made[name] for name in self.candidates]),
+            **{split: made[name] for split, name in held.items()},
+        }
+
+    def recipe(self, seed: int) -> dict[str, Any]:
+        options = {key: value for key, value in asdict(self).items() if key != "processes"}
+        return {
+            "source": "simulated",
+            "version": _VERSION,
+            **options,
+            "candidates": dict(self.candidates),
+            "seed": seed,
+        }
+
+
+def _check_simulated(agents: Mapping[str, int], processes: int) -> None:
+    unknown = sorted(set(agents) - set(CANDIDATES))
+    if unknown or any(count < 1 for count in agents.values()) or processes < 1:
+        raise InputError(
+            f"simulated candidates must be positive numbers of {', '.join(CANDIDATES)}, made by 1 or more processes; "
+            f"they are {dict(agents)}, and {processes}"
+        )
+
+
+def simulated(
+    agents: Mapping[str, int], seed: int, profile: Profile, cache: Path, processes: int
+) -> dict[str, MotionSamples]:
+    """Samples of simulated databases, by name; `agents` of each. Kept in `cache`."""
+    jobs = [(name, count, seed, profile, cache) for name, count in agents.items()]
+    missing = [job for job in jobs if not _simulated_path(*job).exists()]
+    if processes > 1 and len(missing) > 1:
+        largest_first = sorted(missing, key=lambda job: -job[1])
+        with ProcessPoolExecutor(min(processes, len(missing)), mp_context=get_context(START)) as pool:
+            for job in largest_first:
+                pool.submit(_keep, *job)
+    return {job[0]: _simulate(*job) for job in jobs}
+
+
+def _simulated_path(name: str, count: int, seed: int, profile: Profile, cache: Path) -> Path:
+    made_of = {
+        "version": _VERSION,
+        "database": name,
+        "shares": dict(SHARES[name]),
+        "agents": count,
+        "seed": seed,
+        "profile": profile.recipe(),
+    }
+    return cache / f"{name}-{fingerprint(made_of)}.npz"
+
+
+def _simulate(name: str, count: int, seed: int, profile: Profile, cache: Path) -> MotionSamples:
+    path = _simulated_path(name, count, seed, profile, cache)
+    return cached_samples(path, profile, lambda: samples_of(database(name, count, seed), profile))
+
+
+def _keep(*job: Any) -> None:
+    """`_simulate`, by another process: the samples stay in the cache, where the errors happen again, too."""
+    _simulate(*job)
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NuScenesMini(MotionData):
+    """The ten scenes of nuScenes-mini as ScenarioNet has them, cut into windows; no scene is in two splits.
+
+    Candidates: `candidates` of the scenes, and vehicles of simulated databases.
+    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases.
+    """
+
+    folder: str
+    candidates: Sequence[str]
+    targets: Sequence[str]
+    validation: Sequence[str]
+    test: Sequence[str]
+    every: float = 0.5
+    simulated: Mapping[str, int] = field(default_factory=dict)
+    processes: int = 2
+    tagged = True
+
+    def __post_init__(self) -> None:
+        _check_simulated(self.simulated, self.processes)
+        named = [name for split in self._scenes.values() for name in split]
+        if len(set(named)) < len(named):
+            raise InputError("task.data: a scene is in two splits, or twice in one: " + ", ".join(sorted(named)))
+
+    @property
+    def _scenes(self) -> dict[Split, Sequence[str]]:
+        return {split: getattr(self, split) for split in ("candidates", "targets", "validation", "test")}
+
+    def _files(self) -> dict[str, Path]:
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            raise InputError(
+                f"nuScenes-mini is not in {folder}: convert v1.0-mini with ScenarioNet's convert_nuscenes, or set "
+                "task.data.folder, data_dir or TAROT_DATA"
+            )
+        return {path.stem.rpartition("_")[2]: path for path in scenario_files(folder).values()}
+
+    def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
+        files = self._files()
+        missing = sorted({name for scenes in self._scenes.values() for name in scenes} - set(files))
+        if missing:
+            raise InputError(f"{self.folder} has no {', '.join(missing)}; it has {', '.join(sorted(files))}")
+        splits: Splits = {}
+        for split, scenes in self._scenes.items():
+            made_of = {
+                "files": [[name, files[name].stat().st_size] for name in scenes],
+                "every": self.every,
+                "profile": profile.recipe(),
+            }
+
+            def make(scenes: Sequence[str] = scenes) -> MotionSamples:
+                read = (read_scenario(files[name], "nuscenes_mini") for name in scenes)
+                return samples_of(read, profile, every=self.every)
+
+            path = cache / f"nuscenes_mini-{split}-{fingerprint(made_of)}.npz"
+            splits[split] = _tagged(cached_samples(path, profile, make), "target")
+            _report(f"nuScenes-mini's {split}", splits[split])
+        made = simulated(self.simulated, seed, profile, cache, self.processes)
+        drawn = [_tagged(samples, f"simulated {name.removeprefix('cand_')}") for name, samples in made.items()]
+        return {**splits, "candidates": reduce(add, drawn, splits["candidates"])}
+
+    def recipe(self, seed: int) -> dict[str, Any]:
+        files = self._files()
+        sizes = {name: files[name].stat().st_size for names in self._scenes.values() for name in names if name in files}
+        return {
+            "source": "nuscenes_mini",
+            "files": sizes,
+            **{split: list(scenes) for split, scenes in self._scenes.items()},
+            "every": self.every,
+            "simulated": dict(self.simulated),
+            "simulator": _VERSION,
+            "seed": seed,
+        }
+
+
+@dataclass(frozen=True)
+class Databases(MotionData):
+    """Databases of ScenarioNet, or folders of Argoverse 2's scenarios.
+
+    candidates: folders by the dataset's name. targets, held_out: folders of the target's dataset, `target`: its name.
+    Validation and test are the scenes of `held_out` in turn, which the paper does not keep apart. A scene is what a
+    scenario's name begins with, up to the `scene_fields`-th underscore from the end; 0: each scenario is one.
+    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs.
+    kinds: of agents that are forecast. allow_outside: merged databases point to files outside their own folder.
+    """
+
+    candidates: Mapping[str, str]
+    target: str
+    targets: str
+    held_out: str
+    start: Mapping[str, int] = field(default_factory=dict)
+    kinds: Sequence[str] = ("VEHICLE",)
+    scene_fields: int = 0
+    allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.candidates or self.target in self.candidates:
+            raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
+
+    @property
+    def _folders(self) -> dict[str, Path]:
+        return {name: Path(folder) for name, folder in self.candidates.items()} | {
+            f"{self.target} (targets)": Path(self.targets),
+            f"{self.target} (held out)": Path(self.held_out),
+        }
+
+    def _sources(self) -> dict[str, _Source]:
+        missing = [f"{name} in {folder}" for name, folder in self._folders.items() if not folder.is_dir()]
+        if missing:
+            raise InputError(
+                f"not there: {'; '.join(missing)}. Each is a folder of ScenarioNet databases (convert_waymo, "
+                "convert_nuplan, convert_nuscenes, convert_argoverse2) or of Argoverse 2's scenarios; set "
+                "task.data.candidates, task.data.targets and task.data.held_out, data_dir or TAROT_DATA"
+            )
+        return {name: _Source(folder, self.allow_outside) for name, folder in self._folders.items()}
+
+    def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
+        made: dict[str, MotionSamples] = {}
+        for name, source in self._sources().items():
+            dataset = name.partition(" (")[0]
+            start, select = self.start.get(dataset), TargetFilter(kinds=tuple(self.kinds))
+            made_of = {
+                "files": source.content(),
+                "start": start,
+                "select": asdict(select) | {"kinds": list(select.kinds)},
+                "profile": profile.recipe(),
+                "dataset": dataset,
+            }
+
+            def make(source=source, dataset=dataset, start=start, select=select) -> MotionSamples:
+                skipped: Counter[str] = Counter()
+                return samples_of(
+                    source.scenarios(dataset, skipped), profile, select=select, start=start, skipped=skipped
+                )
+
+            made[name] = cached_samples(cache / f"{dataset}-{fingerprint(made_of)}.npz", profile, make)
+            _report(name, made[name])
+        held = made.pop(f"{self.target} (held out)")
+        targets = made.pop(f"{self.target} (targets)")
+        scenes = [_scene(name, self.scene_fields) for name in held.ids.tolist()]
+        order = {scene: place for place, scene in enumerate(sorted(set(scenes)))}
+        turn = np.array([order[scene] % 2 for scene in scenes], dtype=np.int64)
+        if not (turn == 1).any():
+            raise InputError(f"{self.held_out} holds one scene; validation and test need one each")
+        return {
+            "candidates": reduce(add, made.values()),
+            "targets": targets,
+            "validation": held.take(turn == 0),
+            "test": held.take(turn == 1),
+        }
+
+    def recipe(self, seed: int) -> dict[str, Any]:
+        return {
+            "source": "databases",
+            "files": {name: source.content() for name, source in self._sources().items()},
+            "target": self.target,
+            "start": dict(self.start),
+            "kinds": list(self.kinds),
+            "scene_fields": self.scene_fields,
+            "seed": seed,
+        }
+
+
+class _Source:
+    """A folder of databases or of Argoverse 2's scenarios."""
+
+    def __init__(self, folder: Path, allow_outside: bool) -> None:
+        self.folder, self.allow_outside = folder, allow_outside
+        self.argoverse = next(folder.rglob("scenario_*.parquet"), None) is not None
+        self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
+
+    def content(self) -> str:
+        """Which files they are: the SHA-256 of their names and sizes; they are not read."""
+        digest = hashlib.sha256()
+        for path in self._paths():
+            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def _paths(self) -> Iterator[Path]:
+        if self.argoverse:
+            return chain.from_iterable(sorted(path for path in part.iterdir() if path.is_file()) for part in self.parts)
+        return chain.from_iterable(scenario_files(part, self.allow_outside).values() for part in self.parts)
+
+    def scenarios(self, dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:
+        if not self.argoverse:
+            yield from read_database(self.parts, dataset=dataset, allow_outside=self.allow_outside, skipped=skipped)
+            return
+        for part in self.parts:
+            try:
+                yield read_argoverse2(part)
+            except InputError as error:
+                skipped[f"file unreadable: {error}"] += 1
+
+
+def _scene(sample: str, fields: int) -> str:
+    scenario = sample.split("/")[1]
+    return scenario.rsplit("_", fields)[0] if fields else scenario
+
+
+def _tagged(samples: MotionSamples, tag: str) -> MotionSamples:
+    tags = np.full(len(samples), tag, dtype=f"U{max(len(tag), 1)}")
+    return MotionSamples(samples.profile, {**samples.arrays, "tags": tags}, samples.skipped)
+
+
+def _report(name: str, samples: MotionSamples) -> None:
+    """What was left out is said, and why; raises InputError where nothing is left."""
+    if not len(samples):
+        raise InputError(f"{name} have no agent to forecast: {_reasons(samples.skipped)}")
+    if samples.skipped:
+        log.info("%s: %d samples; left out: %s", name, len(samples), _reasons(samples.skipped))
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    listed = sorted(skipped.items(), key=lambda item: -item[1])
+    return "; ".join(f"{count:,} x {reason}" for reason, count in listed) or "there is nothing"

@@ -1,0 +1,247 @@
+"""Motion prediction: where vehicles will be in the next seconds. A small model selects, a large one may learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tarot import InputError, Selection
+from tarot.fingerprint import fingerprint
+from tasks.common.cache import cached_checkpoints
+from tasks.common.training import Surrogate, endless_batches, epoch_weights, resolve_device, seeded
+from tasks.motion import pictures
+from tasks.motion.features import TYPES, bucket
+from tasks.motion.forecasters import Forecaster
+from tasks.motion.metrics import HEADLINE, errors, summary
+from tasks.motion.samples import Batch, MotionSamples
+from tasks.motion.sources import MotionData, Splits
+from tasks.motion.submission import Forecast, forecasts
+from tasks.motion.training import MotionTraining, train
+from tasks.task import Checkpoint, Split, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FIRST = (HEADLINE, "min_ade", "miss_rate")  # of the metrics; these also for each kind of agent
+_EVALUATED = 256  # samples at a time
+
+
+class MotionTask(Task):
+    """forecasters: models by name. select_with, learn_with: those whose gradients select, and that which is trained on
+    the selection; each sees scenes in its own way, and samples are known by their ids.
+
+    surrogate_train: how the former are trained, on all candidates and targets; train: how the latter is.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        data: MotionData,
+        forecasters: Mapping[str, Forecaster],
+        select_with: str,
+        learn_with: str,
+        train: MotionTraining,
+        surrogate_train: MotionTraining,
+        surrogate: Surrogate,
+        cache_dir: str | Path = "cache",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        for option, wanted in (("select_with", select_with), ("learn_with", learn_with)):
+            if wanted not in forecasters:
+                raise InputError(f"task.{option} must be one of {', '.join(forecasters)}; it is {wanted!r}")
+        self.name, self.data, self.training, self.surrogate_training = name, data, train, surrogate_train
+        self.selects, self.learns = forecasters[select_with], forecasters[learn_with]
+        a, b = self.selects.profile, self.learns.profile
+        if (a.steps, a.horizon, a.stride) != (b.steps, b.horizon, b.stride):
+            raise InputError(
+                f"{select_with} and {learn_with} must see the same steps of the past and the future; their profiles "
+                f"{a.name} and {b.name} have {a.steps} and {a.horizon}, and {b.steps} and {b.horizon}"
+            )
+        self.surrogate, self.seed = surrogate, seed
+        self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _selecting(self) -> Splits:
+        return self.data.splits(self.seed, self.selects.profile, self.cache_dir / "motion")
+
+    @cached_property
+    def _learning(self) -> Splits:
+        """The same samples, as the model sees them that learns."""
+        if self.learns.profile.recipe() == self.selects.profile.recipe():
+            return self._selecting
+        seen = self.data.splits(self.seed, self.learns.profile, self.cache_dir / "motion")
+        return {split: ordered(samples, self._selecting[split].ids) for split, samples in seen.items()}
+
+    def candidates(self) -> MotionSamples:
+        return self._selecting["candidates"]
+
+    def targets(self) -> MotionSamples:
+        return self._selecting["targets"]
+
+    def validation(self) -> MotionSamples:
+        return self._learning["validation"]
+
+    def test(self) -> MotionSamples:
+        return self._learning["test"]
+
+    def ids(self, split: Split) -> list[str]:
+        return self._selecting[split].ids.tolist()
+
+    def candidate_tags(self) -> np.ndarray | None:
+        return self._selecting["candidates"].tags if self.data.tagged else None
+
+    @cached_property
+    def _data_recipe(self) -> dict[str, Any]:
+        return self.data.recipe(self.seed)
+
+    def recipe(self) -> dict[str, Any]:
+        training = self.surrogate_training.recipe(of_surrogate=True)
+        return {
+            "name": self.name,
+            "data": self._data_recipe,
+            "model": self.selects.recipe(),
+            "surrogate": {**asdict(self.surrogate), **training, "seed": self.seed},
+            "train": {**self.training.recipe(), "model": self.learns.recipe()},
+        }
+
+    # --- model -------------------------------------------------------------------------------------------------------
+
+    def model(self) -> nn.Module:
+        return self.selects.build()
+
+    def downstream(self) -> nn.Module:
+        return self.learns.build()
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Each sample's loss under the model that selects, [B]."""
+        return self.selects.losses(model, batch)
+
+    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the last layer is given, averaged over all futures that it tells of, [B, width]."""
+        return model.embeddings(batch)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
+        return cached_checkpoints(path, self._train_surrogates)
+
+    def _train_surrogates(self) -> list[Checkpoint]:
+        samples, kept = self.candidates() + self.targets(), []
+        everyone = np.ones(len(samples), dtype=np.int64)
+        for run in range(self.surrogate.runs):
+            seed, options = 1000 * self.seed + run, {"run": run, "keep": self.surrogate.checkpoints}
+            model = self._fresh(self.selects, seed)
+            kept += self._fit(model, self.selects, self.surrogate_training, samples, everyone, seed, **options)
+        return kept
+
+    def train(self, selection: Selection, seed: int) -> nn.Module:
+        """The same number of steps for any selection; the average of its last weights, where `train.average` says so"""
+        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
+        model = self._fresh(self.learns, seed)
+        self._fit(model, self.learns, self.training, self._learnt_from, weights, seed)
+        return model
+
+    @cached_property
+    def _learnt_from(self) -> MotionSamples:
+        return self._learning["candidates"] + self._learning["targets"]
+
+    def _fresh(self, forecaster: Forecaster, seed: int) -> nn.Module:
+        with seeded(seed):
+            return forecaster.build().to(self.device)
+
+    def _fit(
+        self,
+        model: nn.Module,
+        forecaster: Forecaster,
+        training: MotionTraining,
+        samples: MotionSamples,
+        weights: np.ndarray,
+        seed: int,
+        **options: int,
+    ) -> list[Checkpoint]:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            with training.precision(self.device):
+                return forecaster.losses(model, batch).mean()
+
+        batches = (self._batch(samples, chosen) for chosen in endless_batches(weights, training.batch_size, seed))
+        with seeded(seed):  # the seed decides what dropout drops, too
+            return train(model, loss, batches, training, **options)
+
+    def _batch(self, samples: MotionSamples, chosen: np.ndarray) -> Batch:
+        return {key: value.to(self.device) for key, value in samples.batch(chosen).items()}
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _predicted(self, model: nn.Module, samples: MotionSamples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
+        """(trajectories [B, K, F, 5], probabilities [B, K], batch) of all samples in their order."""
+        model.eval()
+        for start in range(0, len(samples), _EVALUATED):
+            batch = self._batch(samples, np.arange(start, min(start + _EVALUATED, len(samples))))
+            prediction = model(batch)
+            yield prediction.trajectories.float(), prediction.probabilities.float(), batch
+
+    def errors(self, model: nn.Module) -> dict[str, np.ndarray]:
+        """Every measure of every agent of `test`, in the order of its ids, float64 [n]: see `metrics.errors`."""
+        hz = 1 / self.learns.profile.seconds
+        parts = [
+            errors(trajectories, probabilities, batch["future"], batch["future_valid"], hz)
+            for trajectories, probabilities, batch in self._predicted(model, self.test())
+        ]
+        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Means over the agents of `test`, lower is better: see `metrics`; the first ones also by dataset, type of
+        trajectory and difficulty, such as "min_ade/type=left"."""
+        found, samples = self.errors(model), self.test()
+        types = np.array([*TYPES, "unknown"])[samples.types]
+        tags = {"dataset": samples.datasets, "type": types, "difficulty": bucket(samples.difficulty[:, 2])}
+        order = [*FIRST, *(name for name in found if name not in FIRST)]
+        means = summary(found)
+        by_kind = summary({name: found[name] for name in FIRST}, tags)
+        return {**{name: means[name] for name in order if name in means}, **by_kind}
+
+    def submission(self, model: nn.Module) -> list[Forecast]:
+        """What nuScenes's prediction challenge wants of `test`, for `submission.write_submission`; its scenarios must
+        be named after the challenge's instances and samples."""
+        samples = self.test()
+        parts = [(t.cpu().numpy(), p.cpu().numpy()) for t, p, _ in self._predicted(model, samples)]
+        trajectories, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
+        scenarios = [name.split("/")[1] for name in samples.ids.tolist()]
+        centre, heading = samples.frames
+        return forecasts(scenarios, trajectories, probabilities, centre, heading, 1 / self.learns.profile.seconds)
+
+    def draw(self, sample: Batch, axes: Axes) -> None:
+        """The scene from above: lanes, where vehicles came from, where the target goes."""
+        pictures.draw(sample, axes)
+
+    @torch.no_grad()
+    def draw_prediction(self, model: nn.Module | None, sample: Batch, axes: Axes) -> None:
+        """Predicted futures, the more probable the stronger, and the truth in dots; the truth alone without a model."""
+        prediction = None
+        if model is not None:
+            prediction = model.eval()({key: value[None].to(self.device) for key, value in sample.items()})
+        pictures.draw_prediction(prediction, sample, axes)
+
+
+def ordered(samples: MotionSamples, ids: np.ndarray) -> MotionSamples:
+    """The samples of these ids, in their order. Raises InputError where one is missing."""
+    rows = {name: row for row, name in enumerate(samples.ids.tolist())}
+    missing = [name for name in ids.tolist() if name not in rows]
+    if missing:
+        raise InputError(
+            f"{len(missing)} samples of one profile are none of another, such as {missing[0]}: both models must "
+            "forecast the same agents"
+        )
+    return samples.take(np.array([rows[name] for name in ids.tolist()], dtype=np.int64))
