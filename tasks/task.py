@@ -110,10 +110,6 @@ class Task(TaskData):
         """A fresh model of the kind that `train` gives: by default `model`, whose gradients select."""
         return self.model()
 
-    def downstream(self) -> nn.Module:
-        """A fresh model of the kind that `train` gives: by default `model`, whose gradients select."""
-        return self.model()
-
     @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """One loss per sample, [B]: what gradients are taken of. A sample's loss does not depend on its batch."""
