@@ -18,7 +18,7 @@ SMALLEST = 256 + 3 + len(TAGS)  # bytes, special tokens, tags
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 512, *, most: int = 2_000_000) -> PreTrainedTokenizerFast:
-    """The same texts give the same tokenizer. `vocabulary` counts all tokens; the smallest one has bytes alone.
+    """The same texts give the same tokenizer. `vocabulary`: all tokens, or fewer where texts are short.
     most: it learns from as many of the texts as have so many characters.
 
     Tags of the template are tokens of their own, which are text all the same. Like LLaMA's it begins every text with a
