@@ -17,6 +17,7 @@ from tasks.motion.samples import samples_of
 from tasks.motion.scenario import MapLine, Scenario, TrafficLight
 from tasks.motion.scenarionet import databases, is_scenario_name, read_database, read_scenario, scenario_files
 from tasks.motion.scenarionet_writer import as_record, write_database
+from tasks.motion.sim_databases import database
 from tasks.motion.windows import targets_of, windows
 from tests.tasks.motion_scenes import data, driving, random_scenario, record, write_pickle
 
@@ -377,6 +378,17 @@ def test_what_is_written_is_read_back(tmp_path, changes):
     write_database(tmp_path / "again", [scenario, driving()])
     for file in (tmp_path / "db").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cand_crossing", "cand_parking"])
+def test_a_simulated_database_is_the_same_from_disk(tmp_path, name):
+    scenes = database(name, 6, seed=1)
+    write_database(tmp_path / "db", scenes)
+    made, read_back = samples_of(scenes, MINI), samples_of(read_database(tmp_path / "db"), MINI)
+    order = [read_back.ids.tolist().index(one) for one in made.ids]
+    for part, array in made.arrays.items():
+        np.testing.assert_array_equal(array, read_back.arrays[part][order], err_msg=part)
+    assert made.skipped == read_back.skipped
 
 
 def test_written_records_keep_the_rules_of_the_format(tmp_path):
