@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 from tarot import InputError
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
+from tests.tasks.conversations import write_conversations
 from tests.tasks.scene_trees import write_folders
 from tests.tasks.stand_ins import write_cifar10, write_clothing1m
 
 CONF = Path(__file__).parents[1] / "conf"
 SPLITS = ("candidates", "targets", "validation", "test")
 NO_MODEL = {"features"}
-VARIANTS = ["segmentation/folders"]  # that read data in a way of their own
+VARIANTS = ["segmentation/folders", "instruction/files"]  # that read data in a way of their own
 # Overrides that make a task small enough for a test of seconds.
 SMALL = {
     "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
@@ -32,6 +33,12 @@ SMALL = {
     "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
     "encoder.steps=2 encoder.batch_size=8 encoder.autocast=null encoder.learning_rate=1e-3",
     "digits": "train.steps=20",
+    "instruction": "data.candidates=40 data.targets=12 data.validation=3 data.test=6 data.general_rows=200 "
+    "language.hidden=16 language.layers=1 language.intermediate=24 pretraining.steps=2 adapter.rank=2 train.steps=2 "
+    "train.batch_size=4 surrogate.share=0.2 surrogate.train.epochs=2 surrogate.train.batch_size=4 evaluation.limit=2",
+    "instruction/files": "language.hidden=16 language.layers=1 language.intermediate=24 pretraining.steps=2 "
+    "pretraining.length=32 adapter.rank=2 train.steps=2 train.batch_size=4 surrogate.share=0.2 "
+    "surrogate.train.epochs=2 surrogate.train.batch_size=4 evaluation.limit=2 vocabulary=300",
     "motion": "data.candidates={cand_highway:10,cand_roundabout:12,cand_crossing:12,cand_parking:6} data.targets=8 "
     "data.validation=4 data.test=12 data.processes=1 train.steps=3 train.batch_size=8 surrogate_train.steps=3 "
     "surrogate_train.batch_size=8",
@@ -43,7 +50,12 @@ SMALL = {
 
 
 # What stands in for the data of tasks that embed none: written into a folder, in a layout that the task reads.
-STAND_IN = {"cifar10": write_cifar10, "clothing1m": write_clothing1m, "segmentation/folders": write_folders}
+STAND_IN = {
+    "cifar10": write_cifar10,
+    "clothing1m": write_clothing1m,
+    "segmentation/folders": write_folders,
+    "instruction/files": write_conversations,
+}
 
 
 def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:

@@ -1,6 +1,6 @@
 """Instruction tuning: which conversations should a language model learn from?"""
 
-from tasks.instruction.data import Files, Skills
+from tasks.instruction.data import Benchmark, Files, Skills
 from tasks.instruction.evaluation import Evaluation
 from tasks.instruction.model import Adapter, Language
 from tasks.instruction.task import InstructionTask, files_task
@@ -8,6 +8,7 @@ from tasks.instruction.training import Pretraining, Tuning, WarmUp
 
 __all__ = [
     "Adapter",
+    "Benchmark",
     "Evaluation",
     "Files",
     "InstructionTask",

@@ -1,11 +1,11 @@
-"""Where a task's conversations come from: skills made of code, or a user's files."""
+"""Where a task's conversations come from: skills made of code, a user's files, or LESS's."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from tarot import InputError
 from tarot.fingerprint import fingerprint
 from tasks.instruction.rows import Row, check_ids, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
+from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
 from tasks.task import Split
 
 Rows = dict[Split, list[Row]]
+Fits = Callable[[Row], bool]
 SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
 Paths = str | Sequence[str] | Mapping[str, str]
 
@@ -26,12 +28,17 @@ class Conversations(ABC):
     tagged: ClassVar[bool] = False
 
     @abstractmethod
-    def rows(self, seed: int) -> Rows:
-        """The conversations of every split; an id occurs once in all of them."""
+    def candidates_of(self, seed: int) -> list[Row]:
+        """The candidates alone."""
 
-    def general(self, seed: int) -> list[Row] | None:
-        """What a language that is made on the spot learns first; None: the candidates."""
-        return None
+    @abstractmethod
+    def rows(self, seed: int, fits: Fits) -> Rows:
+        """The conversations of every split; an id occurs once in all of them. fits: whether a row does not have to be
+        cut, for what can be made shorter."""
+
+    def general(self, seed: int) -> list[Row]:
+        """What a language that is made on the spot learns first."""
+        return self.candidates_of(seed)
 
     def recipe(self, seed: int, rows: Rows) -> dict[str, Any]:
         """What determines the splits, as plain data."""
@@ -52,10 +59,15 @@ class Skills(Conversations):
     noise: float = 0.3
     general_rows: int = 20000
 
-    def rows(self, seed: int) -> Rows:
+    def _corpus(self, seed: int) -> Corpus:
         options = {key: value for key, value in asdict(self).items() if key not in ("wanted", "general_rows")}
-        corpus = Corpus(**options, wanted=tuple(self.wanted), seed=seed)
-        return {split: corpus.rows(split) for split in SPLITS}
+        return Corpus(**options, wanted=tuple(self.wanted), seed=seed)
+
+    def candidates_of(self, seed: int) -> list[Row]:
+        return self._corpus(seed).rows("candidates")
+
+    def rows(self, seed: int, fits: Fits) -> Rows:
+        return {split: self._corpus(seed).rows(split) for split in SPLITS}
 
     def general(self, seed: int) -> list[Row]:
         return general(self.general_rows, seed)
@@ -79,10 +91,62 @@ class Files(Conversations):
         if not 0 < self.held_out < 1:
             raise InputError(f"task.held_out must be in (0, 1); it is {self.held_out}")
 
-    def rows(self, seed: int) -> Rows:
+    def candidates_of(self, seed: int) -> list[Row]:
+        return read_rows(self.candidates)
+
+    def rows(self, seed: int, fits: Fits) -> Rows:
         given = {split: getattr(self, split) for split in SPLITS}
         rows: Rows = {split: read_rows(paths) for split, paths in given.items() if paths is not None}
         rows |= hold_out(rows.pop("targets"), [s for s in SPLITS if s not in rows and s != "targets"], self, seed)
+        return distinct(rows)
+
+
+@dataclass(frozen=True)
+class Benchmark(Conversations):
+    """LESS's setting: files of candidates, and MMLU or BBH.
+
+    candidates: names of datasets and their files. folder: of the benchmark's own files (`tasks.instruction.targets`).
+    targets: mmlu, 57 x 5 development questions, with val and test held out; or bbh, 27 x 3 worked examples, with
+        questions held out that are drawn. shots: examples before a question that is held out, fewer where they do not
+        fit. validation, test: most questions per subject.
+    """
+
+    candidates: Mapping[str, str]
+    folder: str
+    targets: Literal["mmlu", "bbh"]
+    shots: int = 0
+    validation: int = 5
+    test: int = 20
+
+    def __post_init__(self) -> None:
+        if self.targets not in ("mmlu", "bbh"):
+            raise InputError(f"task.data.targets must be mmlu or bbh; it is {self.targets!r}")
+        if self.validation < 1 or self.test < 1:
+            raise InputError(f"task.data.validation and test must be positive; they are {self.validation}, {self.test}")
+
+    def candidates_of(self, seed: int) -> list[Row]:
+        return read_rows(self.candidates, prefix=True)
+
+    def rows(self, seed: int, fits: Fits) -> Rows:
+        rows: Rows = {"candidates": self.candidates_of(seed)}
+        if self.targets == "mmlu":
+            rows["targets"] = mmlu_targets(self.folder)
+            for split, name, count in (("validation", "val", self.validation), ("test", "test", self.test)):
+                rows[split] = mmlu_questions(
+                    self.folder, name, shots=self.shots, per_subject=count, seed=seed, fits=fits
+                )
+        else:
+            rows["targets"] = bbh_targets(self.folder)
+            drawn = bbh_questions(
+                self.folder, shots=self.shots, per_task=self.validation + self.test, seed=seed, fits=fits
+            )
+            rows |= {"validation": [], "test": []}
+            rng = np.random.default_rng(seed)
+            for task in dict.fromkeys(row.group for row in drawn):
+                known = [row for row in drawn if row.group == task]
+                order = rng.permutation(len(known)).tolist()
+                rows["validation"] += [known[i] for i in sorted(order[: self.validation])]
+                rows["test"] += [known[i] for i in sorted(order[self.validation :])]
         return distinct(rows)
 
 
@@ -98,7 +162,7 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     }
     if sum(counts.values()) >= len(targets):
         raise InputError(
-            f"task.targets has {len(targets)} rows, too few to hold some out for {' and '.join(lacking)}; give more, or "
+            f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, or "
             f"files of their own (task.{lacking[0]}=...)"
         )
     rows: Rows = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from tarot import InputError
 from tasks.instruction.model import IGNORE, LanguageModel
 from tasks.instruction.rows import Row
+from tasks.instruction.targets import exact_match
 from tasks.instruction.tokens import Tokenized, collate, token_batches
 
 Tokenize = Callable[[list[Row]], Tokenized]
@@ -24,30 +24,24 @@ class Evaluation:
     """generate: answers are written, the likeliest token after another, and compared with the expected ones. choose:
     rows that have options are answered by the likeliest. Rows with options are not asked to write.
     limit: most tokens of an answer that is written. tokens: most in a batch, with padding.
-    extract: regular expression whose first group is the answer in what was written, for answers that reason first, such
-        as "answer is (.*?)[.]?$"; where it matches nothing, and with null, all of it is the answer.
     """
 
     generate: bool = True
     choose: bool = True
     limit: int = 64
     tokens: int = 8192
-    extract: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.tokens < 1:
             raise InputError(f"task.evaluation.limit and tokens must be positive; they are {self.limit}, {self.tokens}")
-        try:
-            groups = 1 if self.extract is None else re.compile(self.extract).groups
-        except re.error as error:
-            raise InputError(f"task.evaluation.extract is no regular expression: {error}") from error
-        if not groups:
-            raise InputError("task.evaluation.extract must have a group, which is the answer: answer is (.*)")
 
-    def answer(self, text: str) -> str:
-        """What was answered, blanks aside."""
-        found = re.search(self.extract, text, re.MULTILINE) if self.extract else None
-        return " ".join((found.group(1) if found else text).split())
+
+def is_right(text: str, row: Row) -> bool:
+    """Whether what was written is the answer: word for word, or, where a row says what its answer comes to after some
+    reasoning, by that (`exact_match`)."""
+    if row.answer is not None:
+        return exact_match(text, row.answer)
+    return text.split() == row.expected.split()
 
 
 def metrics(
@@ -73,10 +67,7 @@ def metrics(
     if evaluation.generate and not chooses.all():
         places = (~chooses).nonzero()[0]
         texts = written(model, data.take(places), tokenizer, evaluation, pad)
-        right = [
-            evaluation.answer(text) == " ".join(data.rows[i].expected.split())
-            for i, text in zip(places, texts, strict=True)
-        ]
+        right = [is_right(text, data.rows[i]) for i, text in zip(places, texts, strict=True)]
         by_row["exact_match"] = places, np.array(right, dtype=float)
     by_row["loss"] = np.arange(len(data)), answer_losses(model, data, evaluation.tokens, pad)
     result = {name: float(values.mean()) for name, (_, values) in by_row.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ class Adapter:
             target_modules=list(self.modules),
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(net, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 in the words of 4
+            return get_peft_model(net, config)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,12 @@ class InstructionTask(Task):
 
     @cached_property
     def rows(self) -> Rows:
-        return self.data.rows(self.seed)
+        return self.data.rows(self.seed, self._fits)
+
+    def _fits(self, row: Row) -> bool:
+        rendered = self.template(row)
+        found = self.tokenizer(rendered.text, add_special_tokens=not rendered.whole, verbose=False)
+        return len(found["input_ids"]) <= self.max_length
 
     @cached_property
     def splits(self) -> dict[Split, Tokenized]:
@@ -138,9 +143,8 @@ class InstructionTask(Task):
 
     @cached_property
     def text(self) -> list[Row]:
-        """What a language that is made on the spot learns; the same for all seeds of the task where the data say."""
-        general = self.data.general(self.language.seed)
-        return self.rows["candidates"] if general is None else general
+        """What a language that is made on the spot learns; the same for all seeds of the task."""
+        return self.data.general(self.language.seed)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -179,7 +183,7 @@ class InstructionTask(Task):
         if self.language.path is None:
             recipe["vocabulary"] = len(self.tokenizer)
         if self.pretraining is not None:
-            text = hashlib.sha256(self._text_tokens.tobytes()).hexdigest()
+            text = hashlib.sha256(self._text.tokens.tobytes() + self._text.learned.tobytes()).hexdigest()
             recipe["pretraining"] = {**asdict(self.pretraining), "text": text}
         return recipe
 
@@ -195,8 +199,8 @@ class InstructionTask(Task):
     # --- model --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _text_tokens(self) -> np.ndarray:
-        return self._tokenize(self.text, "drop").tokens
+    def _text(self) -> Tokenized:
+        return self._tokenize(self.text, "drop")
 
     @cached_property
     def _weights(self) -> State | None:
@@ -206,7 +210,7 @@ class InstructionTask(Task):
 
         def make() -> list[Checkpoint]:
             net = self.language.base(len(self.tokenizer))
-            state = pretrain(net, self._text_tokens, self.pretraining, self.language.seed, self.device)
+            state = pretrain(net, self._text, self.pretraining, self.language.seed, self.device)
             return [Checkpoint("pretrained", state, self.pretraining.learning_rate)]
 
         made_of = {key: value for key, value in self._model_recipe.items() if key != "adapter"}

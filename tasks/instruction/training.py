@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from tarot import InputError
 from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
-from tasks.instruction.model import LanguageModel, State
+from tasks.instruction.model import IGNORE, LanguageModel, State
 from tasks.instruction.tokens import Tokenized, collate, token_batches
 from tasks.task import Checkpoint
 
@@ -134,6 +134,11 @@ def tune(
         raise AssertionError("a step has at least one part")
 
     training = training.of(int(weights.sum()))
+    if keep > training.steps:
+        raise InputError(
+            f"a warm-up of {training.steps} steps cannot give {keep} checkpoints: ask for fewer "
+            "(task.surrogate.checkpoints), or for more epochs or candidates (task.surrogate.train.epochs, .share)"
+        )
     batches = _steps(rows, weights, training, seed, pad, device)
     with seeded(seed):  # of dropout
         return fit(model, loss, batches, training, run=run, keep=keep)
@@ -160,11 +165,16 @@ def _steps(
 
 @dataclass(frozen=True)
 class Pretraining(Training):
-    """All weights learn every token of a text. batch_size: pieces of `length` tokens per step."""
+    """All weights learn a text, whose conversations stand one behind the other.
+
+    batch_size: pieces of `length` tokens per step. learn: every token, or answers alone, which is faster where
+    questions cannot be foreseen.
+    """
 
     steps: int = 1000
     batch_size: int = 16
     length: int = 128
+    learn: Literal["every", "answers"] = "every"
     learning_rate: float = 3e-3
     warmup: float = 0.1
 
@@ -172,23 +182,27 @@ class Pretraining(Training):
         super().__post_init__()
         if self.length < 2:
             raise InputError(f"task.pretraining.length must be at least 2; it is {self.length}")
+        if self.learn not in ("every", "answers"):
+            raise InputError(f"task.pretraining.learn must be every or answers; it is {self.learn!r}")
 
 
-def pretrain(net: PreTrainedModel, tokens: np.ndarray, training: Pretraining, seed: int, device: torch.device) -> State:
-    """Trains `net` on a text, tokens [n], cut into pieces; its weights, on the CPU."""
-    count = len(tokens) // training.length
+def pretrain(net: PreTrainedModel, text: Tokenized, training: Pretraining, seed: int, device: torch.device) -> State:
+    """Trains `net` on a text, cut into pieces; its weights, on the CPU."""
+    count = len(text.tokens) // training.length
     if not count:
         raise InputError(
-            f"task.pretraining.length is {training.length}, and the text to learn from has {len(tokens)} tokens"
+            f"task.pretraining.length is {training.length}, and the text to learn has {len(text.tokens)} tokens"
         )
-    pieces = torch.from_numpy(tokens[: count * training.length].astype(np.int64)).view(count, training.length)
+    ids = torch.from_numpy(text.tokens.astype(np.int64))
+    labels = ids if training.learn == "every" else ids.masked_fill(torch.from_numpy(~text.learned), IGNORE)
+    pieces, wanted = (part[: count * training.length].view(count, training.length) for part in (ids, labels))
     indices = endless_batches(np.ones(count, dtype=np.int64), training.batch_size, seed)
 
-    def loss(net: nn.Module, batch: Tensor) -> Tensor:
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         with training.precision(device):
-            logits = net(input_ids=batch, use_cache=False).logits
-        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
+            logits = net(input_ids=batch[0], use_cache=False).logits
+        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[1][:, 1:].flatten())
 
     with seeded(seed):
-        fit(net.to(device), loss, (pieces[i].to(device) for i in indices), training)
+        fit(net.to(device), loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training)
     return {name: tensor.cpu() for name, tensor in net.state_dict().items()}
