@@ -128,7 +128,7 @@ SKILLS: Mapping[str, Skill] = {
         _units,
         "{n} {large} to {small}",
         ("How many {small} are {n} {large}?", "Convert {n} {large} to {small}.", "Give {n} {large} in {small}.",
-         "It takes {n} {large}. How many {small} is that?"),
+         "There are {n} {large}. How many {small} is that?"),
     ),
     "letters": Skill(
         _letter,
@@ -193,7 +193,8 @@ class Corpus:
     def rows(self, split: str) -> list[Row]:
         """The rows of a split: candidates of all skills and noise in random order, the others of wanted skills in turn.
 
-        A row's tag is "target" where it is a true answer to a wanted skill, else its skill or kind of noise.
+        A row's tag is "target" where it is a true answer to a wanted skill, else its skill or kind of noise; its group
+        is the skill that it asks for, or would without the noise.
         """
         if split not in SPLITS:
             raise InputError(f"split must be one of {', '.join(SPLITS)}; it is {split!r}")
@@ -214,7 +215,7 @@ class Corpus:
         if kind in NOISE:
             question, answer = _spoilt(kind, SKILLS[skill], question, answer, rng)
         tag = "target" if kind in self.wanted else kind
-        return _row(f"{split}_{index}", question, answer, kind, tag, "" if split == "candidates" else skill)
+        return _row(f"{split}_{index}", question, answer, kind, tag, skill)
 
 
 def general(count: int, seed: int = 0) -> list[Row]:
