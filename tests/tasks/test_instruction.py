@@ -1,0 +1,269 @@
+"""How adapters are trained and judged: steps, batches, schedules; what is learned of what; files as a task."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tarot import InputError
+from tasks.common.training import seeded
+from tasks.instruction import Adapter, Evaluation, Files, InstructionTask, Language, Pretraining, Skills, Tuning, WarmUp
+from tasks.instruction.evaluation import answer_losses, answer_start, choices, is_right, written
+from tasks.instruction.model import IGNORE
+from tasks.instruction.rows import Row
+from tasks.instruction.tokens import collate
+from tasks.instruction.training import tune
+from tests.tasks.conversations import write_conversations
+
+SIZES = {"hidden": 16, "layers": 1, "heads": 2, "key_heads": 1, "intermediate": 24, "context": 128}
+
+
+def task_of(folder, **options) -> InstructionTask:
+    defaults = {
+        "name": "small",
+        "data": Skills(candidates=24, targets=6, validation=3, test=6, general_rows=60),
+        "language": Language(**SIZES),
+        "adapter": Adapter(rank=2, dropout=0.0),
+        "train": Tuning(steps=3, batch_size=4, learning_rate=1e-2),
+        "surrogate": WarmUp(checkpoints=2, share=0.5, train=Tuning(epochs=2, batch_size=4, learning_rate=1e-2)),
+        "evaluation": Evaluation(limit=3),
+        "vocabulary": 300,
+        "cache_dir": folder / "cache",
+        "device": "cpu",
+    }
+    return InstructionTask(**{**defaults, **options})
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> InstructionTask:
+    return task_of(tmp_path_factory.mktemp("task"))
+
+
+def fresh(task: InstructionTask):
+    with seeded(0):
+        return task.model()
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_the_mean_over_rows_however_it_is_split(task):
+    """Against one plain AdamW step on the mean of losses; with a pass per row it comes to the same."""
+    rows = task.candidates().take(range(4))
+    weights, training = np.ones(4, dtype=np.int64), Tuning(steps=1, batch_size=4, learning_rate=1e-2, clip=None)
+    found = []
+    for tokens in (10_000, 1):
+        model = fresh(task)
+        tune(model, rows, weights, replace(training, tokens=tokens), 0, task.pad)
+        found.append(model.state_dict())
+    model = fresh(task).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.rate(0), weight_decay=0.0)
+    task.losses(model, collate(task.pad)([rows[i] for i in range(4)])).mean().backward()
+    optimizer.step()
+    for name, expected in model.state_dict().items():
+        for state in found:
+            torch.testing.assert_close(state[name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_are_clipped():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = Tuning(clip=1.0).make_optimizer(iter([parameter]))
+    parameter.grad = torch.tensor([30.0, 40.0])
+    optimizer.step()
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]), rtol=1e-4, atol=1e-6)
+
+
+def test_schedules():
+    linear = Tuning(steps=100, learning_rate=1.0, warmup=0.1)
+    assert [round(linear.rate(step), 3) for step in (0, 4, 9, 54, 99)] == [0.05, 0.45, 0.95, 0.506, 0.006]
+    cosine = replace(linear, schedule="cosine")
+    assert [cosine.rate(step) for step in (0, 9)] == pytest.approx([linear.rate(0), linear.rate(9)])
+    assert cosine.rate(54) == pytest.approx((1 + math.cos(math.pi * 44.5 / 90)) / 2) and 0 < cosine.rate(99) < 1e-3
+
+
+def test_less_has_the_mean_rates_of_its_four_epochs():
+    """Of 420 steps of 128 rows (selectors.md, section 2), to the half step that ours are shifted by."""
+    training = Tuning(epochs=4, batch_size=128, learning_rate=2e-5, warmup=0.03).of(105 * 128)
+    assert training.steps == 420 and training.epochs is None
+    edges = (0, 105, 211, 317, 420)
+    rates = [np.mean([training.rate(s) for s in range(a, b)]) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(rates, [1.6877e-5, 1.2859e-5, 7.7030e-6, 2.5616e-6], rtol=1.5e-2)
+
+
+def test_epochs_count_repeated_rows():
+    assert Tuning(epochs=3, batch_size=4).of(10).steps == 8 and Tuning(steps=7).of(10).steps == 7
+
+
+def test_a_warm_up_sees_its_share(task):
+    drawn = WarmUp(share=0.25).drawn(40, 3)
+    assert drawn.sum() == 10 and drawn.max() == 1
+    assert (drawn != WarmUp(share=0.25).drawn(40, 4)).any() and WarmUp(share=0.001).drawn(40, 0).sum() == 1
+    checkpoints = task.checkpoints()
+    assert [set(c.optimizer_state) == set(fresh(task).adapters) for c in checkpoints] == [True, True]
+    assert checkpoints[0].learning_rate > checkpoints[1].learning_rate > 0
+
+
+def test_a_warm_up_too_short_for_its_checkpoints_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a warm-up of 1 steps cannot give 3 checkpoints"):
+        task_of(tmp_path, surrogate=WarmUp(checkpoints=3, share=0.05, train=Tuning(epochs=1))).checkpoints()
+
+
+def test_pretraining_is_made_once_and_learns(tmp_path):
+    options = {"pretraining": Pretraining(steps=30, batch_size=4, length=32, learning_rate=1e-2)}
+    task = task_of(tmp_path, **options)
+    random, made = task_of(tmp_path), list((tmp_path / "cache").glob("pretrained/*.pt"))
+    rows = task.candidates()
+    before, after = (answer_losses(fresh(one).eval(), rows, 4096, one.pad).mean() for one in (random, task))
+    assert after < before - 0.3 and not made
+    made = list((tmp_path / "cache").glob("pretrained/*.pt"))
+    again = task_of(tmp_path, seed=1, **options)
+    assert all(torch.equal(a, again._weights[name]) for name, a in task._weights.items())
+    assert list((tmp_path / "cache").glob("pretrained/*.pt")) == made and len(made) == 1
+    answers = task_of(tmp_path, pretraining=replace(options["pretraining"], learn="answers"))
+    assert answers.recipe()["model"] != task.recipe()["model"] == again.recipe()["model"]
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def test_answers_begin_where_the_last_learned_run_does():
+    labels = torch.tensor([IGNORE, 4, 5, IGNORE, IGNORE, 6, 7])
+    assert answer_start(labels) == 5 and answer_start(torch.tensor([3, 4])) == 1
+
+
+def test_what_is_written_does_not_depend_on_the_batch(task):
+    model, data = fresh(task).eval(), task.test()
+    many = written(model, data, task.tokenizer, Evaluation(limit=4), task.pad)
+    one = written(model, data, task.tokenizer, Evaluation(limit=4, tokens=1), task.pad)
+    assert many == one and len(many) == 6
+
+
+def test_losses_of_answers(task):
+    model, data = fresh(task).eval(), task.test()
+    expected = [task.losses(model, task.collate([data[i]])).item() for i in range(len(data))]
+    np.testing.assert_allclose(answer_losses(model, data, 4096, task.pad), expected, rtol=1e-5)
+    sums = answer_losses(model, data, 64, task.pad, total=True)
+    np.testing.assert_allclose(sums, expected * data.answer_lengths, rtol=1e-5)
+
+
+def test_the_likeliest_option_is_taken(task):
+    """Whichever of the options the model finds likeliest, it is right where that is the answer and nowhere else."""
+    model = fresh(task).eval()
+    options = (" red", " green and blue", " no")
+
+    def question(answer: str) -> Row:
+        said = f"It is:{answer}"
+        return Row("q", (("user", "Which?"), ("assistant", said)), prefill="It is:", open=True, options=options)
+
+    found = choices(model, [question(answer) for answer in options], task._tokenize, 4096, task.pad)
+    losses = answer_losses(
+        model, task._tokenize([replace(question(a), id=a) for a in options]), 64, task.pad, total=True
+    )
+    assert found.tolist() == [float(k == int(losses.argmin())) for k in range(3)]
+
+
+def test_what_is_right():
+    row = Row("a", (("user", "?"), ("assistant", "one  two\n")))
+    assert is_right(" one two ", row) and not is_right("one Two", row) and not is_right("one two three", row)
+    reasoned = replace(row, answer="(B)")
+    assert is_right("Let us see. So the answer is (B). Next", reasoned) and not is_right(
+        "So the answer is (A).", reasoned
+    )
+
+
+def test_metrics_are_of_all_and_of_each_group(task):
+    found = task.evaluate(fresh(task))
+    groups = task.data.wanted
+    assert list(found)[:2] == ["exact_match", "loss"]
+    assert set(found) == {"exact_match", "loss", *(f"{m}/{g}" for m in ("exact_match", "loss") for g in groups)}
+    assert found["loss"] == pytest.approx(np.mean([found[f"loss/{g}"] for g in groups]))
+
+
+def test_tuning_on_what_is_tested_is_measured(tmp_path):
+    """A model that is shown the test's own rows long enough says them."""
+    training = Tuning(steps=100, batch_size=6, learning_rate=1e-2)
+    adapter = Adapter(rank=16, alpha=64.0, dropout=0.0, modules=["q_proj", "v_proj", "up_proj", "lm_head"])
+    language = Language(**SIZES, tied=False)
+    task = task_of(tmp_path, train=training, adapter=adapter, language=language, evaluation=Evaluation(limit=12))
+    model = fresh(task)
+    before = task.evaluate(model)
+    tune(model, task.test(), np.ones(6, dtype=np.int64), training, 0, task.pad)
+    after = task.evaluate(model)
+    assert after["loss"] < before["loss"] / 3 and after["exact_match"] > before["exact_match"]
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_targets_are_held_out_where_there_are_no_files_for_it(tmp_path):
+    write_conversations(tmp_path / "data", targets=20)
+    files = Files(str(tmp_path / "data/candidates.jsonl"), str(tmp_path / "data/targets.jsonl"))
+    rows = files.rows(0, lambda _: True)
+    assert {split: len(found) for split, found in rows.items()} == {
+        "candidates": 40, "targets": 14, "validation": 2, "test": 4
+    }  # fmt: skip
+    assert len({row.id for found in rows.values() for row in found}) == 60
+    assert [row.id for row in rows["test"]] == [row.id for row in files.rows(0, lambda _: True)["test"]]
+    assert [row.id for row in rows["test"]] != [row.id for row in files.rows(1, lambda _: True)["test"]]
+    given = replace(files, test=str(tmp_path / "data/candidates.jsonl")).rows(0, lambda _: True)
+    assert len(given["test"]) == 40 and given["test"][0].id.startswith("test/")
+    assert len(given["targets"]) + len(given["validation"]) == 20
+
+
+def test_too_few_targets_to_hold_some_out_are_refused(tmp_path):
+    write_conversations(tmp_path / "data", targets=2)
+    files = Files(str(tmp_path / "data/candidates.jsonl"), str(tmp_path / "data/targets.jsonl"))
+    with pytest.raises(InputError, match=r"has 2 rows, too few to hold out validation and test"):
+        files.rows(0, lambda _: True)
+
+
+def test_groups_are_the_targets_subtasks(tmp_path):
+    write_conversations(tmp_path / "data")
+    files = Files(str(tmp_path / "data/candidates.jsonl"), str(tmp_path / "data/targets.jsonl"))
+    task = task_of(tmp_path, data=files, vocabulary=300)
+    assert set(task.target_groups().tolist()) == {"odd", "even"} and task.candidate_tags() is None
+    assert task_of(tmp_path, data=files, total_share=0.25).total() == 10 and task.total() is None
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Tuning(optimizer="sgd"), "must be adamw"),
+        (lambda: Tuning(schedule="step"), "linear or cosine"),
+        (lambda: Tuning(tokens=0), "must be positive"),
+        (lambda: Tuning(clip=0.0), "train.clip"),
+        (lambda: WarmUp(share=0.0), "surrogate.share"),
+        (lambda: Pretraining(length=1), "length must be at least 2"),
+        (lambda: Pretraining(learn="some"), "every or answers"),
+        (lambda: Evaluation(limit=0), "must be positive"),
+        (lambda: Files("a", "b", held_out=1.0), "held_out"),
+    ],
+)
+def test_impossible_options_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_language_with_a_path_is_not_pretrained(tmp_path):
+    with pytest.raises(InputError, match="set it to null with a path"):
+        task_of(tmp_path, language=Language(path="somewhere"), pretraining=Pretraining())
+    with pytest.raises(InputError, match="text to learn has"):
+        task_of(tmp_path, pretraining=Pretraining(length=10**6)).model()
+
+
+def test_the_selection_decides_what_is_learned(task):
+    def trained(indices: list[int], weights: list[int]) -> dict:
+        chosen = SimpleNamespace(indices=np.array(indices), weights=np.array(weights))
+        return task.train(chosen, seed=0).state_dict()
+
+    one, two = trained([1, 2, 3], [1, 1, 1]), trained([4, 5, 6], [1, 1, 1])
+    assert any(not torch.equal(one[name], two[name]) for name in one)
