@@ -58,7 +58,8 @@ def title(sample: Mapping[str, Tensor]) -> str:
 def _scene(sample: Mapping[str, Tensor], axes: Axes) -> None:
     agents, valid = sample["agents"].numpy(), sample["agents_valid"].numpy()
     for points, there in zip(sample["lanes"].numpy(), sample["lanes_valid"].numpy(), strict=True):
-        _way(axes, points[there][:, :2], LANE, 0.8, zorder=1)
+        if there.any():
+            _way(axes, points[there][:, :2], LANE, 0.8, zorder=1)
     steps = valid.shape[1]
     for row in range(len(agents)):
         if not valid[row].any():

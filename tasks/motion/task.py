@@ -174,12 +174,9 @@ class MotionTask(Task):
             with training.precision(self.device):
                 return forecaster.losses(model, batch).mean()
 
-        batches = (self._batch(samples, chosen) for chosen in endless_batches(weights, training.batch_size, seed))
+        batches = (samples.batch(chosen, self.device) for chosen in endless_batches(weights, training.batch_size, seed))
         with seeded(seed):  # the seed decides what dropout drops, too
             return train(model, loss, batches, training, **options)
-
-    def _batch(self, samples: MotionSamples, chosen: np.ndarray) -> Batch:
-        return {key: value.to(self.device) for key, value in samples.batch(chosen).items()}
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -188,7 +185,7 @@ class MotionTask(Task):
         """(trajectories [B, K, F, 5], probabilities [B, K], batch) of all samples in their order."""
         model.eval()
         for start in range(0, len(samples), _EVALUATED):
-            batch = self._batch(samples, np.arange(start, min(start + _EVALUATED, len(samples))))
+            batch = samples.batch(slice(start, start + _EVALUATED), self.device)
             prediction = model(batch)
             yield prediction.trajectories.float(), prediction.probabilities.float(), batch
 

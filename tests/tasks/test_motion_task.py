@@ -1,0 +1,339 @@
+"""The motion task: where its scenes come from, what its models see, what is made of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from matplotlib.figure import Figure
+
+from tarot import InputError
+from tasks.motion import Databases, Forecaster, LossWeights, MotionTask, NuScenesMini, Simulated
+from tasks.motion.autobots import MINI_AUTOBOT, AutoBot
+from tasks.motion.pictures import title
+from tasks.motion.profile import MINI
+from tasks.motion.samples import samples_of
+from tasks.motion.scenarionet import read_database
+from tasks.motion.scenarionet_writer import write_database
+from tasks.motion.sim_databases import database
+from tasks.motion.sim_scenes import simulate
+from tasks.motion.task import ordered
+from tasks.motion.training import MotionTraining
+from tasks.motion.wayformer import MINI_WAYFORMER, Wayformer
+from tests.test_task_contract import small_task
+
+CONF = Path(__file__).parents[2] / "conf"
+SCENES = Path(os.environ.get("TAROT_DATA", "data")) / "motion" / "nuscenes_mini_scenes"
+real = pytest.mark.skipif(not SCENES.is_dir(), reason="set TAROT_DATA to a folder with motion/nuscenes_mini_scenes")
+CANDIDATES = {"cand_highway": 4, "cand_roundabout": 6, "cand_crossing": 6, "cand_parking": 2}
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def task(cache_dir: Path) -> MotionTask:
+    return small_task("motion", cache_dir)
+
+
+def chosen(indices) -> SimpleNamespace:
+    indices = np.asarray(indices, dtype=np.int64)
+    return SimpleNamespace(indices=indices, weights=np.ones(len(indices), np.int64))
+
+
+def batch_of(task: MotionTask, count: int, split: str = "candidates"):
+    return getattr(task, split)().batch(slice(0, count))
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_autobot_selects_and_wayformer_learns(task):
+    assert isinstance(task.model(), AutoBot) and isinstance(task.downstream(), Wayformer)
+    trained = task.train(chosen([0, 3]), seed=0)
+    assert isinstance(trained, Wayformer) and not trained.training
+    task.downstream().load_state_dict(trained.state_dict())
+
+
+def test_any_model_may_select_and_learn(cache_dir):
+    task = small_task("motion", cache_dir, "select_with=wayformer", "learn_with=autobot")
+    assert isinstance(task.model(), Wayformer) and isinstance(task.downstream(), AutoBot)
+    losses = task.losses(task.model(), batch_of(task, 3))
+    assert losses.shape == (3,) and torch.isfinite(losses).all()
+    with pytest.raises(InstantiationException, match="learn_with must be one of autobot, wayformer; it is 'trans'"):
+        small_task("motion", cache_dir, "learn_with=trans")
+
+
+def test_what_learns_is_no_part_of_what_selects(task, cache_dir):
+    """Another downstream model finds the surrogate's checkpoints and features again, and not its own models."""
+    other = small_task("motion", cache_dir, "learn_with=autobot", "train.steps=4")
+    a, b = task.recipe(), other.recipe()
+    assert all(a[key] == b[key] for key in ("name", "data", "model", "surrogate")) and a["train"] != b["train"]
+    assert small_task("motion", cache_dir, "select_with=wayformer").recipe()["model"] != a["model"]
+    assert "merge_targets" not in a["surrogate"]
+
+
+def test_the_surrogate_learns_from_candidates_and_targets_and_the_other_from_what_is_chosen(task, monkeypatch):
+    seen: list[tuple[int, list[int]]] = []
+    fit = task._fit
+
+    def spy(model, forecaster, training, samples, weights, *rest, **options):
+        seen.append((len(samples), weights.tolist()))
+        return fit(model, forecaster, training, samples, weights, *rest, **options)
+
+    monkeypatch.setattr(task, "_fit", spy)
+    n, m = len(task.candidates()), len(task.targets())
+    task._train_surrogates()
+    task.train(SimpleNamespace(indices=np.array([1, 4]), weights=np.array([2, 1])), seed=0)
+    task.train(chosen([]), seed=0)
+    assert seen[0] == (n + m, [1] * (n + m))
+    assert seen[1] == (n + m, [2 if i == 1 else int(i == 4) for i in range(n)] + [1] * m)
+    assert seen[2] == (n + m, [0] * n + [1] * m)
+
+
+def test_samples_are_the_same_ones_in_another_profile(cache_dir):
+    """The model that learns sees more of the scene, of the same vehicles in the same order."""
+    wide = replace(MINI, name="wide", agents=8, segments=30)
+    data = Simulated(CANDIDATES, targets=4, validation=2, test=4, processes=1)
+    options = {"surrogate_train": MotionTraining(steps=2, batch_size=4), "train": MotionTraining(steps=2, batch_size=4)}
+    forecasters = {
+        "autobot": Forecaster(MINI_AUTOBOT, MINI, LossWeights(1, 1, 1)),
+        "wayformer": Forecaster(MINI_WAYFORMER, wide, LossWeights(0, 0, 1)),
+    }
+    task = MotionTask(
+        name="motion", data=data, forecasters=forecasters, select_with="autobot", learn_with="wayformer",
+        surrogate=SimpleNamespace(runs=1, checkpoints=1), cache_dir=cache_dir, device="cpu", **options,
+    )  # fmt: skip
+    assert task.candidates()[0]["agents"].shape[0] == 6 and task.test()[0]["agents"].shape[0] == 8
+    for split, samples in task._learning.items():
+        assert samples.ids.tolist() == task.ids(split)
+    assert task.evaluate(task.train(chosen([0, 1, 2]), seed=0))["min_ade"] > 0
+    assert task.evaluate(task.model())["min_ade"] > 0, "the surrogate can be judged, too"
+    far = replace(MINI, name="far", future=40)
+    with pytest.raises(InputError, match="must see the same steps of the past and the future"):
+        MotionTask(
+            name="motion", data=data, select_with="autobot", learn_with="wayformer", cache_dir=cache_dir,
+            forecasters={**forecasters, "wayformer": Forecaster(MINI_WAYFORMER, far, LossWeights(0, 0, 1))},
+            surrogate=SimpleNamespace(runs=1, checkpoints=1), device="cpu", **options,
+        )  # fmt: skip
+
+
+def test_samples_are_put_in_order_by_their_ids(task):
+    samples = task.candidates()
+    order = np.random.default_rng(0).permutation(len(samples))
+    again = ordered(samples.take(order), samples.ids)
+    assert again.ids.tolist() == samples.ids.tolist()
+    assert torch.equal(again.batch()["agents"], samples.batch()["agents"])
+    with pytest.raises(InputError, match="1 samples of one profile are none of another, such as"):
+        ordered(samples.take(np.arange(1, len(samples))), samples.ids)
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_means_over_the_test_agents_and_over_kinds_of_them(task):
+    model = task.train(chosen(range(10)), seed=0)
+    metrics, errors = task.evaluate(model), task.errors(model)
+    assert list(metrics)[:3] == ["brier_min_fde", "min_ade", "miss_rate"]
+    assert metrics["min_ade"] == pytest.approx(errors["min_ade"].mean())
+    assert len(errors["min_ade"]) == len(task.test())
+    assert {"min_fde", "nuscenes_min_ade_5"} <= set(metrics)
+    for kind in ("dataset", "type", "difficulty"):
+        shares = {name: value for name, value in metrics.items() if name.startswith(f"min_ade/{kind}=")}
+        assert shares and min(shares.values()) <= metrics["min_ade"] <= max(shares.values())
+    assert metrics["min_ade/dataset=target_test"] == pytest.approx(metrics["min_ade"])
+
+
+def test_perfect_futures_have_no_error(task, monkeypatch):
+    class Oracle(torch.nn.Module):
+        def forward(self, batch):
+            truth = batch["future"][:, None, :, :2].repeat(1, 6, 1, 1)
+            return SimpleNamespace(trajectories=truth, probabilities=torch.full((len(truth), 6), 1 / 6))
+
+    metrics = task.evaluate(Oracle())
+    assert metrics["min_ade"] == metrics["miss_rate"] == metrics["min_fde"] == 0
+    assert metrics["brier_min_fde"] == pytest.approx((5 / 6) ** 2)
+
+
+def test_pictures_face_up_and_show_all_that_is_there(task):
+    for sample in (task.candidates()[i] for i in range(0, len(task.candidates()), 7)):
+        axes = Figure().subplots()
+        task.draw(sample, axes)
+        assert axes.get_title() == title(sample)
+        lines = [line.get_xydata() for line in axes.get_lines()]
+        assert len(lines) == int(sample["lanes_valid"].any(1).sum() + sample["agents_valid"].any(1).sum()) + 1
+        assert len(axes.patches) == int(sample["agents_valid"].any(1).sum())
+        future = sample["future"][sample["future_valid"]][:, :2].numpy()
+        np.testing.assert_allclose(lines[-1][1:], np.stack([-future[:, 1], future[:, 0]], 1))
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        assert (left < -future[:, 1]).all() and (-future[:, 1] < right).all() and right - left == high - low
+
+
+def test_predictions_and_the_truth_share_their_window_and_say_what_is_what(task):
+    sample, limits = task.test()[0], []
+    for model in (None, task.model(), task.downstream()):
+        axes = Figure().subplots()
+        task.draw_prediction(model, sample, axes)
+        assert axes.get_legend_handles_labels()[1] == ["past", "truth"]
+        limits.append((axes.get_xlim(), axes.get_ylim()))
+    assert limits[0] == limits[1] == limits[2]
+
+
+# --- where scenes come from ------------------------------------------------------------------------------------------
+
+
+def test_simulated_candidates_are_tagged_and_kept_in_the_cache(task, cache_dir):
+    tags = task.candidate_tags()
+    assert {"target", "parking"} <= set(tags.tolist())
+    parts = [name.split("/")[0] for name in task.ids("candidates")]
+    assert parts == ["cand_highway"] * 10 + ["cand_roundabout"] * 12 + ["cand_crossing"] * 12 + ["cand_parking"] * 6
+    kept = sorted(path.name for path in (cache_dir / "motion").glob("*.npz"))
+    assert sum(name.startswith("cand_") for name in kept) >= 4
+    files = {path: path.stat().st_mtime_ns for path in (cache_dir / "motion").glob("*.npz")}
+    assert small_task("motion", cache_dir).ids("test") == task.ids("test")
+    assert all(path.stat().st_mtime_ns == when for path, when in files.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": {"cand_sea": 3}}, "simulated candidates must be positive numbers of cand_highway"),
+        ({"candidates": {"cand_highway": 0}}, "positive numbers"),
+        ({"candidates": {}}, "there must be candidates"),
+        ({"test": 0}, "must be positive"),
+        ({"processes": 0}, "1 or more processes"),
+    ],
+)
+def test_wrong_numbers_of_simulated_vehicles_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        Simulated(**{"candidates": CANDIDATES, "targets": 2, "validation": 2, "test": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Databases on disk, as ScenarioNet writes them: two to choose from, and the target's own."""
+    root = tmp_path_factory.mktemp("databases")
+    for name, recipe in (("waymo", "crossing"), ("nuplan", "parking"), ("nuscenes_train", "roundabout")):
+        scenes = [simulate(recipe, seed, name=f"{name}{seed}") for seed in range(2)]
+        write_database(root / name, scenes)
+    held = [simulate("roundabout", 5 + i, name=f"scene{i // 2}_{'a' * 32}_{i:032x}") for i in range(6)]
+    write_database(root / "nuscenes_val", held)
+    return root
+
+
+def paper_data(root: Path, **options) -> Databases:
+    given = {
+        "candidates": {name: str(root / name) for name in ("waymo", "nuplan")},
+        "target": "nuscenes",
+        "targets": str(root / "nuscenes_train"),
+        "held_out": str(root / "nuscenes_val"),
+        "scene_fields": 2,
+    }
+    return Databases(**{**given, **options})
+
+
+def test_databases_become_splits_of_which_no_two_share_a_scene(folders, tmp_path):
+    splits = paper_data(folders).splits(0, MINI, tmp_path)
+    assert {name.split("/")[0] for name in splits["candidates"].ids} == {"waymo", "nuplan"}
+    assert {name.split("/")[0] for name in splits["targets"].ids} == {"nuscenes"}
+    scenes = {
+        split: {name.split("/")[1].split("_")[0] for name in splits[split].ids} for split in ("validation", "test")
+    }
+    assert scenes == {"validation": {"scene0", "scene2"}, "test": {"scene1"}}
+    written = simulate("crossing", 0)
+    assert len([name for name in splits["candidates"].ids if "/waymo0/" in name]) == len(written.to_predict)
+    names = [name for split in splits.values() for name in split.ids.tolist()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_file_that_cannot_be_read_is_counted_and_said(folders, tmp_path, caplog):
+    broken = tmp_path / "broken"
+    write_database(broken, [simulate("parking", 3, name="good")])
+    next(broken.glob("sd_*.pkl")).with_name("sd_bad.pkl").write_bytes(b"nonsense")
+    for table in broken.glob("dataset_*.pkl"):
+        table.unlink()
+    with caplog.at_level(logging.INFO, logger="tarot"):
+        splits = paper_data(folders, candidates={"broken": str(broken)}).splits(0, MINI, tmp_path)
+    assert "1 x file unreadable" in caplog.text and "sd_bad.pkl" in caplog.text
+    assert len(splits["candidates"]) >= 1
+    next(path for path in broken.glob("sd_*.pkl") if path.name != "sd_bad.pkl").unlink()
+    with pytest.raises(InputError, match="broken have no agent to forecast: 1 x file unreadable"):
+        paper_data(folders, candidates={"broken": str(broken)}).splits(0, MINI, tmp_path)
+
+
+def test_the_paper_s_data_is_named_where_it_is_missing(tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(overrides=["+task=motion/paper", f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0",
+                                    "+device=cpu"])  # fmt: skip
+    task = instantiate(config.task)
+    with pytest.raises(InputError, match=r"not there: waymo in .*; argoverse2 in .*nuscenes .held out. in") as error:
+        task.candidates()
+    assert "\n" not in str(error.value) and "convert_waymo" in str(error.value)
+    assert sum(p.numel() for p in task.model().parameters()) == 1_504_006
+    assert sum(p.numel() for p in task.downstream().parameters()) == 15_184_685
+
+
+def test_a_submission_is_made_of_the_test_split(folders, tmp_path):
+    task = small_task("motion", tmp_path)
+    task.data = paper_data(folders)
+    found = task.submission(task.downstream())
+    assert len(found) == len(task.test())
+    assert {(forecast.instance, forecast.sample) for forecast in found} <= {("a" * 32, f"{i:032x}") for i in range(6)}
+    assert found[0].futures.shape == (6, 12, 2) and found[0].probabilities.sum() == pytest.approx(1)
+    centre = task.test().frames.centre[0]
+    assert np.abs(found[0].futures[:, 0] - centre).max() < 200, "futures are where the vehicle is, in the scene's frame"
+
+
+@real
+def test_nuscenes_mini_is_split_by_scene(tmp_path):
+    task = small_task("motion/nuscenes_mini", tmp_path, f"data.folder={SCENES}", "data.every=2.0",
+                      "data.simulated={cand_highway:4,cand_roundabout:4,cand_crossing:4,cand_parking:4}",
+                      "train.steps=2", "train.batch_size=8", "surrogate_train.steps=2")  # fmt: skip
+    splits = ("candidates", "targets", "validation", "test")
+    scenes = {
+        split: {name.split("/")[1] for name in task.ids(split) if name.startswith("nuscenes")} for split in splits
+    }
+    assert scenes["targets"] == {"scene-0061", "scene-0553"}
+    assert scenes["test"] == {"scene-0103", "scene-0796", "scene-0916"} and len(scenes["candidates"]) == 4
+    assert sum(map(len, scenes.values())) == 10
+    tags = task.candidate_tags()
+    assert set(tags) == {"target", *(f"simulated {kind}" for kind in ("highway", "roundabout", "crossing", "parking"))}
+    assert (tags == "target").sum() + 16 == len(tags)
+    metrics = task.evaluate(task.train(chosen([0, 1]), seed=0))
+    assert all(np.isfinite(value) for value in metrics.values()) and "min_ade/dataset=nuscenes_mini" in metrics
+    assert json.loads(json.dumps(task.recipe())) == task.recipe()
+
+
+def test_nuscenes_mini_s_folder_and_scenes_are_named_where_they_are_not_there(tmp_path):
+    options = {"candidates": ["a"], "targets": ["b"], "validation": ["c"], "test": ["d"]}
+    with pytest.raises(InputError, match=r"nuScenes-mini is not in .*convert_nuscenes"):
+        NuScenesMini(str(tmp_path / "none"), **options).recipe(0)
+    with pytest.raises(InputError, match="a scene is in two splits"):
+        NuScenesMini(str(tmp_path), **{**options, "test": ["a"]})
+    write_database(tmp_path / "db", [simulate("parking", 0, name="scene-a")])
+    with pytest.raises(InputError, match="has no b, c, d; it has"):
+        NuScenesMini(str(tmp_path / "db"), **{**options, "candidates": ["scene-a"]}).splits(0, MINI, tmp_path)
+
+
+def test_a_simulated_database_survives_the_format(tmp_path):
+    """What the writer writes of it gives the same features."""
+    scenes = database("cand_crossing", 3, 1)
+    write_database(tmp_path / "db", scenes)
+    one, two = samples_of(scenes, MINI), samples_of(read_database(tmp_path / "db"), MINI)
+    where = {name.split("/", 1)[1]: row for row, name in enumerate(two.ids.tolist())}
+    two = two.take([where[name.split("/", 1)[1]] for name in one.ids.tolist()])
+    for name, tensor in one.batch().items():
+        torch.testing.assert_close(two.batch()[name], tensor, rtol=1e-5, atol=1e-4)
+    assert one.tags.tolist() == two.tags.tolist()
