@@ -299,6 +299,7 @@ class _Source:
                 range(start, stop),
                 collate=self.task.collate,
                 batch_size=self.recipe.batch_size,
+                cost=self.task.cost,
                 extras=self.columns,
                 device=self.device,
                 ids=ids,

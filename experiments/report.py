@@ -1,4 +1,4 @@
-"""The files of a run: metrics.json, selection.parquet, figures, and one self-contained page for a person to read."""
+"""The files of a run: metrics.json, the selection, figures, and one self-contained page for a person to read."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ def publish(run: Run, result: Result) -> None:
     """Write everything into the run's directory, each file whole; metrics.json last: where it is, the run is done."""
     if result.selection is not None:
         result.selection.save(run.output / "selection.parquet")
+        if run.task.write_selected is not None:
+            run.task.write_selected(result.selection, run.output / "selected.jsonl")
     pictures = [figure.render() for figure in result.figures]
     for picture in pictures:
         with atomic_file(run.output / "figures" / f"{picture.name}.png") as temporary:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -78,6 +79,10 @@ class TaskData(ABC):
     def candidate_tags(self) -> np.ndarray | None:
         """What each candidate is, str [N], for diagnosis only; "target" means that it resembles the targets."""
         return None
+
+    write_selected: Callable[[Selection, Path], None] | None = None
+    """Optional, a method write_selected(selection, path): the selected candidates as a file that other programs train
+    on, one JSON object per line. A run that makes a selection writes it as selected.jsonl."""
 
 
 class Task(TaskData):
@@ -152,6 +157,10 @@ class Task(TaskData):
     @abstractmethod
     def draw(self, sample: Any, axes: Axes) -> None:
         """How a sample looks to a person."""
+
+    cost: Callable[[Any], float] | None = None
+    """Optional, a method cost(sample): its tokens or pixels, where a batch's samples are padded to the largest.
+    Features are then taken of samples of similar cost together, more at once where they cost less."""
 
     draw_prediction: Callable[[nn.Module | None, Any, Axes], None] | None = None
     """Optional, a method draw_prediction(model, sample, axes): what a model predicts of a sample, as a person sees it;

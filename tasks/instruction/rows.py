@@ -161,7 +161,7 @@ def _messages(raw: Mapping[str, Any], where: str) -> tuple[Message, ...]:
         )
     if not raw["completion"].strip():
         raise InputError(f"{where}: the completion is empty, so there is nothing to learn")
-    return (("prompt", raw["prompt"]), ("completion", raw["completion"]))
+    return tuple((key, _unicode(raw[key], where)) for key in ("prompt", "completion"))
 
 
 def _turns(messages: Any, where: str) -> tuple[Message, ...]:
@@ -173,10 +173,19 @@ def _turns(messages: Any, where: str) -> tuple[Message, ...]:
             raise InputError(f"{where}: message {place} must be an object with role and content (text)")
         if message.get("role") not in ROLES:
             raise InputError(f"{where}: message {place} has the role {message.get('role')!r}; roles are {ROLES}")
-        turns.append((message["role"], message["content"]))
+        turns.append((message["role"], _unicode(message["content"], where)))
     answers = [content for role, content in turns if role == "assistant"]
     if not answers:
         raise InputError(f"{where}: no message is the assistant's, so there is nothing to learn")
     if not any(content.strip() for content in answers):
         raise InputError(f"{where}: all answers of the assistant are empty, so there is nothing to learn")
     return tuple(turns)
+
+
+def _unicode(text: str, where: str) -> str:
+    """JSON may spell half of a character (\\ud83d), which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: the text holds {text[error.start]!r}, half of a character; take it out") from error
+    return text

@@ -24,6 +24,7 @@ from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel, State
 from tasks.instruction.rows import Row
+from tasks.instruction.selected import write_selected
 from tasks.instruction.template import Template, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import Sample, Tokenized, collate, tokenize
@@ -44,6 +45,8 @@ class InstructionTask(Task):
     hub; null: that of language.path, or one of `vocabulary` tokens made of the text that pretraining sees.
     template: less or chat (the tokenizer's own). max_length: of a conversation, in tokens; the rest is cut off.
     nothing_left: what becomes of conversations without an answer within it: raise, or drop them.
+    transfer: the language that is trained on a selection and judged, null for the one that it was selected with. It has
+    a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates; null: the selector's own choice.
     """
 
@@ -63,6 +66,7 @@ class InstructionTask(Task):
         template: str = "less",
         max_length: int = 2048,
         nothing_left: str = "raise",
+        transfer: Language | None = None,
         total_share: float | None = None,
         cache_dir: str | Path = "cache",
         seed: int = 0,
@@ -77,6 +81,28 @@ class InstructionTask(Task):
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
         self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
+        self.learner = self if transfer is None else self._with(transfer)
+
+    def _with(self, language: Language) -> InstructionTask:
+        """The same task for another language."""
+        return InstructionTask(
+            name=self.name,
+            data=self.data,
+            language=language,
+            adapter=self.adapter,
+            train=self.training,
+            surrogate=self.surrogate,
+            evaluation=self.evaluation,
+            pretraining=self.pretraining if language.path is None else None,
+            tokenizer=None if language.path is not None else self.tokenizer_path,
+            vocabulary=self.vocabulary,
+            template=self.template_kind,
+            max_length=self.max_length,
+            nothing_left=self.nothing_left,
+            cache_dir=self.cache_dir,
+            seed=self.seed,
+            device=str(self.device),
+        )
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -188,12 +214,15 @@ class InstructionTask(Task):
         return recipe
 
     def recipe(self) -> dict[str, Any]:
+        train = {**training_recipe(self.training), "merge_targets": self.training.merge_targets}
+        if self.learner is not self:
+            train["transfer"] = [self.learner._data_recipe, self.learner._model_recipe]
         return {
             "name": self.name,
             "data": self._data_recipe,
             "model": self._model_recipe,
             "surrogate": {**self.surrogate.recipe(), "seed": self.seed},
-            "train": {**training_recipe(self.training), "merge_targets": self.training.merge_targets},
+            "train": train,
         }
 
     # --- model --------------------------------------------------------------------------------------------------------
@@ -247,11 +276,28 @@ class InstructionTask(Task):
             kept += tune(self._fresh(seed), self.candidates(), weights, self.surrogate.train, seed, self.pad, **options)
         return kept
 
+    def downstream(self) -> LanguageModel:
+        """The language that selections are trained with: another one where the task says `transfer`."""
+        return self.learner.model()
+
     def train(self, selection: Selection, seed: int) -> LanguageModel:
         weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
-        model = self._fresh(seed)
-        tune(model, self.candidates() + self.targets(), weights, self.training, seed, self.pad)
+        if self.learner is not self:
+            weights = self._for_learner(weights)
+        rows = self.learner.candidates() + self.learner.targets()
+        model = self.learner._fresh(seed)
+        tune(model, rows, weights, self.training, seed, self.learner.pad)
         return model
+
+    def _for_learner(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of our candidates and targets, as those of the learner's, of whom its tokenizer may have left other
+        ones out."""
+        ours, theirs = ([*task.ids("candidates"), *task.ids("targets")] for task in (self, self.learner))
+        known, there = dict(zip(ours, weights.tolist(), strict=True)), set(theirs)
+        lost = sum(weight > 0 for name, weight in known.items() if name not in there)
+        if lost:
+            log.warning("%d selected rows have no answer within %d tokens of the learner's", lost, self.max_length)
+        return np.array([known.get(name, 0) for name in theirs], dtype=np.int64)
 
     def _fresh(self, seed: int) -> LanguageModel:
         with seeded(seed):
@@ -262,7 +308,11 @@ class InstructionTask(Task):
     def evaluate(self, model: LanguageModel) -> dict[str, float]:
         """On `test`: `accuracy` of the choice among options, `exact_match` of answers that are written, `loss` of the
         right answers; those that there are, in this order, and then by group."""
-        return metrics(model, self.test(), self.tokenizer, self._tokenize, self.evaluation, self.pad)
+        task = self.learner
+        return metrics(model, task.test(), task.tokenizer, task._tokenize, self.evaluation, task.pad)
+
+    def write_selected(self, selection: Selection, path: Path) -> None:
+        write_selected(self.candidates().rows, self.ids("targets"), selection, path)
 
     def draw(self, sample: Sample, axes: Axes) -> None:
         """What is asked, and the answer in bold."""
@@ -293,10 +343,11 @@ class InstructionTask(Task):
 
     def answer(self, model: LanguageModel, sample: Sample) -> str:
         """What the model writes where the sample's last answer is."""
-        row = Row("asked", (("prompt", ""), ("completion", "")))
-        ids, labels = sample["input_ids"].numpy().astype(np.int32), sample["labels"].numpy() != IGNORE
-        data = Tokenized((row,), np.array([0, len(ids)]), ids, labels, np.zeros(1, dtype=bool))
-        return written(model, data, self.tokenizer, self.evaluation, self.pad)[0]
+        ids = sample["input_ids"][: answer_start(sample["labels"])]
+        task = self.learner
+        if task is not self:
+            ids = task.tokenizer(self.tokenizer.decode(ids, skip_special_tokens=True), return_tensors="pt").input_ids[0]
+        return written(model, [ids], task.tokenizer, self.evaluation, task.pad)[0]
 
 
 def _fitted(text: str) -> str:

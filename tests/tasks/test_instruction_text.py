@@ -115,6 +115,9 @@ def test_errors_of_files(tmp_path):
     path.write_bytes(b'{"prompt": "\xff", "completion": "y"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl:1 is not UTF-8"):
         read_rows(path)
+    path.write_text('{"prompt": "x", "completion": "half \\ud83d"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:1: the text holds '\\ud83d', half of a character"):
+        read_rows(path)
     same = {"id": "same", "prompt": "x", "completion": "y"}
     first, second = write(tmp_path / "b.jsonl", same), write(tmp_path / "c.jsonl", same)
     with pytest.raises(InputError, match=r"c\.jsonl:1: the id 'same' is that of .*b\.jsonl:1"):
