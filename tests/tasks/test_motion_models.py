@@ -267,10 +267,12 @@ def test_features_and_vmap_are_the_loops_in_the_papers_autobot():
 
 @pytest.mark.slow
 def test_features_are_the_loops_in_the_papers_wayformer():
-    """Of `vmap` the fused attention makes a slow loop, with a warning."""
+    """With a tenth of its lanes, which are still so many tokens that attention is fused; `vmap` makes a slow loop of
+    that, with a warning."""
     torch.manual_seed(0)
     model, losses = WayformerArchitecture().build(21, 60, 32, 30), losses_for("wayformer", LossWeights(distance=0.0))
-    batch = awkward(4, agents=32, past=21, lanes=384, points=30, future=60)
+    batch = awkward(4, agents=32, past=21, lanes=38, points=30, future=60)
+    assert 33 * 21 + 38 * 30 >= FUSED_FROM
     expected = loop_gradients(model, losses, batch)
     features = GradientFeatures(model, losses, Projection("identity"))
     found = features(batch)
@@ -305,6 +307,14 @@ def test_half_precision_is_finite(name):
     with torch.autocast("cpu", torch.bfloat16):
         losses = losses_for(name)(build(name), awkward())
     assert losses.float().isfinite().all()
+
+
+def test_initial_weights_are_as_spread_as_said():
+    for spread in 0.02, 0.07:
+        torch.manual_seed(0)
+        model = WayformerArchitecture(width=64, spread=spread).build(5, 12, 6, 10)
+        assert model.encoder[0].net[1].weight.std().item() == pytest.approx(spread, rel=0.03)
+        assert not model.scene.times.table.weight.any() and not model.head.bias.any()
 
 
 # --- options -------------------------------------------------------------------------------------------------------
