@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,14 @@ class Row:
         return self.messages[-1][1].strip().removeprefix(self.prefill).strip() if self.answer is None else self.answer
 
 
-def read_rows(paths: str | Path | Sequence[str | Path] | Mapping[str, str | Path]) -> list[Row]:
+def read_rows(
+    paths: str | Path | Sequence[str | Path] | Mapping[str, str | Path], *, prefix: bool = False
+) -> list[Row]:
     """The rows of jsonl files, in the order of the files and of their lines.
 
     paths: one file, several, or a mapping of the dataset's name to its file. A row's dataset is the name in the
-    mapping, else its own field `dataset`, else the file's name without `_data.jsonl`. Its id is its field
-    `id`, else dataset:line.
+    mapping, else its own field `dataset`, else the file's name without `_data.jsonl`. Its id is its field `id`, else
+    dataset:line. prefix: put the dataset before every id, for datasets that use the same ones.
 
     Raises InputError, with file:line, for what is no JSON object, a row that `row_of` refuses, an id that was there
     before, and files that are missing, empty, or not UTF-8.
@@ -71,7 +73,8 @@ def read_rows(paths: str | Path | Sequence[str | Path] | Mapping[str, str | Path
         path = Path(path)
         for line, raw in _objects(path):
             dataset = name or str(raw.get("dataset") or path.stem.removesuffix("_data"))
-            rows.append(row_of(raw, f"{path}:{line}", dataset=dataset, default_id=f"{dataset}:{line}"))
+            row = row_of(raw, f"{path}:{line}", dataset=dataset, default_id=f"{dataset}:{line}")
+            rows.append(replace(row, id=f"{dataset}/{row.id}") if prefix else row)
     check_ids(rows)
     return rows
 

@@ -63,6 +63,7 @@ def test_rows_of_both_kinds(tmp_path):
     assert rows[1].messages == (("prompt", "one"), ("completion", "two")) and rows[1].plain and not rows[0].plain
     assert rows[0].raw == talk and rows[0].where == f"{first}:1"
     assert [r.dataset for r in read_rows({"named": second})] == ["named"]
+    assert [r.id for r in read_rows({"a": first, "b": first}, prefix=True)] == ["a/x", "a/a:2", "b/x", "b/b:2"]
 
 
 def test_only_a_line_break_ends_a_line(tmp_path):
