@@ -66,7 +66,7 @@ def metrics(
         by_row["accuracy"] = places, choices(model, options, tokenize, evaluation.tokens, pad)
     if evaluation.generate and not chooses.all():
         places = (~chooses).nonzero()[0]
-        texts = written(model, data.take(places), tokenizer, evaluation, pad)
+        texts = written(model, prompts(data.take(places)), tokenizer, evaluation, pad)
         right = [is_right(text, data.rows[i]) for i, text in zip(places, texts, strict=True)]
         by_row["exact_match"] = places, np.array(right, dtype=float)
     by_row["loss"] = np.arange(len(data)), answer_losses(model, data, evaluation.tokens, pad)
@@ -106,13 +106,22 @@ def _with_answer(row: Row, option: str, number: int) -> Row:
     return replace(row, id=f"{row.id}#{number}", messages=(*row.messages[:-1], (role, f"{row.prefill}{option}")))
 
 
+def prompts(data: Tokenized) -> list[Tensor]:
+    """What comes before the last answer of each conversation, tokens int64 [L]."""
+    samples = (data[i] for i in range(len(data)))
+    return [sample["input_ids"][: answer_start(sample["labels"])] for sample in samples]
+
+
 def written(
-    model: LanguageModel, data: Tokenized, tokenizer: PreTrainedTokenizerBase, evaluation: Evaluation, pad: int
+    model: LanguageModel,
+    prompts: list[Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    evaluation: Evaluation,
+    pad: int,
 ) -> list[str]:
-    """What the model answers to each conversation before its last answer."""
+    """What the model goes on with after each prompt."""
     device = next(model.parameters()).device
-    prompts = [data[i]["input_ids"][: answer_start(data[i]["labels"])] for i in range(len(data))]
-    texts = [""] * len(data)
+    texts = [""] * len(prompts)
     for places in token_batches([len(ids) + evaluation.limit for ids in prompts], evaluation.tokens):
         width = max(len(prompts[i]) for i in places)
         ids = torch.full((len(places), width), pad)

@@ -14,7 +14,7 @@ import torch
 from tarot import InputError
 from tasks.common.training import seeded
 from tasks.instruction import Adapter, Evaluation, Files, InstructionTask, Language, Pretraining, Skills, Tuning, WarmUp
-from tasks.instruction.evaluation import answer_losses, answer_start, choices, is_right, written
+from tasks.instruction.evaluation import answer_losses, answer_start, choices, is_right, prompts, written
 from tasks.instruction.model import IGNORE
 from tasks.instruction.rows import Row
 from tasks.instruction.tokens import collate
@@ -129,6 +129,21 @@ def test_pretraining_is_made_once_and_learns(tmp_path):
     assert answers.recipe()["model"] != task.recipe()["model"] == again.recipe()["model"]
 
 
+def test_a_selection_of_one_language_trains_another(tmp_path):
+    """Whose tokenizer differs, too; the stages see its state, and rows go by their ids."""
+    other = Language(**{**SIZES, "hidden": 24}, kind="qwen2")
+    task, plain = task_of(tmp_path, transfer=other), task_of(tmp_path, language=other)
+    chosen = SimpleNamespace(indices=np.array([1, 5, 9]), weights=np.array([1, 2, 1]))
+    trained = task.train(chosen, seed=0)
+    expected = plain.train(chosen, seed=0).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in trained.state_dict().items())
+    assert task.evaluate(trained) == plain.evaluate(trained)
+    task.downstream().load_state_dict(trained.state_dict())
+    assert task.model().causal.config.model_type == "llama" and trained.causal.config.model_type == "qwen2"
+    assert task.recipe()["model"] == task_of(tmp_path).recipe()["model"]
+    assert task.recipe()["train"] != task_of(tmp_path).recipe()["train"]
+
+
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
@@ -139,8 +154,8 @@ def test_answers_begin_where_the_last_learned_run_does():
 
 def test_what_is_written_does_not_depend_on_the_batch(task):
     model, data = fresh(task).eval(), task.test()
-    many = written(model, data, task.tokenizer, Evaluation(limit=4), task.pad)
-    one = written(model, data, task.tokenizer, Evaluation(limit=4, tokens=1), task.pad)
+    many = written(model, prompts(data), task.tokenizer, Evaluation(limit=4), task.pad)
+    one = written(model, prompts(data), task.tokenizer, Evaluation(limit=4, tokens=1), task.pad)
     assert many == one and len(many) == 6
 
 
