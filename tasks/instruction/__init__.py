@@ -3,7 +3,7 @@
 from tasks.instruction.data import Benchmark, Files, Skills
 from tasks.instruction.evaluation import Evaluation
 from tasks.instruction.model import Adapter, Language
-from tasks.instruction.task import InstructionTask, files_task
+from tasks.instruction.task import FilesTask, InstructionTask
 from tasks.instruction.training import Pretraining, Tuning, WarmUp
 
 __all__ = [
@@ -11,11 +11,11 @@ __all__ = [
     "Benchmark",
     "Evaluation",
     "Files",
+    "FilesTask",
     "InstructionTask",
     "Language",
     "Pretraining",
     "Skills",
     "Tuning",
     "WarmUp",
-    "files_task",
 ]

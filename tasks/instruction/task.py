@@ -357,14 +357,17 @@ def _fitted(text: str) -> str:
     return "\n".join(textwrap.wrap(textwrap.shorten(text, _DRAWN // 2, placeholder=" ..."), 22))
 
 
-def files_task(
-    *,
-    candidates: Paths,
-    targets: Paths,
-    validation: Paths | None = None,
-    test: Paths | None = None,
-    held_out: float = 0.3,
-    **options: Any,
-) -> InstructionTask:
+class FilesTask(InstructionTask):
     """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s."""
-    return InstructionTask(data=Files(candidates, targets, validation, test, held_out), **options)
+
+    def __init__(
+        self,
+        *,
+        candidates: Paths,
+        targets: Paths,
+        validation: Paths | None = None,
+        test: Paths | None = None,
+        held_out: float = 0.3,
+        **options: Any,
+    ) -> None:
+        super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)
