@@ -98,13 +98,18 @@ class Findings:
     def score(self, arm: Arm, metric: str | None = None) -> Interval:
         return mean_interval(self.numbers(arm, metric or self.headline))
 
-    def difference(self, arm: Arm, other: Arm) -> Interval:
-        """How far the headline metric of `arm` is above that of `other`, pair by pair."""
-        return mean_interval(self.numbers(arm, self.headline) - self.numbers(other, self.headline))
+    def difference(self, arm: Arm, other: Arm, metric: str | None = None) -> Interval:
+        """How far a metric (default: the headline) of `arm` is above that of `other`, pair by pair."""
+        metric = metric or self.headline
+        return mean_interval(self.numbers(arm, metric) - self.numbers(other, metric))
 
     def ahead(self, arm: Arm, other: Arm) -> int:
-        """In how many pairs `arm` is above `other`."""
-        return int((self.numbers(arm, self.headline) > self.numbers(other, self.headline)).sum())
+        """In how many pairs the headline metric of `arm` is better than that of `other`."""
+        sign = -1 if self.lower_is_better() else 1
+        return int((sign * self.numbers(arm, self.headline) > sign * self.numbers(other, self.headline)).sum())
+
+    def lower_is_better(self, metric: str | None = None) -> bool:
+        return self.first[0].task.lower_is_better(metric or self.headline)
 
     def facts(self, arm: Arm, name: str) -> np.ndarray:
         """Of the selection, one number for each repetition."""

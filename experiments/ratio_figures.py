@@ -137,8 +137,9 @@ def differences(found: Findings, arm: Arm) -> Figure:
         axes.grid(axis="x")
         return canvas
 
+    better = "left" if found.lower_is_better() else "right"
     caption = (
-        f"To the right of 0, {arm} is better. Differences between models of one repetition, so what is easy or hard "
+        f"To the {better} of 0, {arm} is better. Differences between models of one repetition, so what is easy or hard "
         f"about a repetition drops out. {found.how}"
     )
     return Figure(f"paired_{arm.selector}", f"{arm} against the others", caption, draw)

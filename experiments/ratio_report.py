@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,29 @@ from experiments.ratio_figures import by_ratio, differences, where
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
 from experiments.statistics import Interval
-from tarot import Selection
+from tarot import InputError, Selection
 from tarot.problem import SelectionProblem
 
 _BESIDE = ("random", "all")  # what every arm is compared with
 
 
-def result(run: Run, found: Findings, problem: SelectionProblem, points: int) -> Result:
-    """problem: of the first repetition, in the space in which its selections are shown. points: candidates shown."""
+def result(run: Run, found: Findings, problem: SelectionProblem, points: int, further: Sequence[str] = ()) -> Result:
+    """problem: of the first repetition, in the space in which its selections are shown. points: candidates shown.
+    further: metrics that have a table of their own."""
+    unknown = [name for name in further if name not in found.metric_names]
+    if unknown:
+        known = ", ".join(found.metric_names)
+        raise InputError(f"experiment.metrics: {run.name['task']} has no metric {unknown[0]!r}; it has {known}")
     return Result(
         title=f"{run.name['task']}, by ratio of selection",
         metrics=_metrics(found),
         summary=_summary(found),
         tiles=_tiles(found),
-        tables=[_table(found), *(_paired_table(found, arm) for arm in found.of_own_size)],
+        tables=[
+            _table(found),
+            *([_further_table(found, further)] if further else []),
+            *(_paired_table(found, arm) for arm in found.of_own_size),
+        ],
         figures=[
             by_ratio(found),
             *(differences(found, arm) for arm in found.of_own_size),
@@ -35,12 +45,10 @@ def result(run: Run, found: Findings, problem: SelectionProblem, points: int) ->
 
 
 def best(found: Findings) -> Arm:
-    """Of the selectors' arms, the one with the highest mean."""
-    return max((arm for arm in found.arms if arm.selector not in ("all", "target_only", "oracle")), key=_mean(found))
-
-
-def _mean(found: Findings) -> Any:
-    return lambda arm: found.score(arm).mean
+    """Of the selectors' arms, the one with the best mean."""
+    sign = -1 if found.lower_is_better() else 1
+    arms = (arm for arm in found.arms if arm.selector not in ("all", "target_only", "oracle"))
+    return max(arms, key=lambda arm: sign * found.score(arm).mean)
 
 
 def _shown(found: Findings) -> dict[str, Selection]:
@@ -60,6 +68,7 @@ def _metrics(found: Findings) -> dict[str, Any]:
         "intervals": {name: [score.low, score.high] for name, score in scores.items()},
         "interval": found.how,
         "headline": found.headline,
+        "lower_is_better": found.lower_is_better(),
         "pool_precision": found.pool_precision if found.tagged else None,
         "arms": {str(arm): _of_arm(found, arm) for arm in found.arms},
         "paired": {
@@ -123,12 +132,28 @@ def _table(found: Findings) -> Table:
         if found.tagged
         else ""
     )
+    better = " The lower the better." if found.lower_is_better() else ""
     told = "; one is told from 0 where its interval leaves 0 out" if found.score(found.arms[0]).known else ""
     caption = (
-        f"{found.how} Differences are pair by pair, between models of one repetition{told}.{precision} OT distance: "
-        "to the targets, for all methods in the space of whitened gradients."
+        f"{found.how}{better} Differences are pair by pair, between models of one repetition{told}.{precision} "
+        "OT distance: to the targets, for all methods in the space of whitened gradients."
     )
     return Table("Methods by ratio", caption, columns, [row(arm) for arm in found.arms], found.arms.index(best(found)))
+
+
+def _further_table(found: Findings, names: Sequence[str]) -> Table:
+    """More metrics of every arm, each beside random."""
+
+    def cells(arm: Arm, name: str) -> list[str]:
+        other = found.counterpart(arm, "random")
+        difference = "–" if other is None else _signed(found.difference(arm, other, name))
+        return [_plus_minus(found.score(arm, name)), *([difference] if beside else [])]
+
+    beside = "random" in found.selectors
+    better = [f"{name}: the {'lower' if found.lower_is_better(name) else 'higher'} the better" for name in names]
+    columns = [text for name in names for text in (name, *(["minus random of its size"] if beside else []))]
+    body = [[str(arm), *(cell for name in names for cell in cells(arm, name))] for arm in found.arms]
+    return Table("Further metrics", f"{'; '.join(better)}. {found.how}", ["", *columns], body)
 
 
 def _paired_table(found: Findings, arm: Arm) -> Table:
@@ -147,7 +172,7 @@ def _paired_table(found: Findings, arm: Arm) -> Table:
     ]
     caption = (
         f"{found.headline} of {arm} ({_plus_minus(found.score(arm))}) minus that of each other, pair by pair; and in "
-        f"how many pairs it is ahead. {found.how}"
+        f"how many pairs it is ahead{', being lower' * found.lower_is_better()}. {found.how}"
     )
     return Table(f"{arm} against the others", caption, ["", found.headline, f"{arm} minus it", "ahead in"], rows)
 
@@ -179,13 +204,13 @@ def _tiles(found: Findings) -> list[Tile]:
     if not found.score(arm).known:
         tiles = [Tile(f"{found.headline} of {arm}", _plus_minus(found.score(arm)))]
     if highest != arm:
-        tiles.append(Tile("highest mean", f"{found.score(highest).mean:.3f}", str(highest)))
+        tiles.append(Tile("best mean", f"{found.score(highest).mean:.3f}", str(highest)))
     for name in _BESIDE:
         other = found.counterpart(arm, name)
         if other is not None:
             pairs = len(found.numbers(arm, found.headline))
             note = f"ahead in {found.ahead(arm, other)} of {pairs}"
-            tiles.append(Tile(f"above {other}", _signed(found.difference(arm, other)), note))
+            tiles.append(Tile(f"minus {other}", _signed(found.difference(arm, other)), note))
     ratio = found.fact(arm, "ratio").mean
     tiles.append(Tile("selected", f"{ratio:.1%}", f"{found.fact(arm, 'size').mean:,.0f} candidates on average"))
     if found.tagged:

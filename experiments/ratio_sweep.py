@@ -40,6 +40,7 @@ class RatioSweep:
     seeds: int = 5
     trainings: int = 1
     tsne_points: int = 1500
+    metrics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.selectors:
@@ -99,7 +100,7 @@ class RatioSweep:
             sized=self._sized(),
         )
         with run.clock("figures"):
-            return result(run, found, _problem(repetitions[0]), self.tsne_points)
+            return result(run, found, _problem(repetitions[0]), self.tsne_points, self.metrics)
 
     def _sized(self) -> list[str]:
         """The selectors that are told how many to select."""

@@ -154,6 +154,10 @@ class Task(TaskData):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """What the model is worth on `test`; the headline metric first."""
 
+    def lower_is_better(self, metric: str) -> bool:
+        """Whether a smaller value of this metric of `evaluate` is the better one."""
+        return False
+
     @abstractmethod
     def draw(self, sample: Any, axes: Axes) -> None:
         """How a sample looks to a person."""

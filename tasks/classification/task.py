@@ -194,6 +194,9 @@ class ClassificationTask(Task):
         by_class = {f"accuracy/{self.classes[c]}": right[labels == c].mean().item() for c in labels.unique().tolist()}
         return {"accuracy": right.mean().item(), "loss": functional.cross_entropy(logits, labels).item(), **by_class}
 
+    def lower_is_better(self, metric: str) -> bool:
+        return metric == "loss"
+
     def draw(self, sample: tuple[Tensor, Tensor], axes: Axes) -> None:
         image, label = sample
         picture = self.candidates().picture(image)

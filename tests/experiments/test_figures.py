@@ -36,6 +36,9 @@ class Points:
     def candidate_tags(self):
         return np.where(np.arange(self.n) % 2 == 0, "target", "far_away") if self.tags else None
 
+    def lower_is_better(self, metric):
+        return False
+
     def draw(self, sample, axes):
         axes.plot([0, 1], [int(sample), 0])
         if self.titles:

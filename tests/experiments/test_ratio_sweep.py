@@ -240,6 +240,24 @@ def test_repetitions_are_means_of_their_trainings():
     assert "mean of 2 models" in found.how
 
 
+def test_lower_may_be_better():
+    found = findings({OTM: [[0.2], [0.5]], MATCHED: [[0.3], [0.4]], RANDOM: [[0.9], [0.9]]})
+    assert ratio_report.best(found) == RANDOM and found.ahead(OTM, RANDOM) == 0 and found.ahead(OTM, MATCHED) == 1
+    found.first[0].task.lower_is_better = lambda metric: metric == "miou"
+    assert found.lower_is_better() and not found.lower_is_better("iou/road")
+    assert ratio_report.best(found) in (OTM, MATCHED) and found.ahead(OTM, RANDOM) == 2
+    assert found.difference(OTM, RANDOM).mean == pytest.approx(-0.55), "differences keep their sign"
+    assert "To the left of 0" in ratio_figures.differences(found, OTM).caption
+
+
+def test_further_metrics_have_a_table(folder):
+    outcome = command(folder, *changed(TINY, "experiment.metrics=[log_loss]"), name="further")
+    assert outcome.code == 1 and "experiment.metrics: digits has no metric 'log_loss'; it has accuracy" in outcome.err
+    outcome = command(folder, *changed(TINY, "experiment.metrics=[loss]"), name="further")
+    page = (outcome.output / "report.html").read_text()
+    assert "Further metrics" in page and "loss: the lower the better" in page
+
+
 def test_only_metrics_of_all_models_are_means():
     """The IoU of a class that does not occur in one repetition's test is none."""
     found = findings({OTM: [[0.2], [0.4]]})
