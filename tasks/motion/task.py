@@ -209,6 +209,9 @@ class MotionTask(Task):
         by_kind = summary({name: found[name] for name in FIRST}, tags)
         return {**{name: means[name] for name in order if name in means}, **by_kind}
 
+    def lower_is_better(self, metric: str) -> bool:
+        return True
+
     def submission(self, model: nn.Module) -> list[Forecast]:
         """What nuScenes's prediction challenge wants of `test`, for `submission.write_submission`; its scenarios must
         be named after the challenge's instances and samples."""
