@@ -275,7 +275,7 @@ class _Source:
         """All that determines the rows, but not how they were batched or where."""
         return {
             "version": _VERSION,
-            "task": _data_and_model(self.task),
+            "task": {**_data_and_model(self.task), "data": self.task.split_recipe(split)},
             "split": split,
             "checkpoint": hash_tensors(self.checkpoint.state),
             "gradient": self.recipe.gradient or "embedding",

@@ -60,6 +60,13 @@ class TaskData(ABC):
         `train` does not compute features again.
         """
 
+    def split_recipe(self, split: Split) -> Any:
+        """What determines the samples of one split, as plain data: features of that split depend on it and the model.
+
+        Default: all of the data. A task that can tell them apart need not compute candidates again for other targets.
+        """
+        return self.recipe()["data"]
+
     @abstractmethod
     def ids(self, split: Split) -> list[str]:
         """The samples' names: unique in their split, and the same whenever and wherever the task is built."""

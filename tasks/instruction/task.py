@@ -203,6 +203,11 @@ class InstructionTask(Task):
             "nothing_left": self.nothing_left,
         }
 
+    def split_recipe(self, split: Split) -> dict[str, Any]:
+        """Candidates, their warm-up and their features stay the same for other targets."""
+        of_all = {key: value for key, value in self._data_recipe.items() if key not in ("rows", "seed")}
+        return {**of_all, "rows": self._data_recipe["rows"][split]}
+
     @cached_property
     def _model_recipe(self) -> dict[str, Any]:
         recipe = {"language": self.language.recipe(), "adapter": self.adapter.recipe()}
@@ -264,6 +269,7 @@ class InstructionTask(Task):
 
     def checkpoints(self) -> list[Checkpoint]:
         recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        recipe["data"] = self.split_recipe("candidates")
         path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
         return cached_checkpoints(path, self._warm_up)
 
@@ -313,6 +319,9 @@ class InstructionTask(Task):
 
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)
+
+    def lower_is_better(self, metric: str) -> bool:
+        return metric.partition("/")[0] == "loss"
 
     def draw(self, sample: Sample, axes: Axes) -> None:
         """What is asked, and the answer in bold."""

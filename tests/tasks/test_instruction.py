@@ -246,6 +246,21 @@ def test_groups_are_the_targets_subtasks(tmp_path):
     assert task_of(tmp_path, data=files, total_share=0.25).total() == 10 and task.total() is None
 
 
+def test_other_targets_leave_candidates_as_they_were(tmp_path):
+    """Their features take hours where models are large."""
+    write_conversations(tmp_path / "data", targets=20)
+    pool, wanted = (str(tmp_path / f"data/{name}.jsonl") for name in ("candidates", "targets"))
+    first, second = (task_of(tmp_path, data=Files(pool, wanted, held_out=share)) for share in (0.3, 0.6))
+    assert first.ids("targets") != second.ids("targets")
+    assert first.recipe() != second.recipe() and first.split_recipe("targets") != second.split_recipe("targets")
+    assert first.split_recipe("candidates") == second.split_recipe("candidates")
+    for task in first, second:
+        task.checkpoints()
+    assert len(list((tmp_path / "cache/checkpoints").glob("*.pt"))) == 1
+    other = task_of(tmp_path, data=Files(wanted, pool))
+    assert other.split_recipe("candidates") != first.split_recipe("candidates")
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
