@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,18 @@ import torch
 
 from tarot import InputError
 from tasks.common.training import seeded
-from tasks.instruction import Adapter, Evaluation, Files, InstructionTask, Language, Pretraining, Skills, Tuning, WarmUp
+from tasks.instruction import (
+    Adapter,
+    Benchmark,
+    Evaluation,
+    Files,
+    InstructionTask,
+    Language,
+    Pretraining,
+    Skills,
+    Tuning,
+    WarmUp,
+)
 from tasks.instruction.evaluation import answer_losses, answer_start, choices, is_right, prompts, written
 from tasks.instruction.model import IGNORE
 from tasks.instruction.rows import Row
@@ -259,6 +272,17 @@ def test_other_targets_leave_candidates_as_they_were(tmp_path):
     assert len(list((tmp_path / "cache/checkpoints").glob("*.pt"))) == 1
     other = task_of(tmp_path, data=Files(wanted, pool))
     assert other.split_recipe("candidates") != first.split_recipe("candidates")
+
+
+@pytest.mark.skipif("TAROT_DATA" not in os.environ, reason="TAROT_DATA says where instruct/ is")
+@pytest.mark.parametrize(("targets", "count", "held_out"), [("mmlu", 285, 57), ("bbh", 81, 27)])
+def test_a_benchmark_holds_questions_out(targets, count, held_out):
+    folder = Path(os.environ["TAROT_DATA"], "instruct")
+    data = Benchmark({"oasst1": str(folder / "oasst1.jsonl")}, str(folder / "eval" / targets), targets, 0, 1, 2)
+    rows = data.rows(0, lambda _: True)
+    assert [len(rows[split]) for split in ("targets", "validation", "test")] == [count, held_out, 2 * held_out]
+    assert len({row.id for found in rows.values() for row in found}) == sum(map(len, rows.values()))
+    assert {row.group for row in rows["test"]} == {row.group for row in rows["targets"]}
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
