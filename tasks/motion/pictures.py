@@ -9,13 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from tasks.motion.prediction import Prediction
-from tasks.motion.tags import TYPES, trajectory_type
+from tasks.motion.tags import trajectory_type
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LANE, OTHER, PAST, FUTURE = "#9AA5B1", "#009E73", "#0072B2", "#D55E00"
 MODES = ("#D55E00", "#8E44AD", "#E69F00", "#CC79A7", "#4B4BC3", "#A0522D")
+SHORT = ("stays", "straight", "veers right", "veers left", "U-turn", "right", "U-turn", "left")  # of `tags.TYPES`
 SIZE = (4.6, 1.9)  # metres, of a vehicle whose size is not known
 LEAST = 25.0  # metres from the middle of a picture to its edges, at least
 
@@ -46,13 +47,12 @@ def draw_prediction(prediction: Prediction | None, sample: Mapping[str, Tensor],
 
 
 def title(sample: Mapping[str, Tensor]) -> str:
-    """What the target does, and how far that is: "left, 23 m"."""
+    """What the target does, in two words: many pictures stand in a row."""
     future, valid = sample["future"].numpy(), sample["future_valid"].numpy()
     if not valid.any():
         return "unknown"
     speed = float(np.hypot(*sample["agents"][0, -1, -4:-2].numpy()))
-    way = np.linalg.norm(np.diff(future[valid][:, :2], axis=0, prepend=np.zeros((1, 2))), axis=1).sum()
-    return f"{TYPES[trajectory_type(future, valid, speed)]}, {way:.0f} m"
+    return SHORT[trajectory_type(future, valid, speed)]
 
 
 def _scene(sample: Mapping[str, Tensor], axes: Axes) -> None:
