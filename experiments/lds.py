@@ -15,7 +15,6 @@ from experiments.report import Result, Table, Tile
 from experiments.run import Run
 from experiments.statistics import Interval
 from tarot import InputError
-from tarot.arrays import Rows
 from tarot.attribution import (
     BETA,
     RIDGE,
@@ -28,8 +27,8 @@ from tarot.attribution import (
 )
 from tarot.fingerprint import fingerprint
 from tarot.lds import LDS, choose, lds
-from tasks.classification.subset_models import subset_masks, subset_outputs
-from tasks.classification.task import ClassificationTask
+from tasks.common.subset_models import refuse_without_subset_models, subset_masks, subset_outputs
+from tasks.task import Task
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -51,9 +50,13 @@ class Seen:
             )
         return temper(self._similarity[regularization], f.residuals, beta)
 
-    def plain(self, scores: Callable[[Sequence[Rows], Sequence[Rows]], np.ndarray]) -> np.ndarray:
-        """Of an estimator without options."""
-        return scores(self.features.candidates, self.features.targets)
+    def plain(self, scores: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
+        """Of an estimator that knows no residuals."""
+        return scores(self.features.candidates, self.features.targets, **options)
+
+    def wfd(self, **options: Any) -> np.ndarray:
+        """`wfd_scores` of these features."""
+        return self.plain(wfd_scores, **options)
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,22 @@ ESTIMATORS = {
         "measurement",
         "TRAK as published, without a ridge",
     ),
-    "wfd": Estimator(
-        lambda seen: seen.plain(wfd_scores), "loss", "whitened feature distance as the TAROT paper prints it"
+    "wfd": Estimator(Seen.wfd, "loss", "whitened feature distance as the TAROT paper prints it, with our ridge, 1e-3"),
+    "wfd_ridge": Estimator(
+        Seen.wfd, "loss", "the same with the ridge chosen on held-back models", {"regularization": RIDGES}
+    ),
+    "wfd_small_ridge": Estimator(
+        partial(Seen.wfd, regularization=1e-5), "loss", "the same with a ridge of 1e-5, the number that is printed"
+    ),
+    "wfd_zca": Estimator(partial(Seen.wfd, whitening="zca"), "loss", "the same whitened by ZCA, not by Cholesky"),
+    "wfd_unwhitened": Estimator(
+        partial(Seen.wfd, whitening=None), "loss", "distance of gradients of unit norm, neither centred nor whitened"
+    ),
+    "wfd_unnormalised": Estimator(
+        partial(Seen.wfd, normalise=False), "loss", "distance of whitened gradients of any norm"
+    ),
+    "wfd_neither": Estimator(
+        partial(Seen.wfd, whitening=None, normalise=False), "loss", "distance of gradients as they are"
     ),
     "gradcos": Estimator(lambda seen: seen.plain(gradcos_scores), "loss", "cosine of loss gradients"),
     "graddot": Estimator(lambda seen: seen.plain(graddot_scores), "loss", "inner product of loss gradients"),
@@ -126,7 +143,7 @@ class Score:
 class LdsExperiment:
     """conf/experiment/lds.yaml says what each option means."""
 
-    task_type: ClassVar = ClassificationTask  # it trains subset models
+    task_type: ClassVar = Task  # that trains models of subsets
 
     subsets: int
     held_back: int
@@ -135,6 +152,7 @@ class LdsExperiment:
     ensembles: Sequence[int]
     estimators: Sequence[str]
     bootstrap: int
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.estimators) - set(ESTIMATORS))
@@ -148,6 +166,7 @@ class LdsExperiment:
             raise InputError("experiment.subsets and experiment.held_back must be at least 2: LDS ranks them")
 
     def run(self, run: Run) -> Result:
+        refuse_without_subset_models(run.task)
         with run.clock("checkpoints"):
             checkpoints = run.task.checkpoints()
         models = len({checkpoint.run for checkpoint in checkpoints})
@@ -163,7 +182,7 @@ class LdsExperiment:
         with run.clock("subset models"):
             n = len(run.task.candidates())
             masks = subset_masks(n, self.held_back + self.subsets, self.share, run.seed)
-            outputs = subset_outputs(run.task, masks, repeats=self.repeats)
+            outputs = subset_outputs(run.task, masks, run.cache, repeats=self.repeats, workers=self.workers)
         with run.clock("attribution"):
             seen = {(kind, size): Seen(features[kind].of_runs(size)) for kind in features for size in self.ensembles}
             scores = [

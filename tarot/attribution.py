@@ -23,7 +23,7 @@ from torch import Tensor
 from tarot.arrays import InputError, Rows, as_rows, block_size, blocks
 from tarot.distance import distances
 from tarot.store import MeanRows
-from tarot.whitening import Centre, JoinedRows, WhitenedRows, fit_whitener, unit_norm
+from tarot.whitening import Centre, JoinedRows, Method, WhitenedRows, fit_whitener, unit_norm
 
 Features = Rows | Sequence[Rows]
 Covariance = Literal["candidates", "union"]
@@ -45,6 +45,8 @@ def wfd_scores(
     candidates: Features,
     targets: Features,
     *,
+    whitening: Method | None = "cholesky",
+    normalise: bool = True,
     regularization: float = 1e-3,
     centre: Centre = "union",
     aggregate: Literal["mean", "per_checkpoint"] = "per_checkpoint",
@@ -55,25 +57,49 @@ def wfd_scores(
     aggregate: "mean" adds up the features of the checkpoints of one run before whitening (Eq. 4, they must share one
     projection); "per_checkpoint" whitens the features of independently trained models each and averages their squared
     distances. A zero gradient is unusable: its scores are the lowest possible, -2.
+
+    The paper's ablation (Table 2): whitening=None takes the projected gradients as they are, neither centred nor
+    whitened; "zca" gives what "cholesky" does, up to rounding. normalise=False takes distances of features of any norm,
+    which have no bound: a zero gradient then scores as low as the lowest of the others.
     """
     if aggregate not in ("mean", "per_checkpoint"):
         raise InputError(f'aggregate must be "mean" or "per_checkpoint"; it is {aggregate!r}')
     models = _models(candidates, targets)
     if aggregate == "mean":
         models = [tuple(MeanRows(side) for side in zip(*models, strict=True))]
-    maps = [fit_whitener(z, x, regularization=regularization, centre=centre) for z, x in models]
+    maps = [_wfd_map(z, x, whitening, normalise, regularization, centre) for z, x in models]
     z, x = (
-        JoinedRows([WhitenedRows(pair[side], white, name) for pair, white in zip(models, maps, strict=True)], name)
+        JoinedRows(
+            [WhitenedRows(pair[side], mapping, name) for pair, mapping in zip(models, maps, strict=True)],
+            name,
+            unit=normalise,
+        )
         for side, name in enumerate(("candidates", "targets"))
     )
     white_targets = _matrix(x, "targets")
     scores = np.empty((z.shape[0], x.shape[0]), dtype=np.float32)
+    unusable = np.zeros(z.shape[0], dtype=bool)
     for start, block in blocks(z, block_size(max(z.shape[1], x.shape[0])), "candidates"):
-        distance = distances(block, white_targets)
-        distance[~block.any(dim=1)] = 2
-        distance[:, ~white_targets.any(dim=1)] = 2
-        scores[start : start + len(block)] = -distance
+        scores[start : start + len(block)] = -distances(block, white_targets)
+        unusable[start : start + len(block)] = ~block.any(dim=1).numpy()
+    lost = ~white_targets.any(dim=1).numpy()
+    lowest = -2.0 if normalise else scores[~unusable][:, ~lost].min(initial=0.0)
+    scores[unusable], scores[:, lost] = lowest, lowest
     return scores
+
+
+def _wfd_map(
+    candidates: Rows, targets: Rows, whitening: Method | None, normalise: bool, regularization: float, centre: Centre
+) -> Callable[[Tensor], Tensor]:
+    """What becomes of a model's features before their distances are taken."""
+    if whitening is None:
+        return unit_norm if normalise else _as_they_are
+    whitener = fit_whitener(candidates, targets, whitening, regularization, centre)
+    return whitener if normalise else whitener.unnormalised
+
+
+def _as_they_are(block: Tensor) -> Tensor:
+    return block.float()
 
 
 def trak_scores(

@@ -34,10 +34,14 @@ class Whitener:
 
     def __call__(self, block: Tensor) -> Tensor:
         """float32 [b, d] -> float32 [b, d] of unit norm; a zero row, or one that equals the mean, gives a zero row."""
+        return unit_norm(self.unnormalised(block))
+
+    def unnormalised(self, block: Tensor) -> Tensor:
+        """Centred and whitened alone, float32 [b, d]; a zero row stays one."""
         centre, residue, matrix = self._float32
         white = torch.addmm(residue, block.float() - centre, matrix)
         white[_is_zero(block)] = 0
-        return unit_norm(white)
+        return white
 
     @cached_property
     def _float32(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,22 +71,25 @@ class JoinedRows:
 
     The squared distance between joined rows is the mean of the models' squared distances. A row that is zero for some
     models is compared by the others; one that is zero for all stays zero.
+
+    unit: false for rows of any norm, which are then only divided by sqrt(T), to the same end.
     """
 
     dtype = torch.float32
 
-    def __init__(self, parts: Sequence[Rows], name: str = "features"):
+    def __init__(self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True):
         lengths = {part.shape[0] for part in parts}
         if len(lengths) != 1:
             raise InputError(
                 f"{name}: checkpoints must have the same rows; their numbers of rows are {sorted(lengths)}"
             )
-        self.parts, self.name = tuple(parts), name
+        self.parts, self.name, self.unit = tuple(parts), name, unit
         self.shape = (lengths.pop(), sum(part.shape[1] for part in parts))
 
     def __getitem__(self, index: slice | np.ndarray) -> Tensor:
         """float32 [k, sum d] for a slice or an int64 array of row numbers."""
-        return unit_norm(torch.cat([_read(part, index, self.name) for part in self.parts], dim=1))
+        joined = torch.cat([_read(part, index, self.name) for part in self.parts], dim=1)
+        return unit_norm(joined) if self.unit else joined / len(self.parts) ** 0.5
 
 
 def unit_norm(block: Tensor) -> Tensor:

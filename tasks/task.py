@@ -7,7 +7,7 @@ learn it. The experiments do the rest. `tests/test_task_contract.py` tells wheth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -87,6 +87,10 @@ class TaskData(ABC):
         """What each candidate is, str [N], for diagnosis only; "target" means that it resembles the targets."""
         return None
 
+    def candidate_sources(self) -> np.ndarray | None:
+        """The dataset that each candidate comes from, str [N], where there are several; for diagnosis only."""
+        return None
+
     write_selected: Callable[[Selection, Path], None] | None = None
     """Optional, a method write_selected(selection, path): the selected candidates as a file that other programs train
     on, one JSON object per line. A run that makes a selection writes it as selected.jsonl."""
@@ -148,6 +152,14 @@ class Task(TaskData):
             "that needs none"
         )
 
+    subset_measurements: Callable[[np.ndarray, int], Tensor] | None = None
+    """Optional, a method subset_measurements(mask, seed): the targets' measurements, [M], by a model of the surrogate's
+    kind trained on the candidates of mask (bool [N]) alone, each of which it sees as many times as a training on all of
+    them would. What attribution is to predict (experiment=lds)."""
+
+    stacked_subset_measurements: Callable[[Sequence[np.ndarray], Sequence[int]], Tensor] | None = None
+    """Optional: the same of several equally large masks at once, [k, M], where that is faster."""
+
     @abstractmethod
     def checkpoints(self) -> list[Checkpoint]:
         """The surrogate's checkpoints: loaded, or trained once and cached."""
@@ -158,8 +170,9 @@ class Task(TaskData):
         `train.merge_targets` says so, or the targets alone where nothing is selected."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """What the model is worth on `test`; the headline metric first."""
+    def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
+        """What the model is worth on `test`; the headline metric first. `split` is optional: a task that takes it can
+        be judged on its targets, too, which may have fewer metrics (experiment=fold_ablation)."""
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether a smaller value of this metric of `evaluate` is the better one."""

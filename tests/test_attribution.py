@@ -173,3 +173,44 @@ def test_wfd_puts_a_zero_gradient_last_and_a_copy_at_distance_zero(ensemble):
 def test_bad_input_is_named(ensemble, estimator, message):
     with pytest.raises(InputError, match=message):
         estimator(*ensemble)
+
+
+def slow_wfd(candidates, targets, *, whitened, normalised, ridge=0.1):
+    """Table 2's distances, pair by pair in float64: centre, whiten by the inverse root, normalise, as far as asked."""
+    squared = np.zeros((len(candidates[0]), len(targets[0])))
+    for z, x in zip(candidates, targets, strict=True):
+        z, x = z.astype(np.float64), x.astype(np.float64)
+        if whitened:
+            both = np.concatenate([z, x])
+            mean = both.mean(axis=0)
+            covariance = sum(np.outer(row - mean, row - mean) for row in both) / len(both)
+            covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+            values, vectors = np.linalg.eigh(covariance)
+            root = vectors @ np.diag(values**-0.5) @ vectors.T
+            z, x = (z - mean) @ root, (x - mean) @ root
+        for i, one in enumerate(z):
+            for j, other in enumerate(x):
+                a, b = (one / np.linalg.norm(one), other / np.linalg.norm(other)) if normalised else (one, other)
+                squared[i, j] += np.sum((a - b) ** 2) / len(candidates)
+    return -np.sqrt(squared)
+
+
+@pytest.mark.parametrize("whitening", ["cholesky", "zca", None])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_wfd_without_its_parts_is_the_slow_one(ensemble, whitening, normalised):
+    candidates, targets, _ = ensemble
+    scores = wfd_scores(candidates, targets, whitening=whitening, normalise=normalised, regularization=0.1)
+    expected = slow_wfd(candidates, targets, whitened=whitening is not None, normalised=normalised)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("whitening", ["cholesky", None])
+def test_a_zero_gradient_is_as_far_as_any_other_where_distances_have_no_bound(ensemble, whitening):
+    candidates, targets, _ = ensemble
+    candidates = [z.copy() for z in candidates]
+    for z in candidates:
+        z[3] = 0
+    scores = wfd_scores(candidates, targets, whitening=whitening, normalise=False, regularization=0.1)
+    rest = np.delete(scores, 3, axis=0)
+    assert (scores[3] == rest.min()).all() and np.isfinite(scores).all()
+    assert (wfd_scores(candidates, targets, whitening=whitening, regularization=0.1)[3] == -2).all()

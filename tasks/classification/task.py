@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tarot import Selection
 from tarot.fingerprint import fingerprint
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
+from tasks.classification.subset_models import stackable, train_one, train_stacked
 from tasks.common.cache import cached_checkpoints
 from tasks.common.training import (
     ONE_SURROGATE,
@@ -171,6 +173,13 @@ class ClassificationTask(Task):
         batches = self.batches(images, weights, training, seed)
         return model, fit(model, loss, batches, training, run=run, keep=keep)
 
+    def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
+        return train_one(self, mask, seed)
+
+    @property
+    def stacked_subset_measurements(self) -> Callable[[Sequence[np.ndarray], Sequence[int]], Tensor] | None:
+        return partial(train_stacked, self) if stackable(self) else None
+
     def batches(self, images: LabelledImages, weights: np.ndarray, training: Training, seed: int) -> Iterator[Images]:
         """Endless training batches on the device, augmented where the training says so."""
         generator = torch.Generator().manual_seed(seed)
@@ -183,13 +192,13 @@ class ClassificationTask(Task):
     # --- results -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy and mean loss on `test`, then the accuracy of each class that occurs there."""
+    def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
+        """Accuracy and mean loss on a split, then the accuracy of each class that occurs there."""
         model.eval()
-        test = self.test()
-        starts = range(0, len(test), 512)
-        logits = torch.cat([model(test.batch(slice(i, i + 512))[0].to(self.device)).cpu() for i in starts])
-        labels = torch.from_numpy(test.labels)
+        judged = getattr(self, split)()
+        starts = range(0, len(judged), 512)
+        logits = torch.cat([model(judged.batch(slice(i, i + 512))[0].to(self.device)).cpu() for i in starts])
+        labels = torch.from_numpy(judged.labels)
         right = (logits.argmax(1) == labels).double()
         by_class = {f"accuracy/{self.classes[c]}": right[labels == c].mean().item() for c in labels.unique().tolist()}
         return {"accuracy": right.mean().item(), "loss": functional.cross_entropy(logits, labels).item(), **by_class}

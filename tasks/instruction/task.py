@@ -152,6 +152,9 @@ class InstructionTask(Task):
     def candidate_tags(self) -> np.ndarray | None:
         return self.candidates().tags if self.data.tagged else None
 
+    def candidate_sources(self) -> np.ndarray:
+        return np.array([row.dataset for row in self.candidates().rows], dtype=np.str_)
+
     def total(self) -> int | None:
         return None if self.total_share is None else max(1, int(self.total_share * len(self.candidates()) + 1e-9))
 
@@ -311,11 +314,11 @@ class InstructionTask(Task):
 
     # --- results ------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, model: LanguageModel) -> dict[str, float]:
-        """On `test`: `accuracy` of the choice among options, `exact_match` of answers that are written, `loss` of the
+    def evaluate(self, model: LanguageModel, split: Split = "test") -> dict[str, float]:
+        """On a split: `accuracy` of the choice among options, `exact_match` of answers that are written, `loss` of the
         right answers; those that there are, in this order, and then by group."""
         task = self.learner
-        return metrics(model, task.test(), task.tokenizer, task._tokenize, self.evaluation, task.pad)
+        return metrics(model, task.splits[split], task.tokenizer, task._tokenize, self.evaluation, task.pad)
 
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)

@@ -1,4 +1,4 @@
-"""Databases of simulated scenes: four to choose from, and the target's own. Which scenes they have is set by shares."""
+"""Databases of simulated scenes: those to choose from, one of which has the target's shares, and the target's own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SHARES: Mapping[str, Mapping[str, float]] = {
     "cand_roundabout": {"roundabout": 0.35, "roundabout_mirrored": 0.35, "roundabout_large": 0.30},
     "cand_crossing": {"crossing": 0.35, "crossing_mirrored": 0.35, "crossing_sporty": 0.30},
     "cand_parking": {"parking": 1.0},
+    "cand_target": TARGET,
     "target_train": TARGET,
     "target_val": TARGET,
     "target_test": TARGET,

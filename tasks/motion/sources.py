@@ -53,9 +53,10 @@ class MotionData(ABC):
 
 @dataclass(frozen=True)
 class Simulated(MotionData):
-    """Databases of the simulator, by name how many vehicles are to be predicted: candidates in four, some of whose
-    scenes resemble the targets; targets, validation and test of one kind.
+    """Databases of the simulator, by name how many vehicles are to be predicted: candidates in some of which scenes
+    resemble the targets (in cand_target all do); targets, validation and test of one kind.
 
+    candidates: null instead of a number leaves a database out, which is how a setting takes one from the default's.
     processes: that simulate; results are the same with any number.
     """
 
@@ -67,6 +68,8 @@ class Simulated(MotionData):
     tagged = True
 
     def __post_init__(self) -> None:
+        asked = {name: count for name, count in self.candidates.items() if count is not None}
+        object.__setattr__(self, "candidates", asked)
         _check_simulated(self.candidates, self.processes)
         if not self.candidates or min(self.targets, self.validation, self.test) < 1:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,8 @@ class MotionTask(Task):
     """forecasters: models by name. select_with, learn_with: those whose gradients select, and that which is trained on
     the selection; each sees scenes in its own way, and samples are known by their ids.
 
-    surrogate_train: how the former are trained, on all candidates and targets; train: how the latter is.
+    surrogate_train: how the former are trained, on all candidates and targets; on the candidates alone where
+    surrogate_targets is false, as attribution wants it. train: how the latter is.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class MotionTask(Task):
         train: MotionTraining,
         surrogate_train: MotionTraining,
         surrogate: Surrogate,
+        surrogate_targets: bool = True,
         cache_dir: str | Path = "cache",
         seed: int = 0,
         device: str = "auto",
@@ -66,7 +68,7 @@ class MotionTask(Task):
                 f"{select_with} and {learn_with} must see the same steps of the past and the future; their profiles "
                 f"{a.name} and {b.name} have {a.steps} and {a.horizon}, and {b.steps} and {b.horizon}"
             )
-        self.surrogate, self.seed = surrogate, seed
+        self.surrogate, self.surrogate_targets, self.seed = surrogate, surrogate_targets, seed
         self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
 
     # --- data --------------------------------------------------------------------------------------------------------
@@ -101,12 +103,17 @@ class MotionTask(Task):
     def candidate_tags(self) -> np.ndarray | None:
         return self._selecting["candidates"].tags if self.data.tagged else None
 
+    def candidate_sources(self) -> np.ndarray:
+        return self._selecting["candidates"].datasets
+
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
         return self.data.recipe(self.seed)
 
     def recipe(self) -> dict[str, Any]:
         training = self.surrogate_training.recipe(of_surrogate=True)
+        if not self.surrogate_targets:
+            training["targets"] = False
         return {
             "name": self.name,
             "data": self._data_recipe,
@@ -137,13 +144,26 @@ class MotionTask(Task):
         return cached_checkpoints(path, self._train_surrogates)
 
     def _train_surrogates(self) -> list[Checkpoint]:
-        samples, kept = self.candidates() + self.targets(), []
+        samples, kept = self.candidates(), []
+        if self.surrogate_targets:
+            samples = samples + self.targets()
         everyone = np.ones(len(samples), dtype=np.int64)
         for run in range(self.surrogate.runs):
             seed, options = 1000 * self.seed + run, {"run": run, "keep": self.surrogate.checkpoints}
             model = self._fresh(self.selects, seed)
             kept += self._fit(model, self.selects, self.surrogate_training, samples, everyone, seed, **options)
         return kept
+
+    def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
+        """Minus the targets' losses under a surrogate that was trained on these candidates alone."""
+        steps = max(1, round(self.surrogate_training.steps * mask.mean()))
+        model = self._fresh(self.selects, seed)
+        training = replace(self.surrogate_training, steps=steps)
+        self._fit(model, self.selects, training, self.candidates(), mask.astype(np.int64), seed)
+        targets = self.targets()
+        parts = (targets.batch(slice(i, i + _EVALUATED), self.device) for i in range(0, len(targets), _EVALUATED))
+        with torch.no_grad():
+            return torch.cat([self.measurements(model, batch) for batch in parts])
 
     def train(self, selection: Selection, seed: int) -> nn.Module:
         """The same number of steps for any selection; the average of its last weights, where `train.average` says so"""
@@ -189,19 +209,19 @@ class MotionTask(Task):
             prediction = model(batch)
             yield prediction.trajectories.float(), prediction.probabilities.float(), batch
 
-    def errors(self, model: nn.Module) -> dict[str, np.ndarray]:
-        """Every measure of every agent of `test`, in the order of its ids, float64 [n]: see `metrics.errors`."""
+    def errors(self, model: nn.Module, split: Split = "test") -> dict[str, np.ndarray]:
+        """Every measure of every agent of a split, in the order of its ids, float64 [n]: see `metrics.errors`."""
         hz = 1 / self.learns.profile.seconds
         parts = [
             errors(trajectories, probabilities, batch["future"], batch["future_valid"], hz)
-            for trajectories, probabilities, batch in self._predicted(model, self.test())
+            for trajectories, probabilities, batch in self._predicted(model, self._learning[split])
         ]
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Means over the agents of `test`, lower is better: see `metrics`; the first ones also by dataset, type of
+    def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
+        """Means over the agents of a split, lower is better: see `metrics`; the first ones also by dataset, type of
         trajectory and difficulty, such as "min_ade/type=left"."""
-        found, samples = self.errors(model), self.test()
+        found, samples = self.errors(model, split), self._learning[split]
         types = np.array([*TYPES, "unknown"])[samples.types]
         tags = {"dataset": samples.datasets, "type": types, "difficulty": bucket(samples.difficulty[:, 2])}
         order = [*FIRST, *(name for name in found if name not in FIRST)]

@@ -19,7 +19,7 @@ from tarot import InputError, Selection
 from tarot.fingerprint import fingerprint
 from tasks.common.cache import cached_checkpoints
 from tasks.common.training import Surrogate, epoch_weights, fit, resolve_device, seeded
-from tasks.segmentation.data import SceneData, Splits
+from tasks.segmentation.data import Rendered, SceneData, Splits
 from tasks.segmentation.model import Architecture, Segmenter
 from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, overlaid, picture
 from tasks.segmentation.training import SegmentationTraining, all_batches, training_batches
@@ -81,6 +81,11 @@ class SegmentationTask(Task):
 
     def candidate_tags(self) -> np.ndarray | None:
         return self.splits["candidates"].tags if self.data.tagged else None
+
+    def candidate_sources(self) -> np.ndarray:
+        """Read from files, or rendered."""
+        rendered = [isinstance(source, Rendered) for source in self._sources["candidates"].sources]
+        return np.where(rendered, "rendered", self.name)
 
     def total(self) -> int:
         """As many as there are samples, N + M: an epoch is as long as one of the full data."""
@@ -186,14 +191,14 @@ class SegmentationTask(Task):
             index.update(predicted, labels)
         return float(index.compute())
 
-    def evaluate(self, model: Segmenter) -> dict[str, float]:
-        """Mean intersection over union on `test`, over the classes that occur in it or are predicted; the share of
+    def evaluate(self, model: Segmenter, split: Split = "test") -> dict[str, float]:
+        """Mean intersection over union on a split, over the classes that occur in it or are predicted; the share of
         pixels that are right; the best and the last mIoU on `validation` during the training, where there was one;
         the IoU of each class that occurs."""
         names = self.data.classes.names
         matrix = MulticlassConfusionMatrix(len(names), ignore_index=IGNORE, validate_args=False).to(self.device)
         index = MulticlassJaccardIndex(len(names), ignore_index=IGNORE, validate_args=False).to(self.device)
-        for predicted, labels in self.predictions(model, self.test()):
+        for predicted, labels in self.predictions(model, self.splits[split]):
             matrix.update(predicted, labels)
             index.update(predicted, labels)
         counts = matrix.compute().double().cpu()

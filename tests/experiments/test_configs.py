@@ -109,6 +109,15 @@ def test_lds_asks_for_as_many_surrogates_as_it_needs():
     assert composed("experiment=lds", "experiment.ensembles=[1,3]").task.surrogate.runs == 3
 
 
+def test_lds_asks_for_candidates_like_the_targets_of_those_tasks_alone_that_have_them():
+    for task in ("digits", "cifar10", "cifar10/paper"):
+        assert composed("experiment=lds", f"task={task}").task.domain == "plain"
+    motion = composed("experiment=lds", "task=motion").task
+    assert "domain" not in motion and motion.data.candidates.cand_target == 600 and not motion.surrogate_targets
+    assert {count for name, count in motion.data.candidates.items() if name != "cand_target"} == {None}
+    assert "domain" not in composed("experiment=lds", "task=segmentation").task
+
+
 def test_no_code_is_asked_for_a_resolver_that_is_not_there():
     used = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"\$\{([\w.]+):", path.read_text())}
     register_resolvers()

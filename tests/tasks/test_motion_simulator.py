@@ -227,7 +227,8 @@ def test_databases_have_the_agents_and_shares_that_are_asked_for():
     assert all(scene.dataset == "cand_crossing" for scene in scenes) and len({s.name for s in scenes}) == len(scenes)
     share = np.mean([scene.tag == "target" for scene in scenes])
     assert abs(share - 0.35) < 0.08
-    assert set(CANDIDATES) == {"cand_highway", "cand_roundabout", "cand_crossing", "cand_parking"}
+    assert set(CANDIDATES) == {"cand_highway", "cand_roundabout", "cand_crossing", "cand_parking", "cand_target"}
+    assert {scene.tag for scene in database("cand_target", 20, 7)} == {"target"}
 
 
 def test_databases_are_the_same_from_any_number_of_processes_and_another_of_another_name():
