@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tarot.selectors import Selector
 from tarot.selectors.options import described
 from tasks.common.cache import write_tensors
 from tasks.common.training import resolve_device
-from tasks.task import Task, TaskData
+from tasks.task import Split, Task, TaskData
 
 _VERSION = 1  # of the stages; another one never reads files of this one
 
@@ -101,13 +102,21 @@ def train(task: Task, selection: Selection, seed: int, cache: Path) -> Path:
     return made(cache / "models" / f"{task.name}-{fingerprint(made_of)}.pt", make)
 
 
-def evaluate(task: Task, trained: Path, device: str, cache: Path) -> dict[str, float]:
-    """The task's metrics of a trained model; the headline metric first."""
+def evaluate(task: Task, trained: Path, device: str, cache: Path, split: Split = "test") -> dict[str, float]:
+    """The task's metrics of a trained model; the headline metric first. split: another than test, where the task knows
+    it (`judges_targets`)."""
+    options = {} if split == "test" else {"split": split}
 
     def make(path: Path) -> None:
-        path.write_text(json.dumps(task.evaluate(trained_model(task, trained, device))))
+        path.write_text(json.dumps(task.evaluate(trained_model(task, trained, device), **options)))
 
-    return json.loads(made(cache / "metrics" / f"{trained.stem}.json", make).read_text())
+    name = "-".join([trained.stem, *options.values()])
+    return json.loads(made(cache / "metrics" / f"{name}.json", make).read_text())
+
+
+def judges_targets(task: Task) -> bool:
+    """Whether the task's `evaluate` takes a split."""
+    return "split" in inspect.signature(task.evaluate).parameters
 
 
 def trained_model(task: Task, trained: Path, device: str) -> nn.Module:

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
+from experiments.stages import judges_targets
 from tarot import InputError
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
@@ -146,6 +147,8 @@ def test_descriptions_are_aligned(build):
     assert task.target_groups() is None or len(task.target_groups()) == m
     tags = task.candidate_tags()
     assert tags is None or (len(tags) == n and "target" in tags)
+    sources = task.candidate_sources()
+    assert sources is None or (len(sources) == n and all(sources != ""))
 
 
 def test_recipe_is_plain_data_and_tells_tasks_apart(build):
@@ -264,6 +267,16 @@ def test_evaluation_sees_the_test_split_alone(build, monkeypatch):
         monkeypatch.setattr(task, split, forbidden)
     assert task.evaluate(model) == expected
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in state), "evaluate changed the model"
+
+
+def test_targets_can_be_evaluated_alone(build, monkeypatch):
+    task = build()
+    if not judges_targets(task):
+        pytest.skip("it is judged on test alone")
+    model = surrogate(task)
+    tested, found = task.evaluate(model), task.evaluate(model, split="targets")
+    assert set(found) & set(tested) and all(isinstance(value, float) for value in found.values())
+    assert found != tested and task.evaluate(model, split="test") == tested
 
 
 def test_draw_draws(build):
