@@ -138,3 +138,23 @@ def precision(task: TaskData, selection: Selection) -> float | None:
     """Which share of the selected resembles the targets; None without tags or without a selection."""
     tags = task.candidate_tags()
     return None if tags is None or not len(selection) else float(np.mean(tags[selection.indices] == "target"))
+
+
+def sources_of(task: TaskData) -> np.ndarray | None:
+    """The dataset of each candidate, str [N], where there are several."""
+    sources = task.candidate_sources()
+    return None if sources is None or len(np.unique(sources)) < 2 else sources
+
+
+def selected_by_source(sources: np.ndarray, selection: Selection) -> dict[str, dict[str, float]]:
+    """How much of each dataset (str [N]) is selected; shares of the selected are NaN where nothing is."""
+    chosen = sources[selection.indices]
+    return {
+        name: {
+            "candidates": int(np.sum(sources == name)),
+            "selected": int(np.sum(chosen == name)),
+            "share_of_candidates": float(np.mean(sources == name)),
+            "share_of_selected": float(np.mean(chosen == name)) if len(chosen) else float("nan"),
+        }
+        for name in dict.fromkeys(sources.tolist())
+    }

@@ -168,28 +168,36 @@ def weights(selection: Selection) -> Figure:
 def tags(of_pool: np.ndarray, selection: Selection) -> Figure:
     """What was selected, by the tags that the selector did not see."""
     names = sorted(set(of_pool.tolist()), key=lambda tag: (tag != "target", tag))
-    pool = np.array([np.mean(of_pool == name) for name in names])
-    chosen = np.array([np.mean(of_pool[selection.indices] == name) for name in names])
-
-    def draw() -> Canvas:
-        canvas, axes = _axes(0.5 * len(names) + 0.9)
-        rows = np.arange(len(names))
-        axes.barh(rows - 0.19, chosen, height=0.36, color=SELECTED, label="of the selected")
-        axes.barh(rows + 0.19, pool, height=0.36, color=CANDIDATE, label="of the candidates")
-        for place, share in [*zip(rows - 0.19, chosen, strict=True), *zip(rows + 0.19, pool, strict=True)]:
-            axes.annotate(f"{share:.0%}", (share, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set_yticks(rows, [name.replace("_", " ") for name in names])
-        axes.invert_yaxis()
-        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        axes.set_xlabel("share")
-        axes.legend(loc="lower right")
-        return canvas
-
     caption = (
         "What the candidates are, by tags that no selector sees. “target” are those that resemble the targets; their "
         "share of the selected is its precision."
     )
-    return Figure("tags", "What was selected", caption, draw)
+    return Figure("tags", "What was selected", caption, lambda: _share_bars(of_pool, selection, names))
+
+
+def sources(of_pool: np.ndarray, selection: Selection) -> Figure:
+    """How much of each dataset was selected, beside its share of the pool."""
+    names = list(dict.fromkeys(of_pool.tolist()))
+    caption = "Which dataset the selected come from, beside how large its part of the candidates is."
+    return Figure("sources", "Selected share by dataset", caption, lambda: _share_bars(of_pool, selection, names))
+
+
+def _share_bars(of_pool: np.ndarray, selection: Selection, names: Sequence[str]) -> Canvas:
+    """Two bars for each name: its share of the selected, and of the candidates."""
+    pool = np.array([np.mean(of_pool == name) for name in names])
+    chosen = np.array([np.mean(of_pool[selection.indices] == name) for name in names])
+    canvas, axes = _axes(0.5 * len(names) + 0.9)
+    rows = np.arange(len(names))
+    axes.barh(rows - 0.19, chosen, height=0.36, color=SELECTED, label="of the selected")
+    axes.barh(rows + 0.19, pool, height=0.36, color=CANDIDATE, label="of the candidates")
+    for place, share in [*zip(rows - 0.19, chosen, strict=True), *zip(rows + 0.19, pool, strict=True)]:
+        axes.annotate(f"{share:.0%}", (share, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(rows, [name.replace("_", " ") for name in names])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.set_xlabel("share")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return canvas
 
 
 def held_out_curve(curve: Mapping[str, Sequence[float]]) -> Figure:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from experiments import figures, pictures
-from experiments.arms import precision
+from experiments.arms import precision, selected_by_source, sources_of
 from experiments.features import Features, given_features, gradient_features
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
@@ -63,7 +63,7 @@ class SelectionExperiment:
             metrics={**_metrics(run, arms, scores, self._how()), "features": features.facts()},
             summary=_summary(run, arms, scores),
             tiles=_tiles(run, arms, scores),
-            tables=[_table(run, arms, scores, self._how())],
+            tables=[_table(run, arms, scores, self._how()), *_source_table(run, arms)],
             figures=drawn,
             selection=arms[run.name["selector"]],
             made_of={"features": features.fingerprint, "experiment": run.config["experiment"]},
@@ -132,6 +132,8 @@ class SelectionExperiment:
                 drawn.append(pictures.predictions(run.task, self._before_and_after(run, arms), run.seed))
         if run.task.candidate_tags() is not None and len(own):
             drawn.append(figures.tags(run.task.candidate_tags(), own))
+        if sources_of(run.task) is not None and len(own):
+            drawn.append(figures.sources(sources_of(run.task), own))
         known = {name: selection for name, selection in arms.items() if len(selection)}
         if known:
             drawn.append(
@@ -189,6 +191,7 @@ def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
         "ot_distance": selection.ot_distance,
         "lower_bound": selection.lower_bound,
         **({} if task.candidate_tags() is None else {"precision": precision(task, selection)}),
+        **({} if sources_of(task) is None else {"sources": selected_by_source(sources_of(task), selection)}),
     }
 
 
@@ -248,6 +251,30 @@ def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Ta
 
     columns = ["", *metrics, "selected", *(["precision"] if tagged else []), "OT distance", "lower bound", "gap"]
     return Table("Comparison", how if metrics else "", columns, [row(name) for name in arms], strong=0)
+
+
+def _source_table(run: Run, arms: dict[str, Selection]) -> list[Table]:
+    """How much of each dataset the run's own selection has; of the other arms, their shares."""
+    sources = sources_of(run.task)
+    if sources is None:
+        return []
+    found = {name: selected_by_source(sources, selection) for name, selection in arms.items()}
+    own, *others = found
+
+    def row(source: str) -> list[str]:
+        facts = found[own][source]
+        counts = [f"{facts['candidates']:,}", _percent(facts["share_of_candidates"]), f"{facts['selected']:,}"]
+        shares = [_percent(found[name][source]["share_of_selected"]) for name in (own, *others)]
+        return [source, *counts, shares[0], _percent(facts["selected"] / facts["candidates"]), *shares[1:]]
+
+    columns = ["", "candidates", "share", "selected", "share of the selected", "selected of it"]
+    caption = "Where the selected come from, in candidates, not in weight. Of other arms: shares of what they select."
+    rows = [row(source) for source in found[own]]
+    return [Table("Selected share by dataset", caption, [*columns, *others], rows)]
+
+
+def _percent(share: float) -> str:
+    return "–" if np.isnan(share) else f"{share:.1%}"
 
 
 def _summary(run: Run, arms: dict[str, Selection], scores: Scores) -> str:

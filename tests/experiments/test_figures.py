@@ -12,6 +12,7 @@ import torch
 from matplotlib.image import imread
 
 from experiments import compare, figures, pictures, style
+from experiments.arms import selected_by_source
 from experiments.report import Page, plain
 from experiments.statistics import Interval, explain, mean_interval
 from tarot import Selection
@@ -268,3 +269,18 @@ def test_distances_in_different_features_are_said_not_to_compare(tmp_path):
 def test_no_run_no_comparison(tmp_path):
     compare.write(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_shares_by_dataset_are_counted_and_drawn():
+    sources = np.array(["b"] * 6 + ["a"] * 4)
+    own = Selection(np.array([0, 6, 7, 8]), 10, 2, {})
+    found = selected_by_source(sources, own)
+    assert list(found) == ["b", "a"], "in the order of the candidates"
+    assert found["a"] == {"candidates": 4, "selected": 3, "share_of_candidates": 0.4, "share_of_selected": 0.75}
+    assert found["b"]["selected"] == 1 and found["b"]["share_of_candidates"] == pytest.approx(0.6)
+    none = selected_by_source(sources, Selection(np.array([], dtype=np.int64), 10, 2, {}))
+    assert none["a"]["selected"] == 0 and math.isnan(none["a"]["share_of_selected"])
+    figure = figures.sources(sources, own)
+    drawn(figure)
+    widths = [patch.get_width() for patch in figure.draw().axes[0].patches]
+    assert widths == pytest.approx([0.25, 0.75, 0.6, 0.4])
