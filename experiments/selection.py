@@ -75,8 +75,7 @@ class SelectionExperiment:
     def _select(self, run: Run, features: Features) -> dict[str, Selection]:
         """The run's own selection, and the other arms at its size."""
         own = run.name["selector"]
-        total = run.task.total() if self.total is None else self.total
-        chosen = {own: select(run.task, features, run.recipe, run.selector, total, run.cache)}
+        chosen = {own: select(run.task, features, run.recipe, run.selector, self.total, run.cache)}
         size = len(chosen[own])
         for name in dict.fromkeys(self.arms):
             if name != own and (size or name in ("all", "target_only", "oracle")):

@@ -30,16 +30,17 @@ def select(
 ) -> Selection:
     """The selector's choice, with everything about it that takes a transport problem to know.
 
-    total: what its weights sum to; None: what the task says, else the selector's own choice.
+    total: what its weights sum to, an error where they are more; None: what the task says, or one each where a
+    selection is larger than that, else the selector's own choice.
     """
-    total = task.total() if total is None else total
+    at_least = task.total() if total is None else None
     made_of = {
         "version": _VERSION,
         "features": features.fingerprint,
         "task": task.recipe()["data"],
         "selector": described(selector),
         "space": [recipe.whitening, recipe.regularization],
-        "total": total,
+        "total": total if at_least is None else {"at_least": at_least},
     }
 
     def make(path: Path) -> None:
@@ -48,7 +49,8 @@ def select(
             selector=selector,
             whitening=recipe.whitening,
             regularization=recipe.regularization,
-            total=total,
+            total=total if at_least is None else at_least,
+            total_may_grow=at_least is not None,
             candidate_labels=task.labels("candidates"),
             target_labels=task.labels("targets"),
             target_groups=task.target_groups(),
@@ -106,11 +108,13 @@ def evaluate(task: Task, trained: Path, device: str, cache: Path, split: Split =
     """The task's metrics of a trained model; the headline metric first. split: another than test, where the task knows
     it (`judges_targets`)."""
     options = {} if split == "test" else {"split": split}
+    asked = task.recipe().get("evaluation")
 
     def make(path: Path) -> None:
         path.write_text(json.dumps(task.evaluate(trained_model(task, trained, device), **options)))
 
-    name = "-".join([trained.stem, *options.values()])
+    how = [] if asked is None else [fingerprint({"evaluation": asked})]
+    name = "-".join([trained.stem, *options.values(), *how])
     return json.loads(made(cache / "metrics" / f"{name}.json", make).read_text())
 
 

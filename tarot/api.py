@@ -23,6 +23,7 @@ def select(
     whitening: str | None = "auto",
     regularization: float = 1e-3,
     total: int | None = None,
+    total_may_grow: bool = False,
     candidate_labels: Any = None,
     target_labels: Any = None,
     target_groups: Any = None,
@@ -43,6 +44,7 @@ def select(
     `batchwise_lava`, `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances
     alone. regularization: relative ridge of the whitening.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
+    total_may_grow: where the selection is larger than `total`, one each, instead of an error.
     candidate_labels [N], target_labels [M], target_groups [M] (subtasks), candidate_ids [N], candidate_tags [N],
     candidate_residuals [N] (TRAK's Q) and candidate_scores [N] (`el2n`: error norms; `influence`: influences), one
     vector per model, learning_rates (`less`, `tracin`: one per checkpoint): for the methods that need them.
@@ -58,6 +60,7 @@ def select(
             whitening=whitening,
             regularization=regularization,
             total=total,
+            total_may_grow=total_may_grow,
             candidate_labels=candidate_labels,
             target_labels=target_labels,
             target_groups=target_groups,
@@ -119,6 +122,7 @@ def _problem(
     whitening: str | None,
     regularization: float,
     total: int | None = None,
+    total_may_grow: bool = False,
     candidate_labels: Any = None,
     target_labels: Any = None,
     target_groups: Any = None,
@@ -152,6 +156,7 @@ def _problem(
         whitening=whitening,
         regularization=regularization,
         total=total,
+        total_may_grow=total_may_grow,
         candidate_labels=_per_row(candidate_labels, n, "candidate_labels"),
         target_labels=_per_row(target_labels, m, "target_labels"),
         target_groups=_per_row(target_groups, m, "target_groups"),

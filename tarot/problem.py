@@ -38,9 +38,10 @@ class SelectionProblem:
     """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
 
     whitening: "cholesky", "zca" or None (rows as they are, unit norm only). total: the sum of the selection's weights,
-    None where the selector decides. labels [N], [M]; groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the
-    `oracle` arm); residuals: one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model
-    itself and features do not say (EL2N's error norms, influences); learning_rates: one per model (None: all alike).
+    None where the selector decides; total_may_grow: it becomes the size of a selection that is larger. labels [N], [M];
+    groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q);
+    scores: one [N] per model of what was measured on the model itself and features do not say (EL2N's error norms,
+    influences); learning_rates: one per model (None: all alike).
     """
 
     candidate_views: tuple[Rows, ...]
@@ -48,6 +49,7 @@ class SelectionProblem:
     whitening: str | None = None
     regularization: float = 1e-3
     total: int | None = None
+    total_may_grow: bool = False
     candidate_labels: np.ndarray | None = None
     target_labels: np.ndarray | None = None
     target_groups: np.ndarray | None = None
@@ -122,7 +124,7 @@ class SelectionProblem:
             raise InputError(f"size must be an integer; it is {size!r}")
         if not 1 <= size <= self.n:
             raise InputError(f"size must be between 1 and the number of candidates, {self.n}; it is {size}")
-        if self.total is not None and self.total < size:
+        if self.total is not None and self.total < size and not self.total_may_grow:
             raise InputError(f"total {self.total} is less than the {size} candidates it must repeat at least once each")
         return int(size)
 

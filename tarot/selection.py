@@ -85,11 +85,14 @@ class Selection:
         """Order the chosen and attach what the selector already knows, aligned with `chosen`: `weights`, `potentials`,
         `ot_distance`, `lower_bound`, `curve`. A `total` of the selector's own choice gives way to the caller's, which
         is shared out in proportion to `weights` where the selector has its own, else to all alike (selectors.md 1.4).
+        Raises InputError where it is less than one each, unless the problem lets it grow.
         """
         order = np.argsort(chosen, kind="stable")
         indices = np.asarray(chosen, dtype=np.int64)[order]
         own, curve = known.pop("total", None), known.pop("curve", None)
         total = own if problem.total is None else problem.total
+        if total is not None and problem.total_may_grow:
+            total = max(total, len(indices))
         if total is not None and total < len(indices):
             raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
         ids = None if problem.candidate_ids is None else np.asarray(problem.candidate_ids)[indices]

@@ -56,8 +56,8 @@ class TaskData(ABC):
         """All that determines the task, as plain data, for fingerprints.
 
         Keys: `data` and `model` (what they are made of), `surrogate` (what else makes the checkpoints) and `train`
-        (what else makes the downstream model). A stage depends on those that come before it, so that another
-        `train` does not compute features again.
+        (what else makes the downstream model); `evaluation` where `evaluate` has options. A stage depends on those that
+        come before it, so that another `train` does not compute features again.
         """
 
     def split_recipe(self, split: Split) -> Any:
@@ -80,7 +80,8 @@ class TaskData(ABC):
         return None
 
     def total(self) -> int | None:
-        """What the weights of a selection sum to where the experiment does not say; None: the selector's own choice."""
+        """What the weights of a selection sum to where the experiment does not say; of a larger selection they are one
+        each. None: the selector's own choice."""
         return None
 
     def candidate_tags(self) -> np.ndarray | None:

@@ -176,6 +176,18 @@ def test_total_is_the_callers_or_the_selectors():
         tarot.select(CANDIDATES, TARGETS, "all", total=3)
 
 
+def test_a_total_may_give_way_to_a_larger_selection():
+    for total in 19, 20, 25:
+        grown = fixed(size=20, total=total, total_may_grow=True)
+        assert grown.total == grown.weights.sum() == max(20, total)
+        assert grown.weights.tolist() == fixed(size=20, total=max(20, total)).weights.tolist()
+    own = tarot.select(CANDIDATES, TARGETS, "tarot_otm", folds=3)
+    otm = tarot.select(CANDIDATES, TARGETS, "tarot_otm", folds=3, total=1, total_may_grow=True)
+    assert otm.indices.tolist() == own.indices.tolist() and otm.weights.tolist() == [1] * len(own)
+    assert tarot.select(CANDIDATES, TARGETS, "all", total=3, total_may_grow=True).weights.tolist() == [1] * 60
+    assert fixed(total_may_grow=True).weights.tolist() == fixed().weights.tolist()  # the selector's own, as ever
+
+
 @pytest.mark.parametrize(
     ("selector", "options"),
     [("random", {"size": 20}), ("dsdm", {"size": 20}), ("all", {}), ("oracle", {"candidate_tags": ["target"] * 60})],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
+from tasks.instruction.harness import refuse_unknown
 from tasks.instruction.model import IGNORE, LanguageModel
 from tasks.instruction.rows import Row
 from tasks.instruction.targets import exact_match
@@ -24,16 +26,29 @@ class Evaluation:
     """generate: answers are written, the likeliest token after another, and compared with the expected ones. choose:
     rows that have options are answered by the likeliest. Rows with options are not asked to write.
     limit: most tokens of an answer that is written. tokens: most in a batch, with padding.
+    harness: what lm-eval is asked for besides, mmlu or bbh (`tasks.instruction.harness`); harness_limit: most questions
+    of it per subject; harness_length: most tokens of one with its examples and its answer.
     """
 
     generate: bool = True
     choose: bool = True
     limit: int = 64
     tokens: int = 8192
+    harness: Sequence[str] = ()
+    harness_limit: int | None = None
+    harness_length: int = 4096
 
     def __post_init__(self) -> None:
-        if self.limit < 1 or self.tokens < 1:
-            raise InputError(f"task.evaluation.limit and tokens must be positive; they are {self.limit}, {self.tokens}")
+        object.__setattr__(self, "harness", tuple(self.harness))
+        for name in ("limit", "tokens", "harness_limit", "harness_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"task.evaluation.{name} must be positive; it is {getattr(self, name)}")
+        refuse_unknown(self.harness)
+
+    def recipe(self) -> dict[str, Any]:
+        """What determines the metrics, as plain data."""
+        kept = {key: value for key, value in asdict(self).items() if key != "tokens"}
+        return {**kept, "harness": list(self.harness)}
 
 
 def is_right(text: str, row: Row) -> bool:

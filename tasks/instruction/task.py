@@ -22,6 +22,7 @@ from tasks.common.cache import cached_checkpoints
 from tasks.common.training import epoch_weights, resolve_device, seeded
 from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
+from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel, State
 from tasks.instruction.rows import Row
 from tasks.instruction.selected import write_selected
@@ -47,7 +48,8 @@ class InstructionTask(Task):
     nothing_left: what becomes of conversations without an answer within it: raise, or drop them.
     transfer: the language that is trained on a selection and judged, null for the one that it was selected with. It has
     a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
-    total_share: what the weights of a selection sum to, as a share of the candidates; null: the selector's own choice.
+    total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
+    (then they are one each); null: the selector's own choice.
     """
 
     def __init__(
@@ -74,6 +76,11 @@ class InstructionTask(Task):
     ) -> None:
         if language.path is not None and pretraining is not None:
             raise InputError("task.pretraining is of a language that is made on the spot: set it to null with a path")
+        if evaluation.harness and (transfer or language).path is None:
+            raise InputError(
+                "task.evaluation.harness is for real models: give task.language.path, or task.transfer.path where "
+                "another one is trained"
+            )
         if total_share is not None and not total_share > 0:
             raise InputError(f"task.total_share must be positive, or null; it is {total_share}")
         self.name, self.data, self.language, self.adapter, self.training = name, data, language, adapter, train
@@ -231,6 +238,7 @@ class InstructionTask(Task):
             "model": self._model_recipe,
             "surrogate": {**self.surrogate.recipe(), "seed": self.seed},
             "train": train,
+            "evaluation": self.evaluation.recipe(),
         }
 
     # --- model --------------------------------------------------------------------------------------------------------
@@ -271,7 +279,7 @@ class InstructionTask(Task):
         return model.embeddings(batch["input_ids"], batch["labels"])
 
     def checkpoints(self) -> list[Checkpoint]:
-        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        recipe = {key: value for key, value in self.recipe().items() if key not in ("train", "evaluation")}
         recipe["data"] = self.split_recipe("candidates")
         path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
         return cached_checkpoints(path, self._warm_up)
@@ -316,9 +324,22 @@ class InstructionTask(Task):
 
     def evaluate(self, model: LanguageModel, split: Split = "test") -> dict[str, float]:
         """On a split: `accuracy` of the choice among options, `exact_match` of answers that are written, `loss` of the
-        right answers; those that there are, in this order, and then by group."""
-        task = self.learner
-        return metrics(model, task.splits[split], task.tokenizer, task._tokenize, self.evaluation, task.pad)
+        right answers; those that there are, in this order, and then by group. On test, before them, what lm-eval says
+        where it is asked."""
+        task, asked = self.learner, self.evaluation
+        found = metrics(model, task.splits[split], task.tokenizer, task._tokenize, asked, task.pad)
+        if split != "test" or not asked.harness:
+            return found
+        standard = harness_metrics(
+            model,
+            task.tokenizer,
+            asked.harness,
+            tokens=asked.tokens,
+            length=asked.harness_length,
+            limit=asked.harness_limit,
+            chat=self.template_kind == "chat",
+        )
+        return standard | found
 
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)

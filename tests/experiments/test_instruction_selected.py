@@ -18,6 +18,7 @@ from tasks.instruction.rows import read_rows
 from tasks.instruction.selected import write_selected
 from tests.experiments.command import Outcome, command
 from tests.experiments.test_configs import composed
+from tests.experiments.test_errors import refused
 
 SMALL = (
     "task=instruction",
@@ -94,10 +95,12 @@ def test_names_that_rows_have_already(tmp_path):
     assert path.read_bytes() == b""
 
 
+RUN = (*SMALL, "selector=tarot_fixed", "selector.size=6", "experiment.trainings=1", "experiment.tsne_points=30")
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory) -> Outcome:
-    options = ["selector=tarot_fixed", "selector.size=6", "experiment.trainings=1", "experiment.tsne_points=30"]
-    return command(tmp_path_factory.mktemp("run"), *SMALL, *options)
+    return command(tmp_path_factory.mktemp("run"), *RUN)
 
 
 def test_a_run_writes_what_it_selected(outcome):
@@ -109,6 +112,16 @@ def test_a_run_writes_what_it_selected(outcome):
     assert [row["nearest_target"] for row in rows] == [f"targets_{i}" for i in chosen.nearest_target]
     assert all({turn["role"] for turn in row["messages"]} == {"user", "assistant"} for row in rows)
     assert [row.id for row in read_rows(outcome.output / "selected.jsonl")] == chosen.ids.tolist()  # and can be read
+
+
+def test_a_tasks_total_gives_way_to_a_larger_selection_and_the_users_does_not(outcome):
+    folder = outcome.output.parent
+    for share, name, total in ((0.1, "fewer", 6), (0.25, "more", 10)):  # 4 and 10 of 40
+        found = command(folder, *RUN, f"task.total_share={share}", name=name)
+        weights = [row["weight"] for row in written(found.output / "selected.jsonl")]
+        assert len(weights) == 6 and sum(weights) == total
+        assert found.metrics["arms"]["all"]["selection"]["size"] == 40
+    refused(command(folder, *RUN, "task.total_share=0.1", "experiment.total=4", name="told"), "total 4 is less than")
 
 
 def test_features_do_not_depend_on_which_rows_go_together(tmp_path):
