@@ -196,6 +196,7 @@ def _share_bars(of_pool: np.ndarray, selection: Selection, names: Sequence[str])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_xlabel("share")
+    axes.margins(x=0.1)  # room for the numbers
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return canvas
 
