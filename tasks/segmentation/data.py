@@ -16,7 +16,7 @@ from tasks.segmentation import cityscapes
 from tasks.segmentation.files import Folder, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
 from tasks.segmentation.scenes import Classes, Pixels, Scenes
-from tasks.segmentation.street import CLASSES, PALETTE, render, street_splits
+from tasks.segmentation.street import CLASSES, PALETTE, VERSION, render, street_splits
 from tasks.task import Split
 
 Splits = Mapping[Split, Scenes]
@@ -83,7 +83,7 @@ class Street(SceneData):
         return {split: _rendered(scenes, self.height, self.width) for split, scenes in drawn.items()}
 
     def recipe(self, seed: int, splits: Splits) -> dict[str, Any]:
-        return {"source": "street", **asdict(self), "shares": dict(self.shares), "seed": seed}
+        return {"source": "street", "renderer": VERSION, **asdict(self), "shares": dict(self.shares), "seed": seed}
 
 
 def _rendered(scenes: Sequence[tuple], height: int, width: int, classes: tuple[int, ...] | None = None) -> Scenes:
@@ -165,6 +165,7 @@ class CamVid(SceneData):
         options = {key: value for key, value in asdict(self).items() if key != "folder"}
         return {
             "source": "camvid",
+            "renderer": VERSION,
             "files": content(splits.values()),
             "ids": _listed(self._named[1]),
             **options,
