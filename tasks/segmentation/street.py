@@ -15,7 +15,18 @@ from tasks.segmentation.street_layouts import WORLDS, clutter
 from tasks.segmentation.street_objects import CLASSES, PALETTE, SKY, Stage
 from tasks.segmentation.street_world import World
 
-__all__ = ["CANDIDATES", "CLASSES", "KINDS", "PALETTE", "SHARES", "TARGETS", "VERSION", "Scene", "render", "street_splits"]
+__all__ = [
+    "CANDIDATES",
+    "CLASSES",
+    "KINDS",
+    "PALETTE",
+    "SHARES",
+    "TARGETS",
+    "VERSION",
+    "Scene",
+    "render",
+    "street_splits",
+]
 
 VERSION = 1  # of what scenes look like, for fingerprints
 SWAPPED = np.array([1, 0, 5, 4, 3, 2, 6, 8, 7], np.uint8)  # class -> the neighbour whose label it gets; sky stays
