@@ -56,6 +56,7 @@ class View:
     lane_points: float32 [s, M, 4]; lane_counts: int16 [s]; lane_codes: int8 [s]: see `lanes.Segments`; s of the S
     future: float32 [F, 4]: x, y, vx, vy of the target; 0 where not future_valid: bool [F]
     frame: float64 [3]: x, y and heading of the target in the scenario's frame
+    origin: float64 [2]: where that frame's (0, 0) lies on the dataset's map; NaN where that is not known
     difficulty: float64 [3]; type: place in TYPES, or UNKNOWN_TYPE
     """
 
@@ -71,6 +72,7 @@ class View:
     future: np.ndarray
     future_valid: np.ndarray
     frame: np.ndarray
+    origin: np.ndarray
     difficulty: np.ndarray
     type: int
 
@@ -131,6 +133,7 @@ def view(window: Scenario, agent: str, profile: Profile, lines: Lines | None = N
         future=target_future,
         future_valid=future_valid[0],
         frame=np.array([*centre, heading]),
+        origin=np.array((np.nan, np.nan) if window.origin is None else window.origin, np.float64),
         difficulty=difficulty(
             window.position[row, : now + 1].astype(np.float64),
             window.valid[row, : now + 1],
@@ -197,7 +200,7 @@ def _padded(array: np.ndarray, n: int) -> np.ndarray:
 
 
 SHOWN = tuple(
-    name for name in View.__dataclass_fields__ if name not in ("agents_future", "frame", "difficulty", "type")
+    name for name in View.__dataclass_fields__ if name not in ("agents_future", "frame", "origin", "difficulty", "type")
 )
 """Of a view, what models are given something of."""
 

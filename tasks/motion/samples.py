@@ -23,15 +23,22 @@ from tasks.motion.windows import TargetFilter, targets_of, windows
 
 Batch = dict[str, Tensor]
 
+LAYOUT = 2
+"""Of the arrays of samples; goes up when there are others, so that files of the old ones are not read."""
+
 _LANES = ("lane_points", "lane_counts", "lane_codes")
 _TEXT = ("ids", "tags", "datasets")
 
 
 class Frames(NamedTuple):
-    """Where targets are now in their scenarios' frames. centre: float64 [n, 2], metres; heading: float64 [n]."""
+    """Where targets are now in their scenarios' frames. centre: float64 [n, 2], metres; heading: float64 [n].
+
+    origin: float64 [n, 2], where those frames begin on the map of their dataset, metres; NaN where that is not known.
+    """
 
     centre: np.ndarray
     heading: np.ndarray
+    origin: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class MotionSamples(Dataset):
     @property
     def frames(self) -> Frames:
         frame = self.arrays["frame"]
-        return Frames(frame[:, :2], frame[:, 2])
+        return Frames(frame[:, :2], frame[:, 2], self.arrays["origin"])
 
     def batch(self, indices: Any = slice(None), device: torch.device | str = "cpu") -> Batch:
         """The samples of these indices (a slice or integers), as `default_collate` would make of them, but faster; and
@@ -219,6 +226,7 @@ def _none(profile: Profile) -> dict[str, np.ndarray]:
         "future": ((f, 4), np.float32),
         "future_valid": ((f,), np.bool_),
         "frame": ((3,), np.float64),
+        "origin": ((2,), np.float64),
         "difficulty": ((3,), np.float64),
         "type": ((), np.int64),
     }

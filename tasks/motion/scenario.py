@@ -48,6 +48,7 @@ class Scenario:
     ego: the agent that recorded the scene, or None.
     tag: what a simulated scene is made to be, for diagnosis only.
     start: the frame of the record at which this window begins, where the record was cut into several windows.
+    origin: where (0, 0) lies on the map of the dataset, metres; None where the record does not tell.
     problems: what was wrong with the record and was left out, and how often.
     """
 
@@ -68,6 +69,7 @@ class Scenario:
     dt: float = 0.1
     tag: str | None = None
     start: int | None = None
+    origin: tuple[float, float] | None = None
     problems: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -16,6 +16,10 @@ from tasks.motion.records import BAD_LIGHTS, BAD_LINES, cleaned, column, names, 
 from tasks.motion.scenario import MapLine, Scenario, TrafficLight
 
 SUMMARY, MAPPING = "dataset_summary.pkl", "dataset_mapping.pkl"
+ORIGIN, OLD_ORIGIN = "map_origin", "old_origin_in_current_coordinate"
+"""Where a record lies on the map: as `write_database` notes it, and as MetaDrive does."""
+NEAR = 1e-3
+"""Metres within which two places of a record are the same one."""
 KEYS = ("id", "version", "length", "metadata", "tracks", "dynamic_map_states", "map_features")
 
 
@@ -144,7 +148,7 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
     frames = int(frames)
     if not tracks or len({str(name) for name in tracks}) < len(tracks):
         raise InputError(f"{path} has {'two tracks of one name' if tracks else 'no tracks'}")
-    arrays, problems = _tracks(tracks, frames, str(path))
+    arrays, problems, unseen = _tracks(tracks, frames, str(path))
     lines, bad_lines = _map(record["map_features"], path)
     lights, bad_lights = _lights(record["dynamic_map_states"], frames, path)
     problems.update(bad_lines + bad_lights)
@@ -152,6 +156,8 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
     if current is not None and not (isinstance(current, int | np.integer) and 0 <= current < frames):
         raise InputError(f"{path}: current_time_index is {current!r}; the record has {frames} frames")
     known = ego is not None and not metadata.get("sdc_is_placeholder") and str(ego) in map(str, tracks)
+    row = [str(track) for track in tracks].index(str(ego)) if known else None
+    begins = None if row is None or not arrays["valid"][row, 0] else arrays["position"][row, 0]
     return Scenario(
         name=str(metadata.get("scenario_id", record["id"])),
         dataset=dataset or str(metadata.get("dataset", record["version"])),
@@ -165,11 +171,15 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
         ego=str(ego) if known else None,
         dt=_seconds(metadata, frames),
         tag=None if metadata.get("sim_tag") is None else str(metadata["sim_tag"]),
+        origin=_origin(metadata, begins, unseen),
         problems=dict(problems),
     )
 
 
-def _tracks(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[dict[str, np.ndarray], Counter[str]]:
+def _tracks(
+    tracks: Mapping[Any, Any], frames: int, path: str
+) -> tuple[dict[str, np.ndarray], Counter[str], np.ndarray]:
+    """The arrays of a `Scenario`, what is wrong with them, and the positions of frames that are not valid, [n, 2]."""
     rows = []
     for name, track in tracks.items():
         where = f"{path}: track {name}"
@@ -188,7 +198,31 @@ def _tracks(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[dict[str
     position, heading, velocity, size, valid = (np.stack(arrays) for arrays in zip(*rows, strict=True))
     if not np.isfinite(valid).all():
         raise InputError(f"{path}: whether an agent is valid is neither true nor false somewhere")
-    return cleaned(position, heading, velocity, size, valid)
+    return *cleaned(position, heading, velocity, size, valid), position[valid == 0]
+
+
+def _origin(metadata: Mapping[str, Any], begins: np.ndarray | None, unseen: np.ndarray) -> tuple[float, float] | None:
+    """Where a record's (0, 0) lies on the map of its dataset, metres; None where it cannot be told.
+
+    Converters of ScenarioNet, and MetaDrive, move a record as a whole so that its ego begins at (0, 0). Only MetaDrive
+    notes by how much. But all positions of frames that are not valid were (0, 0) before it, so that they tell.
+
+    begins: [2], where the ego begins, None where that is not known. unseen: [n, 2], positions of frames that are not
+    valid.
+    """
+    if ORIGIN in metadata:
+        noted = points(metadata[ORIGIN])
+        return None if noted is None else (float(noted[0, 0]), float(noted[0, 1]))
+    if begins is None or not np.isfinite(unseen).all() or (len(unseen) and np.ptp(unseen, axis=0).max() > NEAR):
+        return None
+    shift = unseen[0] if len(unseen) else np.zeros(2)
+    moved = np.abs(begins).max() <= NEAR
+    if moved and np.abs(shift).max() <= NEAR:
+        noted = points(metadata.get(OLD_ORIGIN))
+        return None if noted is None else (-float(noted[0, 0]), -float(noted[0, 1]))
+    if not moved and np.abs(shift).max() > NEAR:
+        return None
+    return (-float(shift[0]), -float(shift[1])) if moved else (0.0, 0.0)
 
 
 def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:

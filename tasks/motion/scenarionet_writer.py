@@ -13,7 +13,7 @@ import numpy as np
 from tarot import InputError
 from tarot.files import atomic_directory
 from tasks.motion.scenario import MapLine, Scenario, TrafficLight
-from tasks.motion.scenarionet import MAPPING, SUMMARY
+from tasks.motion.scenarionet import MAPPING, ORIGIN, SUMMARY
 
 VERSION = "tarot"
 PROTOCOL = 4
@@ -92,6 +92,7 @@ def as_record(scenario: Scenario, version: str = VERSION) -> dict[str, Any]:
         },
         "object_summary": objects,
         "number_summary": _number_summary(objects, scenario),
+        ORIGIN: None if scenario.origin is None else [float(place) for place in scenario.origin],
     }
     if scenario.current is not None:
         metadata["current_time_index"] = int(scenario.current)

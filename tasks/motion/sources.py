@@ -22,7 +22,7 @@ from tarot import InputError
 from tarot.fingerprint import fingerprint
 from tasks.motion.argoverse2 import argoverse2_folders, read_argoverse2
 from tasks.motion.profile import Profile
-from tasks.motion.samples import MotionSamples, cached_samples, samples_of
+from tasks.motion.samples import LAYOUT, MotionSamples, cached_samples, samples_of
 from tasks.motion.scenario import Scenario
 from tasks.motion.scenarionet import databases, read_database, read_scenario, scenario_files
 from tasks.motion.sim_databases import CANDIDATES, SHARES, START, database
@@ -128,6 +128,7 @@ def _simulated_path(name: str, count: int, seed: int, profile: Profile, cache: P
         "agents": count,
         "seed": seed,
         "profile": profile.recipe(),
+        "layout": LAYOUT,
     }
     return cache / f"{name}-{fingerprint(made_of)}.npz"
 
@@ -193,6 +194,7 @@ class NuScenesMini(MotionData):
                 "files": [[name, files[name].stat().st_size] for name in scenes],
                 "every": self.every,
                 "profile": profile.recipe(),
+                "layout": LAYOUT,
             }
 
             def make(scenes: Sequence[str] = scenes) -> MotionSamples:
@@ -271,6 +273,7 @@ class Databases(MotionData):
                 "start": start,
                 "select": asdict(select) | {"kinds": list(select.kinds)},
                 "profile": profile.recipe(),
+                "layout": LAYOUT,
                 "dataset": dataset,
             }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from tarot import InputError
 from tarot.files import atomic_file
 from tasks.motion.metrics import nuscenes_steps
+from tasks.motion.samples import MotionSamples
 
 POINTS, MOST_FUTURES, MOST_BYTES = 12, 25, 1 << 30
 _TOKENS = re.compile(r"(?:.*_)?([0-9a-f]{32})_([0-9a-f]{32})")
@@ -65,8 +67,29 @@ def tokens(scenario: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def challenged(samples: MotionSamples) -> list[tuple[str, str]]:
+    """(instance, sample) of every agent. Raises InputError where one is none of the challenge's, or where its record
+    does not tell where on the map it lies: see `scenarionet.read_scenario`."""
+    scenarios = [name.split("/")[1] for name in samples.ids.tolist()]
+    found = [tokens(scenario) for scenario in scenarios]
+    lost = np.flatnonzero(~np.isfinite(samples.frames.origin).all(1))
+    if len(lost):
+        raise InputError(
+            f"{len(lost)} of {len(found)} agents cannot be placed on nuScenes's map, such as that of "
+            f"{scenarios[lost[0]]}: ScenarioNet moves a record so that its ego begins at (0, 0), and only positions "
+            "of frames that are not valid tell by how far; this record has none, or they have been changed"
+        )
+    repeated = [agent for agent, times in Counter(found).items() if times > 1]
+    if repeated:
+        instance, sample = repeated[0]
+        raise InputError(
+            f"instance {instance} at sample {sample} has several forecasts; nuScenes's challenge wants one"
+        )
+    return found
+
+
 def forecasts(
-    scenarios: Sequence[str],
+    agents: Sequence[tuple[str, str]],
     trajectories: np.ndarray,
     probabilities: np.ndarray,
     centres: np.ndarray,
@@ -75,21 +98,20 @@ def forecasts(
 ) -> list[Forecast]:
     """What the challenge wants of predictions in each agent's own frame.
 
-    scenarios: n names. trajectories: [n, K, F, 2 or more], metres; probabilities: [n, K]. centres: float64 [n, 2],
-    where the agents' frames lie in nuScenes's global frame, and `headings`: [n], their x axes, radians. hz: steps in a
-    second. ScenarioNet's positions are relative to a point of the map that has to be added to them; nothing tells it
-    but the positions of frames that are not valid, which are the negative of that point.
+    agents: n pairs of tokens. trajectories: [n, K, F, 2 or more], metres; probabilities: [n, K]. centres: float64
+    [n, 2], where the agents' frames lie in nuScenes's global frame, and `headings`: [n], their x axes, radians. hz:
+    steps in a second.
     """
     steps = nuscenes_steps(trajectories.shape[2], hz)
     if len(steps) != POINTS:
         raise InputError(f"nuScenes's challenge wants 6 s; the predictions are of {trajectories.shape[2] / hz:g} s")
     found = []
-    for scenario, futures, shares, centre, heading in zip(
-        scenarios, trajectories, probabilities, centres, headings, strict=True
+    for agent, futures, shares, centre, heading in zip(
+        agents, trajectories, probabilities, centres, headings, strict=True
     ):
         c, s = np.cos(float(heading)), np.sin(float(heading))
         turned = np.asarray(futures, dtype=np.float64)[:, steps, :2] @ np.array([[c, s], [-s, c]])
-        found.append(Forecast(*tokens(scenario), turned + np.asarray(centre, dtype=np.float64), shares))
+        found.append(Forecast(*agent, turned + np.asarray(centre, dtype=np.float64), shares))
     return found
 
 

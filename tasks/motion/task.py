@@ -22,7 +22,7 @@ from tasks.motion.forecasters import Forecaster
 from tasks.motion.metrics import HEADLINE, errors, summary
 from tasks.motion.samples import Batch, MotionSamples
 from tasks.motion.sources import MotionData, Splits
-from tasks.motion.submission import Forecast, forecasts
+from tasks.motion.submission import Forecast, challenged, forecasts
 from tasks.motion.training import MotionTraining, train
 from tasks.task import Checkpoint, Split, Task
 
@@ -232,15 +232,22 @@ class MotionTask(Task):
     def lower_is_better(self, metric: str) -> bool:
         return True
 
+    def challenged(self) -> list[tuple[str, str]]:
+        """nuScenes's tokens of all agents of `validation` and `test`, instance and sample. Raises InputError where they
+        are none of its prediction challenge, or cannot be placed on its maps: before a model is trained for it."""
+        return challenged(self._held_out)
+
     def submission(self, model: nn.Module) -> list[Forecast]:
-        """What nuScenes's prediction challenge wants of `test`, for `submission.write_submission`; its scenarios must
-        be named after the challenge's instances and samples."""
-        samples = self.test()
-        parts = [(t.cpu().numpy(), p.cpu().numpy()) for t, p, _ in self._predicted(model, samples)]
+        """What nuScenes's prediction challenge wants of a model, for `submission.write_submission`: forecasts of
+        `validation` and `test`. Errors as of `challenged`."""
+        agents, (centre, heading, origin) = self.challenged(), self._held_out.frames
+        parts = [(t.cpu().numpy(), p.cpu().numpy()) for t, p, _ in self._predicted(model, self._held_out)]
         trajectories, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
-        scenarios = [name.split("/")[1] for name in samples.ids.tolist()]
-        centre, heading = samples.frames
-        return forecasts(scenarios, trajectories, probabilities, centre, heading, 1 / self.learns.profile.seconds)
+        return forecasts(agents, trajectories, probabilities, centre + origin, heading, 1 / self.learns.profile.seconds)
+
+    @cached_property
+    def _held_out(self) -> MotionSamples:
+        return self.validation() + self.test()
 
     def draw(self, sample: Batch, axes: Axes) -> None:
         """The scene from above: lanes, where vehicles came from, where the target goes."""

@@ -154,9 +154,13 @@ def test_submission(tmp_path):
     """Frames turned by a right angle; the layout is that of the challenge."""
     trajectories = np.zeros((2, 3, 60, 5))
     trajectories[:, 0, :, 0] = np.arange(1, 61)  # ahead
-    names = [f"scene-0103_{A}_{B}", f"scene-0103_{B}_{A}"]
     made = forecasts(
-        names, trajectories, np.full((2, 3), 2.0), np.array([[600.0, 1600.0], [0, 0]]), np.array([np.pi / 2, 0]), 10.0
+        [(A, B), (B, A)],
+        trajectories,
+        np.full((2, 3), 2.0),
+        np.array([[600.0, 1600.0], [0, 0]]),
+        np.array([np.pi / 2, 0]),
+        10.0,
     )
     write_submission(tmp_path / "s.json", made)
     rows = json.loads((tmp_path / "s.json").read_text())
@@ -196,7 +200,7 @@ def test_submissions_that_the_challenge_would_refuse(tmp_path):
     with pytest.raises(InputError, match="no file"):
         read_submission(tmp_path / "none.json")
     with pytest.raises(InputError, match="6 s"):
-        forecasts([f"s_{A}_{B}"], np.zeros((1, 2, 50, 2)), np.ones((1, 2)), np.zeros((1, 2)), np.zeros(1), 10.0)
+        forecasts([(A, B)], np.zeros((1, 2, 50, 2)), np.ones((1, 2)), np.zeros((1, 2)), np.zeros(1), 10.0)
 
 
 def test_tokens_of_scenarios():

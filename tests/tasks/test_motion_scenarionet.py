@@ -212,6 +212,37 @@ def test_frames_that_are_not_valid_are_zero_whatever_they_hold(tmp_path):
     assert not scenario.position[1, 3:5].any() and scenario.heading[1, 3] == 0 and scenario.problems == {}
 
 
+def placed(ego=(0.0, 0.0), unseen=None, **metadata):
+    """A record whose ego begins there and stands, and whose walker is not there on three frames, but at `unseen`."""
+    made = record(**metadata)
+    made["tracks"]["ego"]["state"]["position"][:, :2] = ego
+    if unseen is not None:
+        state = made["tracks"]["walker"]["state"]
+        state["valid"][4:7], state["position"][4:7, :2] = 0, unseen
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "origin"),
+    [
+        (placed(unseen=(-600.0, -1600.0)), (600.0, 1600.0)),  # moved by ScenarioNet
+        (placed(unseen=(-600.0, -1600.0), old_origin_in_current_coordinate=np.zeros(2)), (600.0, 1600.0)),
+        (placed(old_origin_in_current_coordinate=np.array([-7.0, 8.0])), (7.0, -8.0)),  # moved by MetaDrive
+        (placed(unseen=(0.0, 0.0), old_origin_in_current_coordinate=[-7.0, 8.0]), (7.0, -8.0)),
+        (placed(ego=(600.0, 1600.0), unseen=(0.0, 0.0)), (0.0, 0.0)),  # not moved
+        (placed(ego=(600.0, 1600.0)), (0.0, 0.0)),
+        (placed(), None),  # moved, and nothing tells by how much
+        (placed(unseen=(0.0, 0.0)), None),
+        (placed(unseen=[(-600.0, -1600.0), (-600.0, -1600.0), (0.0, 0.0)]), None),  # cleaned in part
+        (placed(unseen=(-600.0, np.nan)), None),
+        (placed(ego=(5.0, 5.0), unseen=(-600.0, -1600.0)), None),  # moved to somewhere else
+        (placed(unseen=(-600.0, -1600.0), sdc_id="nobody"), None),
+    ],
+)
+def test_where_a_record_lies_on_the_map(tmp_path, made, origin):
+    assert read(tmp_path, made).origin == origin
+
+
 @pytest.mark.parametrize("name", ["position", "heading", "velocity"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_valid_frames_that_are_not_finite_are_not_valid_and_counted(tmp_path, name, bad):
@@ -348,7 +379,8 @@ def complete() -> Scenario:
         MapLine("sign", "STOP_SIGN", np.array([[1.0, 2.0]]), ("line0",)),
     )
     lights = (TrafficLight("x", np.array([1.0, 2.0], np.float32), (None, *["TRAFFIC_LIGHT_RED"] * 80)),)
-    return replace(scenario, map=lines, lights=lights, current=20, to_predict=("a0", "a3"), tag="ring")
+    return replace(scenario, map=lines, lights=lights, current=20, to_predict=("a0", "a3"), tag="ring",
+                   origin=(600.5, -3.0))  # fmt: skip
 
 
 def equal(one: Scenario, two: Scenario) -> None:
@@ -368,7 +400,9 @@ def equal(one: Scenario, two: Scenario) -> None:
             assert a == b, field.name
 
 
-@pytest.mark.parametrize("changes", [{}, {"ego": None, "current": None, "to_predict": (), "tag": None, "lights": ()}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ego": None, "current": None, "to_predict": (), "tag": None, "lights": (), "origin": None}]
+)
 def test_what_is_written_is_read_back(tmp_path, changes):
     scenario = replace(complete(), **changes)
     names = write_database(tmp_path / "db", [scenario, driving()])
@@ -472,6 +506,25 @@ def test_the_33_windows_of_nuscenes_give_33_targets(nuscenes):
     assert Counter(batch["agents_valid"][:, 0].sum(1).tolist()) == {21: 28, 16: 1, 11: 2, 6: 2}
     used = batch["lanes_valid"].any(2).sum(1)
     assert used.min() > 30 and used.max() < 100  # of 256
+
+
+def test_the_windows_lie_on_the_map_where_the_scenes_do(nuscenes):
+    """The scenes are in nuScenes's global frame, the windows are moved to where their ego begins; vehicles have the
+    same names in both."""
+    scenes = {s.name: s for s in read_database(data("nuscenes_mini_scenes")) if s.name in ("scene-0103", "scene-0916")}
+    samples = samples_of(nuscenes, PAPER_AUTOBOT)
+    frames = samples.frames
+    for row, name in enumerate(samples.ids.tolist()):
+        _, scenario, agent = name.split("/")
+        whole = scenes[scenario.split("_")[0]]
+        track = whole.agent(agent)
+        known = np.flatnonzero(whole.valid[track])
+        place = frames.centre[row] + frames.origin[row]
+        nearest = known[np.linalg.norm(whole.position[track, known] - place, axis=1).argmin()]
+        assert np.linalg.norm(whole.position[track, nearest] - place) < 0.01, name
+        turn = np.angle(np.exp(1j * (whole.heading[track, nearest] - frames.heading[row])))
+        assert abs(turn) < 0.02, name
+    assert all(scene.origin == (0.0, 0.0) for scene in scenes.values())
 
 
 def test_the_ten_scenes_of_nuscenes_mini_are_cut_every_so_many_seconds():

@@ -221,6 +221,9 @@ def test_wrong_numbers_of_simulated_vehicles_are_named(options, message):
         Simulated(**{"candidates": CANDIDATES, "targets": 2, "validation": 2, "test": 2, **options})
 
 
+ORIGIN = np.array([600.0, 1600.0])
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Databases on disk, as ScenarioNet writes them: two to choose from, and the target's own."""
@@ -229,7 +232,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scenes = [simulate(recipe, seed, name=f"{name}{seed}") for seed in range(2)]
         write_database(root / name, scenes)
     held = [simulate("roundabout", 5 + i, name=f"scene{i // 2}_{'a' * 32}_{i:032x}") for i in range(6)]
-    write_database(root / "nuscenes_val", held)
+    one_each = [replace(scene, origin=tuple(ORIGIN), to_predict=scene.to_predict[:1]) for scene in held]
+    write_database(root / "nuscenes_val", one_each)
     return root
 
 
@@ -285,15 +289,32 @@ def test_the_paper_s_data_is_named_where_it_is_missing(tmp_path):
     assert sum(p.numel() for p in task.downstream().parameters()) == 15_184_685
 
 
-def test_a_submission_is_made_of_the_test_split(folders, tmp_path):
+def test_a_submission_is_made_of_all_that_is_held_out(folders, tmp_path):
+    """Futures lie on the map where the vehicle is, and are turned as it is."""
     task = small_task("motion", tmp_path)
     task.data = paper_data(folders)
-    found = task.submission(task.downstream())
-    assert len(found) == len(task.test())
-    assert {(forecast.instance, forecast.sample) for forecast in found} <= {("a" * 32, f"{i:032x}") for i in range(6)}
+    model = task.downstream()
+    found, agents = task.submission(model), task.challenged()
+    assert len(found) == len(task.validation()) + len(task.test())
+    assert [(forecast.instance, forecast.sample) for forecast in found] == agents
+    assert set(agents) == {("a" * 32, f"{i:032x}") for i in range(6)}
     assert found[0].futures.shape == (6, 12, 2) and found[0].probabilities.sum() == pytest.approx(1)
-    centre = task.test().frames.centre[0]
-    assert np.abs(found[0].futures[:, 0] - centre).max() < 200, "futures are where the vehicle is, in the scene's frame"
+    samples = task.validation()
+    with torch.no_grad():
+        own = model(samples.batch([0])).trajectories[0, :, :, :2].numpy()
+    assert np.array_equal(samples.frames.origin[0], ORIGIN)
+    np.testing.assert_allclose(found[0].futures, samples.to_scene(0, own) + ORIGIN, atol=1e-4)
+
+
+def test_what_cannot_be_placed_on_the_map_is_not_submitted(folders, tmp_path, task):
+    with pytest.raises(InputError, match="not named scene_instance_sample"):
+        task.challenged()
+    held = [simulate("roundabout", 5 + i, name=f"scene{i}_{'a' * 32}_{i:032x}") for i in range(2)]
+    write_database(tmp_path / "lost", held)
+    other = small_task("motion", tmp_path)
+    other.data = paper_data(folders, held_out=str(tmp_path / "lost"))
+    with pytest.raises(InputError, match=r"of \d+ agents cannot be placed on nuScenes's map, such as that of scene"):
+        other.challenged()
 
 
 @real
