@@ -164,9 +164,14 @@ def gradient_features(
     stores: dict[Split, list[list[FeatureStore]]] = {"candidates": [], "targets": []}
     for view, group in enumerate(groups):
         projection = Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view))
-        sources = [_Source(task, checkpoint, recipe, projection, resolve_device(device)) for checkpoint in group]
+        of_view: dict[Split, list[FeatureStore]] = {split: [] for split in stores}
+        for checkpoint in group:
+            source = _Source(task, checkpoint, recipe, projection, resolve_device(device))
+            for split, of_split in of_view.items():
+                of_split.append(source.store(split, cache))
+            del source  # and its model: the next one may not fit beside it
         for split, by_view in stores.items():
-            by_view.append([source.store(split, cache) for source in sources])
+            by_view.append(of_view[split])
     every = {split: [s for view in by_view for s in view] for split, by_view in stores.items()}
     zero = {split: max(store.manifest["zero_rows"] for store in of_split) for split, of_split in every.items()}
     _report_zero(zero, {split: len(task.ids(split)) for split in stores})

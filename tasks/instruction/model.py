@@ -63,14 +63,7 @@ class Adapter:
     def attach(self, net: PreTrainedModel) -> PeftModel:
         """`net` with adapters, drawn from torch's global generator, and everything else frozen. A is float32 where
         the model is of half precision, as is B. Raises InputError where `modules` names what is not there."""
-        linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-        unknown = [m for m in self.modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
-        if unknown:
-            there = sorted({name.rsplit(".", 1)[-1] for name in linear})
-            raise InputError(
-                f"task.adapter.modules: {type(net).__name__} has no linear layer {unknown[0]!r}; there are "
-                f"{', '.join(there)}"
-            )
+        self.refuse_unknown(net)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -81,6 +74,17 @@ class Adapter:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 in the words of 4
             return get_peft_model(net, config)
+
+    def refuse_unknown(self, net: PreTrainedModel) -> None:
+        """Raises InputError where `modules` names what `net` does not have."""
+        linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+        unknown = [m for m in self.modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
+        if unknown:
+            there = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise InputError(
+                f"task.adapter.modules: {type(net).__name__} has no linear layer {unknown[0]!r}; there are "
+                f"{', '.join(there)}"
+            )
 
 
 @dataclass(frozen=True)

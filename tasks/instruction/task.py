@@ -255,6 +255,7 @@ class InstructionTask(Task):
 
         def make() -> list[Checkpoint]:
             net = self.language.base(len(self.tokenizer))
+            self.adapter.refuse_unknown(net)  # before minutes of pretraining
             state = pretrain(net, self._text, self.pretraining, self.language.seed, self.device)
             return [Checkpoint("pretrained", state, self.pretraining.learning_rate)]
 

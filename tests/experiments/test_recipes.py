@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import hydra
@@ -118,6 +119,21 @@ def test_influences_are_kept_and_their_features_are_plain_gradients(task, checkp
     monkeypatch.setattr("experiments.features.influence_scores", forbidden)
     again = made(task, checkpoints, asked, places)
     np.testing.assert_array_equal(again.scores, features.scores)
+
+
+def test_one_model_is_held_at_a_time(task, checkpoints, tmp_path, monkeypatch):
+    """Checkpoints of eight billion parameters do not fit side by side."""
+    known: list[weakref.ref] = []
+
+    def model() -> torch.nn.Module:
+        assert not any(one() is not None for one in known), "the model before is still there"
+        built = type(task).model(task)
+        known.append(weakref.ref(built))
+        return built
+
+    monkeypatch.setattr(task, "model", model, raising=False)
+    made(task, checkpoints, recipe("wfd", "features.checkpoints=all"), tmp_path)
+    assert len(known) == len(checkpoints) > 1
 
 
 def test_what_selectors_are_given_is_in_the_fingerprint(task, checkpoints, places):
