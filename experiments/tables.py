@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
@@ -15,9 +16,11 @@ from experiments.report import Result, Table
 from experiments.run import Run
 from experiments.statistics import FEWEST, Interval, mean_interval
 from tarot import InputError
+from tarot.fingerprint import canonical
 from tasks.task import TaskData
 
 _GROUPS = ("task", "selector", "features", "experiment")
+_INCIDENTAL = frozenset({"seed", "revision", "logger", "device", "output_dir", "cache_dir", "data_dir"})
 _NOT_THERE = object()
 
 
@@ -41,13 +44,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """paper: as printed. measured: over `seeds` of our runs; None where there is none. command: what would measure."""
+    """paper: as printed. measured: over `seeds` of our runs; None where there is none. others: runs that fit, too, but
+    differ from those in more than the seed. command: what would measure."""
 
     row: str
     column: str
     paper: str
     measured: Interval | None
     seeds: int
+    others: int
     command: str
 
 
@@ -58,7 +63,8 @@ class PaperTable:
 
     A cell belongs to the runs whose command line, or its defaults, says what the overrides of its row and its column
     say: "task=instruction/less", "selector.ratio=0.05". Of runs that differ in the seed alone the mean is shown, of
-    runs with the same seed the newest counts.
+    those with the same seed the newest counts. Where runs differ in more, the newest and its likes are shown, and the
+    page says how many others there are.
     """
 
     task_type: ClassVar = TaskData
@@ -91,6 +97,9 @@ class PaperTable:
         measured = [cell for cell in cells if cell.measured is not None]
         first = next((cell for cell in cells if cell.measured is None), None)
         summary = f"{len(measured)} of {len(cells)} cells are measured by runs in {self.runs}."
+        others = sum(cell.others for cell in measured)
+        if others:
+            summary += f" {others} older results with other options than the newest are not shown."
         if first is not None:
             summary += f" The first that is not, {first.row}, {first.column}: {first.command}"
         return Result(
@@ -106,11 +115,16 @@ class PaperTable:
         for row_name, row in self.rows.items():
             for (column_name, column), paper in zip(self.columns.items(), row.paper, strict=True):
                 wanted = [override.format(**self.tasks) for override in (*column.overrides, *row.overrides)]
-                by_seed = {}  # the newest run of a seed comes last
-                for one in runs:
-                    value = _at(one.metrics, column.metric)
-                    if isinstance(value, int | float) and all(one.says(override) for override in wanted):
-                        by_seed[one.metrics["run"]["seed"]] = column.scale * value
+                fitting = [
+                    one
+                    for one in runs
+                    if isinstance(_at(one.metrics, column.metric), int | float)
+                    and all(one.says(override) for override in wanted)
+                ]
+                alike = [one for one in fitting if one.setting == fitting[-1].setting]
+                by_seed = {  # the newest run of a seed comes last
+                    one.metrics["run"]["seed"]: column.scale * _at(one.metrics, column.metric) for one in alike
+                }
                 found.append(
                     Cell(
                         row_name,
@@ -118,6 +132,7 @@ class PaperTable:
                         paper="" if paper is None else str(paper),
                         measured=mean_interval(list(by_seed.values())) if by_seed else None,
                         seeds=len(by_seed),
+                        others=len(fitting) - len(alike),
                         command=" ".join(["python run.py", *wanted]),
                     )
                 )
@@ -143,6 +158,12 @@ class FinishedRun:
     metrics: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def setting(self) -> str:
+        """What tells it from other runs, but the seed and where it ran."""
+        groups = {group: self.metrics["run"].get(group) for group in _GROUPS}
+        return canonical({"run": groups, "config": _without(self.config, _INCIDENTAL)})
+
     def says(self, override: str) -> bool:
         key, _, value = override.lstrip("+").partition("=")
         if key in _GROUPS:
@@ -158,6 +179,13 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
         FinishedRun(json.loads(path.read_text()), yaml.safe_load(path.with_name("config.yaml").read_text()))
         for path in paths
     ]
+
+
+def _without(tree: Any, names: frozenset[str]) -> Any:
+    """The tree without what has one of these names, wherever it stands."""
+    if isinstance(tree, Mapping):
+        return {str(key): _without(value, names) for key, value in tree.items() if key not in names}
+    return [_without(item, names) for item in tree] if isinstance(tree, list) else tree
 
 
 def _at(tree: Any, key: str) -> Any:

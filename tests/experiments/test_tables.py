@@ -58,6 +58,17 @@ def test_a_cell_is_the_mean_over_seeds_of_its_own_runs():
     assert cells["All", "BBH"].measured is None and cells["5% LESS", "BBH"].measured is None
 
 
+def test_runs_that_differ_in_more_than_the_seed_are_not_mixed():
+    def of(steps, seed, accuracy):
+        one = finished(seed=seed, accuracy=accuracy)
+        return FinishedRun(one.metrics, {**one.config, "train": {"steps": steps, "seed": seed}, "cache_dir": str(seed)})
+
+    runs = [of(1000, 0, 0.8), of(1, 1, 0.1), of(1, 0, 0.2)]
+    cell = {(cell.row, cell.column): cell for cell in table().cells(runs)}["5% LESS", "MMLU"]
+    assert (cell.measured.mean, cell.seeds, cell.others) == (pytest.approx(15), 2, 1)
+    assert table().cells(runs[::-1])[2].measured.mean == pytest.approx(80)
+
+
 def test_a_cell_says_what_is_on_paper_and_what_would_measure_it():
     cells = table().cells([])
     assert [cell.paper for cell in cells] == ["63.8", "", "65.7", "62.6 (1%)"]
@@ -98,7 +109,7 @@ def test_errors(options, message):
 def test_the_papers_tables_from_the_command_line(number, tmp_path):
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
-    config = {"selector": {"ratio": 0.05}, "task": {"data": {"targets": "mmlu"}}}
+    config = {"selector": {"ratio": 0.05}, "task": {"data": {"targets": "mmlu", "shots": 5}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     chosen = {"task": "instruction/less", "selector": "less", "seed": 0}
     measured = {"run": chosen, "metrics": {"accuracy": 0.5}, "seconds": {"features": 2.0, "select": 1.5}}
