@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
 from tasks.task import Split
 
+log = logging.getLogger("tarot")
 Rows = dict[Split, list[Row]]
 Fits = Callable[[Row], bool]
 SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
@@ -98,6 +100,7 @@ class Files(Conversations):
         given = {split: getattr(self, split) for split in SPLITS}
         rows: Rows = {split: read_rows(paths) for split, paths in given.items() if paths is not None}
         rows |= hold_out(rows.pop("targets"), [s for s in SPLITS if s not in rows and s != "targets"], self, seed)
+        refuse_shared(rows)
         return distinct(rows)
 
 
@@ -151,24 +154,45 @@ class Benchmark(Conversations):
 
 
 def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) -> Rows:
-    """The targets, and the splits that are taken from them."""
+    """The targets, and the splits that are taken from them; what is said twice stays together."""
     if not lacking:
         return {"targets": targets}
-    order = np.random.default_rng(seed).permutation(len(targets)).tolist()
+    said = list(dict.fromkeys(row.messages for row in targets))
+    order = np.random.default_rng(seed).permutation(len(said)).tolist()
     parts = {"validation": 1, "test": 2}
     counts = {
-        split: max(1, round(files.held_out * len(targets) * parts[split] / sum(parts[s] for s in lacking)))
+        split: max(1, round(files.held_out * len(said) * parts[split] / sum(parts[s] for s in lacking)))
         for split in lacking
     }
-    if sum(counts.values()) >= len(targets):
+    if sum(counts.values()) >= len(said):
         raise InputError(
             f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, or "
             f"files of their own (task.{lacking[0]}=...)"
         )
-    rows: Rows = {}
+    split_of = {}
     for split, count in counts.items():
-        rows[split], order = [targets[i] for i in sorted(order[:count])], order[count:]
-    return {"targets": [targets[i] for i in sorted(order)], **rows}
+        split_of |= {said[i]: split for i in order[:count]}
+        order = order[count:]
+    rows: Rows = {split: [] for split in ("targets", *counts)}
+    for row in targets:
+        rows[split_of.get(row.messages, "targets")].append(row)
+    return rows
+
+
+def refuse_shared(rows: Rows) -> None:
+    """Raises InputError where a target is held out, too; warns where a candidate is."""
+    for split in ("validation", "test"):
+        held = {row.messages for row in rows[split]}
+        shared = [row for row in rows["targets"] if row.messages in held]
+        if shared:
+            first = shared[0].where or shared[0].id
+            raise InputError(
+                f"{len(shared)} rows of task.targets are in task.{split}, too, such as {first}; what is held out must "
+                "not be seen by the selection"
+            )
+        known = sum(row.messages in held for row in rows["candidates"])
+        if known:
+            log.warning("warning: %d candidates are in task.%s, too, word for word", known, split)
 
 
 def distinct(rows: Rows) -> Rows:

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
 from tasks.instruction.harness import refuse_unknown
-from tasks.instruction.model import IGNORE, LanguageModel
+from tasks.instruction.model import LanguageModel
 from tasks.instruction.rows import Row
 from tasks.instruction.targets import exact_match
-from tasks.instruction.tokens import Tokenized, collate, token_batches
+from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
 
 Tokenize = Callable[[list[Row]], Tokenized]
 

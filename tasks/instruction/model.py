@@ -28,8 +28,8 @@ from transformers import (
 
 from tarot import InputError
 from tasks.common.training import seeded
+from tasks.instruction.tokens import IGNORE
 
-IGNORE = -100  # label of a token that is not learnt
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 _PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")  # logits are head(last hidden state) and nothing else
 _HASHED = 1 << 20  # bytes at each end of a file of weights that tell it from others

@@ -23,12 +23,12 @@ from tasks.common.training import epoch_weights, resolve_device, seeded
 from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
-from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel, State
+from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.rows import Row
 from tasks.instruction.selected import write_selected
 from tasks.instruction.template import Template, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
-from tasks.instruction.tokens import Sample, Tokenized, collate, tokenize
+from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, training_recipe, tune
 from tasks.task import Batch, Checkpoint, Split, Task
 

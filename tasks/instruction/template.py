@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
@@ -105,7 +106,13 @@ class ChatTemplate:
         if not messages:
             return ""
         turns = [{"role": role, "content": content.strip()} for role, content in messages]
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
+        try:
+            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
+        except TemplateError as error:
+            raise InputError(
+                f"the tokenizer's chat template refuses a conversation of {', '.join(role for role, _ in messages)}: "
+                f"{error}; take template=less"
+            ) from error
 
 
 def template_of(kind: str, tokenizer: PreTrainedTokenizerBase) -> Template:

@@ -17,14 +17,14 @@ from tarot.feature_rows import batches_by_cost
 from tasks.instruction.rows import Row
 from tasks.instruction.template import Rendered, Template
 
-MASKED = -100  # the label of a token that is not learned
+IGNORE = -100  # the label of a token that is not learned
 Sample = dict[str, Tensor]
 _AT_ONCE = 2048  # rows given to the tokenizer together
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenized(Dataset):
-    """[i] -> {"input_ids": int64 [L], "labels": int64 [L]}, where labels are the ids, or MASKED where not learned.
+    """[i] -> {"input_ids": int64 [L], "labels": int64 [L]}, where labels are the ids, or IGNORE where not learned.
 
     rows: the conversations that are left. starts: int64 [n + 1], sample i is at starts[i]:starts[i + 1] of ids int32
     and learned bool. cut: bool [n], whether a row was longer than the context. dropped: ids of rows that were left out.
@@ -44,12 +44,12 @@ class Tokenized(Dataset):
         index = range(len(self))[index]
         place = slice(self.starts[index], self.starts[index + 1])
         ids = torch.from_numpy(self.tokens[place].astype(np.int64))
-        return {"input_ids": ids, "labels": ids.masked_fill(torch.from_numpy(~self.learned[place]), MASKED)}
+        return {"input_ids": ids, "labels": ids.masked_fill(torch.from_numpy(~self.learned[place]), IGNORE)}
 
     def prompt(self, index: int) -> Tensor:
         """The tokens before the last answer of a sample, int64 [P]: what a model is asked to go on from."""
         sample = self[index]
-        masked = (sample["labels"] == MASKED).nonzero()
+        masked = (sample["labels"] == IGNORE).nonzero()
         return sample["input_ids"][: int(masked[-1]) + 1 if len(masked) else 0]
 
     @property
@@ -201,7 +201,7 @@ def _padded(pad_id: int, samples: Sequence[Sample]) -> dict[str, Tensor]:
     return {
         "input_ids": fill("input_ids", pad_id),
         "attention_mask": torch.nn.utils.rnn.pad_sequence(present, batch_first=True, padding_value=0),
-        "labels": fill("labels", MASKED),
+        "labels": fill("labels", IGNORE),
     }
 
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from tarot import InputError
 from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
-from tasks.instruction.model import IGNORE, LanguageModel, State
-from tasks.instruction.tokens import Tokenized, collate, token_batches
+from tasks.instruction.model import LanguageModel, State
+from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
 from tasks.task import Checkpoint
 
 Batch = dict[str, Tensor]

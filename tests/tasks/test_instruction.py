@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 from dataclasses import replace
@@ -28,9 +29,8 @@ from tasks.instruction import (
     WarmUp,
 )
 from tasks.instruction.evaluation import answer_losses, answer_start, choices, is_right, prompts, written
-from tasks.instruction.model import IGNORE
 from tasks.instruction.rows import Row
-from tasks.instruction.tokens import collate
+from tasks.instruction.tokens import IGNORE, collate
 from tasks.instruction.training import tune
 from tests.tasks.conversations import write_conversations
 
@@ -242,6 +242,25 @@ def test_targets_are_held_out_where_there_are_no_files_for_it(tmp_path):
     given = replace(files, test=str(tmp_path / "data/candidates.jsonl")).rows(0, lambda _: True)
     assert len(given["test"]) == 40 and given["test"][0].id.startswith("test/")
     assert len(given["targets"]) + len(given["validation"]) == 20
+
+
+def test_what_is_held_out_is_not_seen(tmp_path, caplog):
+    def written(name, *questions):
+        rows = [{"prompt": question, "completion": "yes"} for question in questions]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    pool = written("pool.jsonl", *"abc")
+    wanted = written("wanted.jsonl", *"defghijk", *"defghijk")
+    for seed in range(5):
+        rows = Files(pool, wanted).rows(seed, lambda _: True)
+        said = {split: {row.messages for row in found} for split, found in rows.items()}
+        assert not said["targets"] & (said["test"] | said["validation"]) and not said["test"] & said["validation"]
+        assert sum(len(found) for found in rows.values()) == 19
+    with pytest.raises(InputError, match=r"1 rows of task.targets are in task.test, too, such as .*wanted.jsonl"):
+        Files(pool, written("wanted.jsonl", *"defg"), test=written("test.jsonl", *"dxyz")).rows(0, lambda _: True)
+    Files(pool, wanted, test=written("other.jsonl", "a", "z")).rows(0, lambda _: True)
+    assert "1 candidates are in task.test, too, word for word" in caplog.text
 
 
 def test_too_few_targets_to_hold_some_out_are_refused(tmp_path):

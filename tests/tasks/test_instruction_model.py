@@ -15,7 +15,8 @@ from tarot.gradients import GradientFeatures, loop_gradients
 from tarot.preconditioning import BETAS, EPS, adam_features
 from tarot.projection import Projection, plan
 from tasks.common.training import seeded
-from tasks.instruction.model import IGNORE, Adapter, Language, LanguageModel
+from tasks.instruction.model import Adapter, Language, LanguageModel
+from tasks.instruction.tokens import IGNORE
 
 VOCABULARY, PAD = 61, 3
 LENGTHS = (12, 5, 9, 2, 12, 7)

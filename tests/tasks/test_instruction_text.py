@@ -17,7 +17,7 @@ pytest.importorskip("transformers")
 from tasks.instruction.rows import Row, hub_rows, read_rows
 from tasks.instruction.template import ChatTemplate, LessTemplate, template_of
 from tasks.instruction.tokenizer import SMALLEST, cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
-from tasks.instruction.tokens import MASKED, Tokenized, collate, token_batches, tokenize
+from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches, tokenize
 
 TALK = [
     {"role": "system", "content": " Be brief. "},
@@ -208,7 +208,7 @@ def transcription(turns, tokenizer, max_length: int) -> tuple[list[int], list[in
         start = count(text(turns[:place])) if place else 0
         follows = turns[place + 1 : place + 2] and turns[place + 1][0] == "assistant"
         stop = count(text(turns[: place + 1]) + ("<|assistant|>\n" if follows else ""))
-        labels[start:stop] = [MASKED] * (stop - start)
+        labels[start:stop] = [IGNORE] * (stop - start)
     return ids, labels
 
 
@@ -250,7 +250,7 @@ def test_the_mask_against_a_slow_transcription(tokenizer, max_length):
     truncated = 0
     for r in rows:
         ids, labels = transcription(r.messages, tokenizer, max_length)
-        if all(label == MASKED for label in labels):
+        if all(label == IGNORE for label in labels):
             assert r.id in found.dropped
             continue
         sample = found[kept[r.id]]
@@ -267,7 +267,7 @@ def test_blanks_in_the_token_of_a_word(tokenizer):
     assert token != tokenizer.unk_token_id
     for prompt, completion in (("the ", "answer"), ("the", " answer"), ("the", "answer")):
         sample = tokenize([row(("prompt", prompt), ("completion", completion))], tokenizer, template)[0]
-        learned = sample["labels"][sample["labels"] != MASKED].tolist()
+        learned = sample["labels"][sample["labels"] != IGNORE].tolist()
         assert learned == [token, tokenizer.eos_token_id]
 
 
@@ -301,7 +301,7 @@ def test_taking_and_joining(tokenizer):
     both = data.take([2, 5]) + data.take([]) + data.take(np.array([0]))
     assert same(both, [2, 5, 0]) and both.ids == ["r2", "r5", "r0"]
     assert both.lengths.tolist() == [len(data[i]["labels"]) for i in (2, 5, 0)]
-    assert both.answer_lengths.tolist() == [int((data[i]["labels"] != MASKED).sum()) for i in (2, 5, 0)]
+    assert both.answer_lengths.tolist() == [int((data[i]["labels"] != IGNORE).sum()) for i in (2, 5, 0)]
     assert torch.equal(data[-1]["labels"], data[8]["labels"])
     with pytest.raises(IndexError):
         data[9]
@@ -325,7 +325,7 @@ def test_padding(tokenizer):
     for i, length in enumerate(data.lengths):
         assert torch.equal(batch["input_ids"][i, :length], data[i]["input_ids"])
         assert torch.equal(batch["labels"][i, :length], data[i]["labels"])
-        assert (batch["input_ids"][i, length:] == 7).all() and (batch["labels"][i, length:] == MASKED).all()
+        assert (batch["input_ids"][i, length:] == 7).all() and (batch["labels"][i, length:] == IGNORE).all()
         assert batch["attention_mask"][i].tolist() == [1] * length + [0] * (longest - length)
 
 
