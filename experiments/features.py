@@ -221,6 +221,7 @@ def influences(task: Task, checkpoint: Checkpoint, recipe: FeatureRecipe, cache:
     made_of = {
         "version": _VERSION,
         "task": _data_and_model(task),
+        "ids": [_ids(task, split) for split in ("candidates", "targets")],
         "checkpoint": hash_tensors(checkpoint.state),
         "influence": dict(recipe.influence),
     }
@@ -249,6 +250,11 @@ def influences(task: Task, checkpoint: Checkpoint, recipe: FeatureRecipe, cache:
 def _data_and_model(task: Task) -> dict[str, Any]:
     recipe = task.recipe()
     return {key: recipe[key] for key in ("name", "data", "model")}
+
+
+def _ids(task: Task, split: Split) -> str:
+    """Which samples, and in which order: rows go by number."""
+    return fingerprint({"ids": list(task.ids(split))})
 
 
 def view_seed(seed: int, view: int) -> int:
@@ -282,6 +288,7 @@ class _Source:
             "version": _VERSION,
             "task": {**_data_and_model(self.task), "data": self.task.split_recipe(split)},
             "split": split,
+            "ids": _ids(self.task, split),
             "checkpoint": hash_tensors(self.checkpoint.state),
             "gradient": self.recipe.gradient or "embedding",
             "projection": asdict(self.projection) if self.recipe.gradient else None,

@@ -144,6 +144,14 @@ def test_what_selectors_are_given_is_in_the_fingerprint(task, checkpoints, place
     assert len({made(task, checkpoints, one, places).fingerprint for one in damped}) == 2
 
 
+@pytest.mark.parametrize("name", ["gradients", "influence"])
+def test_another_order_of_candidates_has_features_of_its_own(task, checkpoints, places, monkeypatch, name):
+    before, ids = made(task, checkpoints, recipe(name), places), task.ids
+    swap = {**{i: i for i in range(60)}, 0: 1, 1: 0}
+    monkeypatch.setattr(task, "ids", lambda split: [ids(split)[swap.get(i, i)] for i in range(len(ids(split)))])
+    assert made(task, checkpoints, recipe(name), places).fingerprint != before.fingerprint
+
+
 def test_recipes_share_what_is_the_same(task, checkpoints, places):
     cache = places / "shared"
     made(task, checkpoints, recipe("gradients"), cache)
