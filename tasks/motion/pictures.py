@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LANE, OTHER, PAST, FUTURE = "#9AA5B1", "#009E73", "#0072B2", "#D55E00"
 MODES = ("#D55E00", "#8E44AD", "#E69F00", "#CC79A7", "#4B4BC3", "#A0522D")
-SHORT = ("stays", "straight", "veers right", "veers left", "U-turn", "right", "U-turn", "left")  # of `tags.TYPES`
+SHORT = ("stays", "ahead", "veers right", "veers left", "U-turn", "right", "U-turn", "left")  # of `tags.TYPES`
 SIZE = (4.6, 1.9)  # metres, of a vehicle whose size is not known
 LEAST = 25.0  # metres from the middle of a picture to its edges, at least
 

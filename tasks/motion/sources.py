@@ -205,7 +205,7 @@ class NuScenesMini(MotionData):
             splits[split] = _tagged(cached_samples(path, profile, make), "target")
             _report(f"nuScenes-mini's {split}", splits[split])
         made = simulated(self.simulated, seed, profile, cache, self.processes)
-        drawn = [_tagged(samples, f"simulated {name.removeprefix('cand_')}") for name, samples in made.items()]
+        drawn = [_tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
         return {**splits, "candidates": reduce(add, drawn, splits["candidates"])}
 
     def recipe(self, seed: int) -> dict[str, Any]:
