@@ -63,6 +63,7 @@ def harness_metrics(
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
     length = min(length, getattr(model.causal.config, "max_position_embeddings", length))
     wrapped = HFLM(
@@ -72,6 +73,7 @@ def harness_metrics(
         max_length=length,
         truncation=True,
     )
+    known = TaskManager()  # reads thousands of files: once
     overall, by_subject = {}, {}
     for name in names:
         asked = BENCHMARKS[name]
@@ -83,6 +85,7 @@ def harness_metrics(
                 limit=limit,
                 apply_chat_template=chat,
                 fewshot_as_multiturn=chat,
+                task_manager=known,
                 bootstrap_iters=0,
                 log_samples=False,
                 random_seed=None,  # the global generators are not the harness' own

@@ -50,11 +50,13 @@ def asked(monkeypatch) -> list[dict]:
             results["mmlu_stem"] = {metric: -1.0}  # a group of subjects
         return {"results": results, "n-samples": {f"{task}_snarks": {"original": 9, "effective": 9}}}
 
-    package, models, huggingface = (ModuleType(n) for n in ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface"))
+    names = ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface", "lm_eval.tasks")
+    package, models, huggingface, tasks = (ModuleType(name) for name in names)
     package.__spec__ = importlib.machinery.ModuleSpec("lm_eval", None)
     package.simple_evaluate = simple_evaluate
     huggingface.HFLM = lambda **options: options
-    for module in package, models, huggingface:
+    tasks.TaskManager = object
+    for module in package, models, huggingface, tasks:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls
 
@@ -140,15 +142,15 @@ filter_list: [{name: get-answer, filter: [{function: regex, regex_pattern: "(.*)
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs lm-eval: pip install lm-eval")
 def test_lm_eval_finds_what_our_own_evaluator_finds(model, tokenizer, tmp_path, monkeypatch):
     """The likeliest letter after the same prompts, by a forward pass of ours."""
-    import lm_eval.evaluator
+    import lm_eval.tasks
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     rows = [{"question": f"{'one two three'[: 3 + i]}?", "answer": i % 4, "word": "red"} for i in range(8)]
     (tmp_path / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "letters.yaml").write_text(CHOICE.replace("FOLDER", str(tmp_path)))
     (tmp_path / "words.yaml").write_text(WRITTEN.replace("FOLDER", str(tmp_path)))
-    manager = partial(lm_eval.evaluator.TaskManager, include_path=str(tmp_path))
-    monkeypatch.setattr(lm_eval.evaluator, "TaskManager", manager)
+    manager = partial(lm_eval.tasks.TaskManager, include_path=str(tmp_path), include_defaults=False)
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", manager)
     local = {
         "mmlu": HarnessTask("tarot_letters", "acc,none", examples=1),
         "bbh": HarnessTask("tarot_words", "exact_match,get-answer"),
@@ -166,7 +168,7 @@ def test_lm_eval_finds_what_our_own_evaluator_finds(model, tokenizer, tmp_path, 
         likelihoods = []
         for letter in "ABCD":
             ids = tokenizer(f"{text} {letter}", return_tensors="pt").input_ids
-            scores = model(ids)[0].log_softmax(-1)
+            scores = model(ids)[0].log_softmax(-1).detach()
             likelihoods.append(sum(float(scores[t - 1, ids[0, t]]) for t in range(start, ids.shape[1])))
         right += int(np.argmax(likelihoods)) == row["answer"]
     assert found["mmlu"] == pytest.approx(right / len(rows))
