@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tarot import InputError
-from tasks.motion.layers import Attention, PooledAttention, Tokens, attendable, bias_of, zeroed
+from tasks.motion.layers import Attention, PooledAttention, Tokens, attendable, bias_of, exact, zeroed
 from tasks.motion.prediction import Prediction
 
 Batch = Mapping[str, Tensor]
@@ -121,7 +121,7 @@ class AutoBot(nn.Module):
             steps = layer(steps, self.causal, ego, ego_bias)
         modes = self.mode_attention(self.mode_queries(len(ego)), ego)
         modes = modes + self.mode_map_attention(modes, lanes, lane_bias)
-        return steps, self.mode_output(modes).squeeze(-1)
+        return steps, exact(self.mode_output, modes).squeeze(-1)
 
     def _encoded(self, agents: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """The target's steps [B, P, d], and the bias of those that are valid [B, 1, 1, P].
@@ -129,7 +129,7 @@ class AutoBot(nn.Module):
         The target is there twice: once as itself, all of it, and once as one of the agents.
         """
         x = zeroed(agents[..., :2] / self.architecture.scale, valid)
-        x = self.agent_input(torch.cat([x[:, :1], x], 1))
+        x = exact(self.agent_input, torch.cat([x[:, :1], x], 1))
         present = torch.cat([torch.ones_like(valid[:, :1]), valid], 1)  # [B, N, P]
         in_time = bias_of(attendable(present))[:, :, None, None]  # [B, N, 1, 1, P]
         among_agents = bias_of(present.transpose(1, 2))[:, :, None, None]  # [B, P, 1, 1, N]
@@ -142,7 +142,7 @@ class AutoBot(nn.Module):
 
     def _lanes(self, lanes: Tensor, valid: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
         """What each lane means to the target [B, S, d], and the bias of those that are there [B, 1, 1, S]."""
-        points = self.point_input(zeroed(lanes[..., :2] / self.architecture.scale, valid))
+        points = exact(self.point_input, zeroed(lanes[..., :2] / self.architecture.scale, valid))
         lane = self.lane_norm(self.point_attention(now, points, bias_of(attendable(valid))))
         lane = self.lane_output_norm(lane + self.lane_net(lane))
         # Where there are no lanes, zeros stand in for them, rather than normed zeros with their enormous gradients.
@@ -150,7 +150,7 @@ class AutoBot(nn.Module):
         return zeroed(lane, there), bias_of(attendable(there))[:, None, None]
 
     def _told(self, steps: Tensor, logits: Tensor) -> Prediction:
-        a, raw = self.architecture, self.head(steps)
+        a, raw = self.architecture, exact(self.head, steps)
         scales = nn.functional.softplus(raw[..., 2:4]) + a.floor
         metres = torch.cat([raw[..., :2], scales], -1) * a.scale
         return Prediction(torch.cat([metres, 0.9 * torch.tanh(raw[..., 4:])], -1), logits)

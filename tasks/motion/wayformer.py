@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tarot import InputError
-from tasks.motion.layers import Attention, Tokens, attendable, bias_of, zeroed
+from tasks.motion.layers import Attention, Tokens, attendable, bias_of, exact, zeroed
 from tasks.motion.prediction import Prediction
 
 Batch = Mapping[str, Tensor]
@@ -103,10 +103,10 @@ class Wayformer(nn.Module):
 
     def forward(self, batch: Batch) -> Prediction:
         a, modes = self.architecture, self._decoded(batch)
-        raw = self.head(modes).unflatten(-1, (self.future, 5))
+        raw = exact(self.head, modes).unflatten(-1, (self.future, 5))
         metres = a.scale * torch.cat([raw[..., :2], raw[..., 2:4].clamp(*LOG_SCALES).exp()], -1)
         trajectories = torch.cat([metres, raw[..., 4:].clamp(-CORRELATION, CORRELATION)], -1)
-        return Prediction(trajectories, self.mode_output(modes).squeeze(-1))
+        return Prediction(trajectories, exact(self.mode_output, modes).squeeze(-1))
 
     def embeddings(self, batch: Batch) -> Tensor:
         """What the head is given, averaged over futures, [B, width]."""
@@ -166,8 +166,8 @@ class StepTokens(nn.Module):
         agents = torch.cat([agents[:, :1], agents], 1)
         valid = torch.cat([torch.ones_like(valid[:, :1]), valid], 1).flatten(1)
         places = self.agent_places(len(agents))[:, :, None] + self.times(len(agents))[:, None]
-        tokens = functional.selu(self.agent_input(agents)) + places
-        lanes = functional.selu(self.lane_input(zeroed(batch["lanes"], batch["lanes_valid"])))
+        tokens = functional.selu(exact(self.agent_input, agents)) + places
+        lanes = functional.selu(exact(self.lane_input, zeroed(batch["lanes"], batch["lanes_valid"])))
         valid = torch.cat([valid, batch["lanes_valid"].flatten(1)], 1)
         return torch.cat([tokens.flatten(1, 2), lanes.flatten(1, 2)], 1), bias_of(valid)[:, None, None]
 
@@ -196,8 +196,8 @@ class ObjectTokens(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         agents, agents_there = _whole(batch["agents"], batch["agents_valid"], self.agent_columns, self.agent_units)
         lanes, lanes_there = _whole(batch["lanes"], batch["lanes_valid"], self.lane_columns, self.lane_units)
-        tokens = functional.selu(self.agent_input(agents)) + self.agent_places(len(agents))
-        tokens = torch.cat([tokens, functional.selu(self.lane_input(lanes))], 1)
+        tokens = functional.selu(exact(self.agent_input, agents)) + self.agent_places(len(agents))
+        tokens = torch.cat([tokens, functional.selu(exact(self.lane_input, lanes))], 1)
         there = attendable(torch.cat([agents_there, lanes_there], 1))
         return tokens, bias_of(there)[:, None, None]
 

@@ -309,6 +309,32 @@ def test_half_precision_is_finite(name):
     assert losses.float().isfinite().all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_does_not_round_positions(name):
+    """What reads coordinates and what says where futures are works in float32 under autocast, as `Prediction` says."""
+    model, batch, seen = build(name).eval(), motion_batch(scale=80.0), {}
+    wanted = {"agent_input", "point_input", "lane_input", "head", "mode_output"}
+    parts = {path.rpartition(".")[2]: module for path, module in model.named_modules()}
+    for part in wanted & parts.keys():
+        parts[part].register_forward_hook(lambda module, given, out, part=part: seen.update({part: (*given, out)}))
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = model(batch)
+    assert prediction.trajectories.dtype == prediction.logits.dtype == torch.float32
+    assert len(seen) == 4
+    for part, (given, out) in seen.items():
+        assert torch.equal(out, parts[part](given)), part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_in_half_precision_are_nearly_those_in_full(name):
+    model, losses, batch = build(name), losses_for(name), awkward()
+    full = GradientFeatures(model, losses, Projection("identity"))(batch)
+    half = GradientFeatures(model, losses, Projection("identity"), autocast=torch.bfloat16)(batch)
+    similar = torch.cosine_similarity(half, full)
+    assert similar.median() > 0.98 and similar.min() > 0.9
+
+
 def test_initial_weights_are_as_spread_as_said():
     for spread in 0.02, 0.07:
         torch.manual_seed(0)
