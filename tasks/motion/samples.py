@@ -19,7 +19,7 @@ from tasks.common.cache import cached_arrays
 from tasks.motion.features import SHOWN, View, featurised, lines_of, view
 from tasks.motion.profile import STATE_WIDTH, Profile
 from tasks.motion.scenario import Scenario
-from tasks.motion.windows import TargetFilter, targets_of, windows
+from tasks.motion.windows import NoWindow, TargetFilter, targets_of, windows
 
 Batch = dict[str, Tensor]
 
@@ -166,14 +166,20 @@ def samples_of(
 
     start, every: see `windows`; select: which agents are targets; skipped: what a reader left out already; it is read
     when all scenarios have been.
-    Raises InputError where two samples would have the same id, and where a window cannot be cut.
+    Records of which no window can be cut are counted in `skipped`, too.
+    Raises InputError where two samples would have the same id.
     """
     counted: Counter[str] = Counter()
     ids, tags, datasets, views = [], [], [], []
     for scenario in scenarios:
         counted.update(scenario.problems)
+        try:
+            cut = windows(scenario, profile, start, every)
+        except NoWindow as error:
+            counted[f"record {error.reason}"] += 1
+            continue
         lines = lines_of(scenario.map, profile)
-        for window in windows(scenario, profile, start, every):
+        for window in cut:
             agents, left_out = targets_of(window, select)
             counted.update({f"agent {reason}": count for reason, count in left_out.items()})
             if not agents:

@@ -12,6 +12,14 @@ from tasks.motion.profile import RATE, Profile
 from tasks.motion.scenario import CYCLIST, PEDESTRIAN, VEHICLE, Scenario, TrafficLight
 
 
+class NoWindow(InputError):
+    """No window can be cut from a record. reason: why, in words that all such records share."""
+
+    def __init__(self, scenario: Scenario, reason: str) -> None:
+        super().__init__(f"{_where(scenario)} {reason}")
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class TargetFilter:
     """Which agents of a window are to be predicted.
@@ -49,12 +57,10 @@ def windows(
         its end.
     every: seconds; windows that begin so far apart, as many as the record has. They know their `start`.
 
-    Raises InputError where frames are not 0.1 s apart, or the start lies outside the record.
+    Raises NoWindow, an InputError, where frames are not 0.1 s apart, or the start lies outside the record.
     """
     if abs(scenario.dt - RATE) > 0.05 * RATE:
-        raise InputError(
-            f"{_where(scenario)} has a frame every {scenario.dt:g} s; motion windows need one every {RATE} s"
-        )
+        raise NoWindow(scenario, f"has a frame every {scenario.dt:g} s; motion windows need one every {RATE} s")
     frames, recorded = profile.frames, scenario.frames
     if every is not None:
         if start is not None or not every > 0:
@@ -68,7 +74,7 @@ def windows(
             return [_cut(scenario, profile, max(begin, 0), max(-begin, 0))]
     start = 0 if start is None else start
     if not 0 <= start < recorded:
-        raise InputError(f"{_where(scenario)} has {recorded} frames: no window begins at {start}")
+        raise NoWindow(scenario, f"has {recorded} frames: no window begins at {start}")
     return [_cut(scenario, profile, start, max(0, frames - (recorded - start)))]
 
 

@@ -95,6 +95,15 @@ def test_what_is_left_out_is_counted():
     }
 
 
+def test_records_of_which_no_window_can_be_cut_are_counted():
+    """One of another frame rate, or that ends before windows begin, does not stop all others."""
+    records = [driving(name="slow", dt=0.5), driving(name="short", frames=60), driving(frames=131)]
+    made = samples_of(records, MINI, start=60)
+    assert [name.split("/")[1] for name in made.ids.tolist()] == ["drive"]
+    assert made.skipped["record has a frame every 0.5 s; motion windows need one every 0.1 s"] == 1
+    assert made.skipped["record has 60 frames: no window begins at 60"] == 1
+
+
 def test_two_samples_of_one_name_are_refused():
     with pytest.raises(InputError, match="two motion samples are called made/drive/car"):
         samples_of([driving(), driving()], MINI)
