@@ -7,6 +7,7 @@
 
 nuScenes's look at 2 points in a second and at the most probable futures alone: of 5, nuscenes_min_ade_5 is the least
 ADE, and nuscenes_miss_rate_5 the share of agents of whom each of the 5 is 2 m or more away at some point.
+They are left out where steps do not fall on half seconds.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def errors(trajectories: Tensor, probabilities: Tensor, future: Tensor, valid: T
 
 
 def _nuscenes(distance: Tensor, probabilities: Tensor, valid: Tensor, hz: float) -> dict[str, Tensor]:
+    if not _half_seconds(valid.shape[1], hz):
+        return {}
     steps = nuscenes_steps(valid.shape[1], hz)
     distance, valid = distance[:, :, steps], valid[:, steps]
     order = probabilities.argsort(dim=1, descending=True, stable=True)
@@ -70,12 +73,17 @@ def _nuscenes(distance: Tensor, probabilities: Tensor, valid: Tensor, hz: float)
 
 def nuscenes_steps(future: int, hz: float) -> list[int]:
     """Which of `future` steps are nuScenes's points: every half second. Raises InputError where there are none."""
-    stride = hz / NUSCENES_HZ
-    if stride < 1 or stride != int(stride) or future < stride:
+    if not _half_seconds(future, hz):
         raise InputError(
             f"nuScenes's measures need a step at every half second; there are {future} steps, {hz:g} in a second"
         )
-    return list(range(int(stride) - 1, future, int(stride)))
+    stride = int(hz / NUSCENES_HZ)
+    return list(range(stride - 1, future, stride))
+
+
+def _half_seconds(future: int, hz: float) -> bool:
+    stride = hz / NUSCENES_HZ
+    return stride >= 1 and stride == int(stride) and future >= stride
 
 
 def _mean(distance: Tensor, valid: Tensor) -> Tensor:

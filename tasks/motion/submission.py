@@ -88,6 +88,14 @@ def challenged(samples: MotionSamples) -> list[tuple[str, str]]:
     return found
 
 
+def demand_challenge(future: int, hz: float, modes: int) -> None:
+    """Raises InputError where the challenge does not take `modes` futures of `future` steps, hz of them in a second."""
+    if len(nuscenes_steps(future, hz)) != POINTS:
+        raise InputError(f"nuScenes's challenge wants 6 s; the predictions are of {future / hz:g} s")
+    if modes > MOST_FUTURES:
+        raise InputError(f"nuScenes's challenge takes {MOST_FUTURES} futures of an agent at most, not {modes}")
+
+
 def forecasts(
     agents: Sequence[tuple[str, str]],
     trajectories: np.ndarray,
@@ -102,9 +110,8 @@ def forecasts(
     [n, 2], where the agents' frames lie in nuScenes's global frame, and `headings`: [n], their x axes, radians. hz:
     steps in a second.
     """
+    demand_challenge(trajectories.shape[2], hz, trajectories.shape[1])
     steps = nuscenes_steps(trajectories.shape[2], hz)
-    if len(steps) != POINTS:
-        raise InputError(f"nuScenes's challenge wants 6 s; the predictions are of {trajectories.shape[2] / hz:g} s")
     found = []
     for agent, futures, shares, centre, heading in zip(
         agents, trajectories, probabilities, centres, headings, strict=True

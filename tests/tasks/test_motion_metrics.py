@@ -11,7 +11,7 @@ import torch
 
 from tarot import InputError
 from tasks.motion.metrics import HEADLINE, errors, nuscenes_steps, summary
-from tasks.motion.submission import Forecast, forecasts, read_submission, tokens, write_submission
+from tasks.motion.submission import Forecast, demand_challenge, forecasts, read_submission, tokens, write_submission
 
 
 def case(seed: int, b: int = 6, k: int = 6, f: int = 60):
@@ -132,6 +132,13 @@ def test_nuscenes_points_are_every_half_second():
             nuscenes_steps(future, hz)
 
 
+def test_steps_beside_half_seconds_have_no_measures_of_nuscenes():
+    trajectories, probabilities, future, valid = case(0, f=30)
+    found = errors(trajectories, probabilities, future, valid, 5.0)
+    assert set(found) == {"brier_min_fde", "min_fde", "min_ade", "miss_rate", "brier_min_ade"}
+    assert found["min_ade"].isfinite().all()
+
+
 def test_metrics_refuse_what_does_not_fit():
     trajectories, probabilities, future, valid = case(0)
     with pytest.raises(InputError, match="shapes"):
@@ -199,6 +206,15 @@ def test_submissions_that_the_challenge_would_refuse(tmp_path):
             read_submission(tmp_path / "bad.json")
     with pytest.raises(InputError, match="no file"):
         read_submission(tmp_path / "none.json")
+    for given, word in (
+        ((12, 2.0, 26), "25 futures"),
+        ((60, 10.0, 26), "25 futures"),
+        ((30, 5.0, 6), "half second"),
+        ((10, 2.0, 6), "6 s"),
+    ):
+        with pytest.raises(InputError, match=word):
+            demand_challenge(*given)
+    demand_challenge(60, 10.0, 25)
     with pytest.raises(InputError, match="6 s"):
         forecasts([(A, B)], np.zeros((1, 2, 50, 2)), np.ones((1, 2)), np.zeros((1, 2)), np.zeros(1), 10.0)
 
