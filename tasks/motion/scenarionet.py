@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,7 @@ ORIGIN, OLD_ORIGIN = "map_origin", "old_origin_in_current_coordinate"
 """Where a record lies on the map: as `write_database` notes it, and as MetaDrive does."""
 NEAR = 1e-3
 """Metres within which two places of a record are the same one."""
+log = logging.getLogger("tarot")
 KEYS = ("id", "version", "length", "metadata", "tracks", "dynamic_map_states", "map_features")
 
 
@@ -121,9 +124,17 @@ def read_database(
             except InputError as error:
                 if skipped is None:
                     raise
-                skipped[f"file unreadable: {error}"] += 1
+                count_unreadable(skipped, path, error)
                 continue
             yield scenario
+
+
+def count_unreadable(skipped: Counter[str], path: Path, error: InputError) -> None:
+    """By the reason alone, which files share; the first file of which it is true is said in the log."""
+    reason = re.sub(re.escape(str(path)) + r"[^\s:]*", "", str(error)).strip(": ")
+    if not skipped[f"file unreadable: {reason}"]:
+        log.info("%s is left out, and all others like it: %s", path, reason)
+    skipped[f"file unreadable: {reason}"] += 1
 
 
 def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: int = SCENARIO_BYTES) -> Scenario:

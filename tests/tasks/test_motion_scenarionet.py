@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections import Counter
@@ -140,8 +141,19 @@ def test_files_that_cannot_be_read_are_errors_or_counted(tmp_path):
     samples = samples_of(read_database(tmp_path, skipped=skipped), MINI, skipped=skipped)
     assert [name.split("/")[1] for name in samples.ids] == ["sd_a", "sd_d"]
     reasons = sorted(reason for reason in samples.skipped if reason.startswith("file unreadable"))
-    assert len(reasons) == 2 and "sd_b.pkl asks for" in reasons[0] and "sd_c.pkl is cut short" in reasons[1]
+    assert len(reasons) == 2 and ": asks for" in reasons[0] and ": is cut short" in reasons[1]
     assert not (tmp_path / "was_here").exists()
+
+
+def test_files_of_one_fault_are_counted_together_and_the_first_is_named(tmp_path, caplog):
+    for i in range(3):
+        write_pickle(tmp_path / f"sd_{i}.pkl", {"id": str(i)})
+    skipped = Counter()
+    with caplog.at_level(logging.INFO, logger="tarot"):
+        assert not list(read_database(tmp_path, skipped=skipped))
+    ((reason, count),) = skipped.items()
+    assert count == 3 and reason.startswith("file unreadable: is no ScenarioNet scenario")
+    assert "sd_0.pkl" in caplog.text and "sd_1.pkl" not in caplog.text
 
 
 # --- scenarios -------------------------------------------------------------------------------------------------------
