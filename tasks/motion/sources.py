@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import reduce
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, reduce
 from itertools import chain
 from multiprocessing import get_context
 from operator import add
@@ -24,13 +25,14 @@ from tasks.motion.argoverse2 import argoverse2_folders, read_argoverse2
 from tasks.motion.profile import Profile
 from tasks.motion.samples import LAYOUT, MotionSamples, cached_samples, samples_of
 from tasks.motion.scenario import Scenario
-from tasks.motion.scenarionet import databases, read_database, read_scenario, scenario_files
+from tasks.motion.scenarionet import count_unreadable, databases, read_database, read_scenario, scenario_files
 from tasks.motion.sim_databases import CANDIDATES, SHARES, START, database
 from tasks.motion.windows import TargetFilter
 from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]
 log = logging.getLogger("tarot")
+_HASHED = 64 * 2**10  # bytes
 _VERSION = 1  # of the simulator; another one never reads scenes of this one
 
 
@@ -45,7 +47,10 @@ class MotionData(ABC):
 
     @abstractmethod
     def recipe(self, seed: int) -> dict[str, Any]:
-        """What determines the scenes, as plain data."""
+        """What determines the scenes, as plain data: under "splits" what does so for one split alone, and beside it
+        what does for all. What is named in an order that rows follow is a list of pairs: names in a mapping have no
+        order in a fingerprint.
+        """
 
 
 # --- simulated -------------------------------------------------------------------------------------------------------
@@ -82,19 +87,34 @@ class Simulated(MotionData):
         agents = {**self.candidates, **{name: getattr(self, split) for split, name in held.items()}}
         made = simulated(agents, seed, profile, cache, self.processes)
         return {
-            "candidates": reduce(add, [made[name] for name in self.candidates]),
+            "candidates": _joined(made[name] for name in self.candidates),
             **{split: made[name] for split, name in held.items()},
         }
 
     def recipe(self, seed: int) -> dict[str, Any]:
-        options = {key: value for key, value in asdict(self).items() if key != "processes"}
+        held = {split: getattr(self, split) for split in ("targets", "validation", "test")}
         return {
             "source": "simulated",
             "version": _VERSION,
-            **options,
-            "candidates": dict(self.candidates),
+            "splits": {"candidates": _pairs(self.candidates), **held},
             "seed": seed,
         }
+
+
+def _pairs(named: Mapping[str, Any]) -> list[list[Any]]:
+    return [[name, value] for name, value in named.items()]
+
+
+def _joined(sources: Iterable[MotionSamples]) -> MotionSamples:
+    """Samples of several sources, one after the other. Raises InputError where two have one name."""
+    joined = reduce(add, sources)
+    names, counts = np.unique(joined.ids, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            f"two candidates are called {names[counts > 1][0]}: sources of task.data need different names, and "
+            "scenarios of a dataset, too"
+        )
+    return joined
 
 
 def _check_simulated(agents: Mapping[str, int], processes: int) -> None:
@@ -191,7 +211,7 @@ class NuScenesMini(MotionData):
         splits: Splits = {}
         for split, scenes in self._scenes.items():
             made_of = {
-                "files": [[name, files[name].stat().st_size] for name in scenes],
+                "files": _scene_contents(files, scenes),
                 "every": self.every,
                 "profile": profile.recipe(),
                 "layout": LAYOUT,
@@ -206,20 +226,24 @@ class NuScenesMini(MotionData):
             _report(f"nuScenes-mini's {split}", splits[split])
         made = simulated(self.simulated, seed, profile, cache, self.processes)
         drawn = [_tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
-        return {**splits, "candidates": reduce(add, drawn, splits["candidates"])}
+        return {**splits, "candidates": _joined([splits["candidates"], *drawn])}
 
     def recipe(self, seed: int) -> dict[str, Any]:
         files = self._files()
-        sizes = {name: files[name].stat().st_size for names in self._scenes.values() for name in names if name in files}
+        splits: dict[str, Any] = {split: {"scenes": _scene_contents(files, of)} for split, of in self._scenes.items()}
+        splits["candidates"]["simulated"] = _pairs(self.simulated)
         return {
             "source": "nuscenes_mini",
-            "files": sizes,
-            **{split: list(scenes) for split, scenes in self._scenes.items()},
+            "splits": splits,
             "every": self.every,
-            "simulated": dict(self.simulated),
             "simulator": _VERSION,
             "seed": seed,
         }
+
+
+def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str]) -> list[list[str | None]]:
+    """(scene, SHA-256 of its file, whole) of each; nothing of those that are not there."""
+    return [[name, hash_file(files[name], whole=True) if name in files else None] for name in scenes]
 
 
 @dataclass(frozen=True)
@@ -247,12 +271,24 @@ class Databases(MotionData):
             raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
 
     @property
+    def _targets(self) -> str:
+        return f"{self.target} (targets)"
+
+    @property
+    def _held(self) -> str:
+        return f"{self.target} (held out)"
+
+    def _dataset(self, name: str) -> str:
+        return self.target if name in (self._targets, self._held) else name
+
+    @property
     def _folders(self) -> dict[str, Path]:
         return {name: Path(folder) for name, folder in self.candidates.items()} | {
-            f"{self.target} (targets)": Path(self.targets),
-            f"{self.target} (held out)": Path(self.held_out),
+            self._targets: Path(self.targets),
+            self._held: Path(self.held_out),
         }
 
+    @cached_property
     def _sources(self) -> dict[str, _Source]:
         missing = [f"{name} in {folder}" for name, folder in self._folders.items() if not folder.is_dir()]
         if missing:
@@ -264,12 +300,15 @@ class Databases(MotionData):
         return {name: _Source(folder, self.allow_outside) for name, folder in self._folders.items()}
 
     def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
+        self._refuse_shared(
+            {name: {str(path.resolve()) for path in source.paths()} for name, source in self._sources.items()}, "file"
+        )
         made: dict[str, MotionSamples] = {}
-        for name, source in self._sources().items():
-            dataset = name.partition(" (")[0]
+        for name, source in self._sources.items():
+            dataset = self._dataset(name)
             start, select = self.start.get(dataset), TargetFilter(kinds=tuple(self.kinds))
             made_of = {
-                "files": source.content(),
+                "files": source.content,
                 "start": start,
                 "select": asdict(select) | {"kinds": list(select.kinds)},
                 "profile": profile.recipe(),
@@ -285,28 +324,48 @@ class Databases(MotionData):
 
             made[name] = cached_samples(cache / f"{dataset}-{fingerprint(made_of)}.npz", profile, make)
             _report(name, made[name])
-        held = made.pop(f"{self.target} (held out)")
-        targets = made.pop(f"{self.target} (targets)")
+        self._refuse_shared(
+            {name: {_scene(i, 0) for i in found.ids.tolist()} for name, found in made.items()}, "scenario"
+        )
+        held, targets = made.pop(self._held), made.pop(self._targets)
+        of_targets = {_scene(name, self.scene_fields) for name in targets.ids.tolist()}
         scenes = [_scene(name, self.scene_fields) for name in held.ids.tolist()]
+        self._refuse_shared({self._targets: of_targets, self._held: set(scenes)}, "scene")
         order = {scene: place for place, scene in enumerate(sorted(set(scenes)))}
         turn = np.array([order[scene] % 2 for scene in scenes], dtype=np.int64)
         if not (turn == 1).any():
             raise InputError(f"{self.held_out} holds one scene; validation and test need one each")
         return {
-            "candidates": reduce(add, made.values()),
+            "candidates": _joined(made.values()),
             "targets": targets,
             "validation": held.take(turn == 0),
             "test": held.take(turn == 1),
         }
 
+    def _refuse_shared(self, named: Mapping[str, set[str]], what: str) -> None:
+        """Raises InputError where candidates, targets and what is held out share one. By the folders' names."""
+        rest = dict(named)
+        for own in (self._held, self._targets):
+            held = rest.pop(own)
+            for name, others in rest.items():
+                if shared := sorted(held & others):
+                    raise InputError(
+                        f"task.data: {own} and {name} share {len(shared)} {what}s, such as {shared[0]}: what is "
+                        "judged must not be learnt from, nor selected for by itself"
+                    )
+
     def recipe(self, seed: int) -> dict[str, Any]:
+        made_of = {
+            name: {"files": source.content, "start": self.start.get(self._dataset(name))}
+            for name, source in self._sources.items()
+        }
+        held = {**made_of.pop(self._held), "scene_fields": self.scene_fields}
+        targets = made_of.pop(self._targets)
         return {
             "source": "databases",
-            "files": {name: source.content() for name, source in self._sources().items()},
+            "splits": {"candidates": _pairs(made_of), "targets": targets, "validation": held, "test": held},
             "target": self.target,
-            "start": dict(self.start),
             "kinds": list(self.kinds),
-            "scene_fields": self.scene_fields,
             "seed": seed,
         }
 
@@ -319,14 +378,15 @@ class _Source:
         self.argoverse = next(folder.rglob("scenario_*.parquet"), None) is not None
         self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
 
+    @cached_property
     def content(self) -> str:
-        """Which files they are: the SHA-256 of their names and sizes; they are not read."""
+        """Which files they are: the SHA-256 of their names and of `hash_file`."""
         digest = hashlib.sha256()
-        for path in self._paths():
-            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+        for path in self.paths():
+            digest.update(f"{path.name}\n{hash_file(path)}\n".encode())
         return digest.hexdigest()
 
-    def _paths(self) -> Iterator[Path]:
+    def paths(self) -> Iterator[Path]:
         if self.argoverse:
             return chain.from_iterable(sorted(path for path in part.iterdir() if path.is_file()) for part in self.parts)
         return chain.from_iterable(scenario_files(part, self.allow_outside).values() for part in self.parts)
@@ -337,9 +397,27 @@ class _Source:
             return
         for part in self.parts:
             try:
-                yield read_argoverse2(part)
+                scenario = read_argoverse2(part)
             except InputError as error:
-                skipped[f"file unreadable: {error}"] += 1
+                count_unreadable(skipped, part, error)
+                continue
+            yield replace(scenario, dataset=dataset)
+
+
+def hash_file(path: Path, *, whole: bool = False) -> str | None:
+    """SHA-256 of a file's size and its first and last 64 KiB, or of all of it; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            if whole:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.sha256(f"{size}\n".encode())
+            for start in (0, max(0, size - _HASHED)):
+                file.seek(start)
+                digest.update(file.read(_HASHED))
+            return digest.hexdigest()
+    except OSError:
+        return None
 
 
 def _scene(sample: str, fields: int) -> str:

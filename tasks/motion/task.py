@@ -22,7 +22,7 @@ from tasks.motion.forecasters import Forecaster
 from tasks.motion.metrics import HEADLINE, errors, summary
 from tasks.motion.samples import Batch, MotionSamples
 from tasks.motion.sources import MotionData, Splits
-from tasks.motion.submission import Forecast, challenged, forecasts
+from tasks.motion.submission import Forecast, challenged, demand_challenge, forecasts
 from tasks.motion.training import MotionTraining, train
 from tasks.task import Checkpoint, Split, Task
 
@@ -110,6 +110,10 @@ class MotionTask(Task):
     def _data_recipe(self) -> dict[str, Any]:
         return self.data.recipe(self.seed)
 
+    def split_recipe(self, split: Split) -> dict[str, Any]:
+        """Candidates, surrogates and features stay the same where only what is held out is another."""
+        return {**self._data_recipe, "splits": {split: self._data_recipe["splits"][split]}}
+
     def recipe(self) -> dict[str, Any]:
         training = self.surrogate_training.recipe(of_surrogate=True)
         if not self.surrogate_targets:
@@ -140,6 +144,8 @@ class MotionTask(Task):
 
     def checkpoints(self) -> list[Checkpoint]:
         recipe = {key: value for key, value in self.recipe().items() if key != "train"}
+        learnt = ("candidates", "targets") if self.surrogate_targets else ("candidates",)
+        recipe["data"] = [self.split_recipe(split) for split in learnt]
         path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
         return cached_checkpoints(path, self._train_surrogates)
 
@@ -234,7 +240,10 @@ class MotionTask(Task):
 
     def challenged(self) -> list[tuple[str, str]]:
         """nuScenes's tokens of all agents of `validation` and `test`, instance and sample. Raises InputError where they
-        are none of its prediction challenge, or cannot be placed on its maps: before a model is trained for it."""
+        are none of its prediction challenge, or cannot be placed on its maps, or where it does not take the futures of
+        the model that learns: before one is trained for it."""
+        profile = self.learns.profile
+        demand_challenge(profile.horizon, 1 / profile.seconds, self.learns.architecture.modes)
         return challenged(self._held_out)
 
     def submission(self, model: nn.Module) -> list[Forecast]:

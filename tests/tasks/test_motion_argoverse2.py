@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from tarot import InputError
 from tasks.motion.argoverse2 import argoverse2_folders, read_argoverse2
 from tasks.motion.features import MINI, PAPER_WAYFORMER
 from tasks.motion.samples import samples_of
+from tasks.motion.sources import _Source
 from tasks.motion.windows import TargetFilter
 
 NAME = "0a1e6f0a-1817-4a98-b02e-db8c9327d151"
@@ -106,6 +108,17 @@ def test_frames_that_are_not_finite_are_counted(folder):
     rewrite(folder, table.set_column(table.column_names.index("position_x"), "position_x", pyarrow.array(x)))
     scenario = read_argoverse2(folder)
     assert scenario.valid.sum() == 2432 and list(scenario.problems.values()) == [2]
+
+
+def test_a_source_is_called_as_the_configuration_says_and_faults_are_counted_without_their_folders(folder, tmp_path):
+    for i in range(2):
+        shutil.copytree(folder, tmp_path / f"bad{i}")
+        (tmp_path / f"bad{i}" / f"log_map_archive_{NAME}.json").write_text("{")
+    skipped = Counter()
+    (scenario,) = _Source(tmp_path, allow_outside=False).scenarios("mine", skipped)
+    assert scenario.dataset == "mine" and scenario.name == NAME
+    ((reason, count),) = skipped.items()
+    assert count == 2 and reason.startswith("file unreadable: is no map of Argoverse 2")
 
 
 def test_folders_that_cannot_be_read(folder, tmp_path):

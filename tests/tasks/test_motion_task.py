@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 
 from tarot import InputError
+from tarot.fingerprint import fingerprint
 from tasks.motion import Databases, Forecaster, LossWeights, MotionTask, NuScenesMini, Simulated
 from tasks.motion.autobots import MINI_AUTOBOT, AutoBot
 from tasks.motion.pictures import title
@@ -27,9 +29,11 @@ from tasks.motion.scenarionet import read_database
 from tasks.motion.scenarionet_writer import write_database
 from tasks.motion.sim_databases import database
 from tasks.motion.sim_scenes import simulate
+from tasks.motion.sources import _joined
 from tasks.motion.task import ordered
 from tasks.motion.training import MotionTraining
 from tasks.motion.wayformer import MINI_WAYFORMER, Wayformer
+from tasks.task import Checkpoint
 from tests.test_task_contract import small_task
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -315,6 +319,94 @@ def test_what_cannot_be_placed_on_the_map_is_not_submitted(folders, tmp_path, ta
     other.data = paper_data(folders, held_out=str(tmp_path / "lost"))
     with pytest.raises(InputError, match=r"of \d+ agents cannot be placed on nuScenes's map, such as that of scene"):
         other.challenged()
+
+
+def test_the_order_of_candidates_is_part_of_the_recipe(folders):
+    """Rows follow it, and a fingerprint does not know the order of a mapping's keys."""
+
+    def turned(named):
+        return dict(reversed(named.items()))
+
+    simulated = {"targets": 2, "validation": 2, "test": 2}
+    a, b = (Simulated(named, **simulated).recipe(0) for named in (CANDIDATES, turned(CANDIDATES)))
+    assert fingerprint(a) != fingerprint(b)
+    named = {name: str(folders / name) for name in ("waymo", "nuplan")}
+    a, b = (paper_data(folders, candidates=given).recipe(0) for given in (named, turned(named)))
+    assert fingerprint(a) != fingerprint(b)
+    scenes = {split: [split] for split in ("candidates", "targets", "validation", "test")}
+    a, b = (NuScenesMini(str(folders / "waymo"), **scenes, simulated=given).recipe(0)
+            for given in (CANDIDATES, turned(CANDIDATES)))  # fmt: skip
+    assert fingerprint(a) != fingerprint(b)
+
+
+def test_what_is_held_out_is_no_part_of_candidates_nor_of_surrogates(folders, tmp_path):
+    def build(**options):
+        task = small_task("motion", tmp_path)
+        task.data = paper_data(folders, **options)
+        task._train_surrogates = lambda: [Checkpoint("last", {}, 1.0)]
+        task.checkpoints()
+        return task, set((tmp_path / "checkpoints").glob("*.pt"))
+
+    (one, kept), (two, still) = build(), build(held_out=str(folders / "nuplan"))
+    for split, same in {"candidates": True, "targets": True, "validation": False, "test": False}.items():
+        assert (one.split_recipe(split) == two.split_recipe(split)) == same
+    assert kept == still and one.recipe()["data"] != two.recipe()["data"]
+    three, more = build(targets=str(folders / "nuplan"))
+    assert three.split_recipe("candidates") == one.split_recipe("candidates") and len(more) == 2
+    one.surrogate_targets = three.surrogate_targets = False
+    one.checkpoints(), three.checkpoints()
+    assert len(set((tmp_path / "checkpoints").glob("*.pt"))) == 3
+
+
+def test_other_content_of_the_same_size_is_another_recipe(tmp_path):
+    write_database(tmp_path / "db", [simulate("parking", 0, name="scene-a")])
+    file = next((tmp_path / "db").glob("sd_*.pkl"))
+    options = {"candidates": {"a": str(tmp_path / "db")}, "targets": str(tmp_path / "db")}
+    scenes = {"candidates": ["scene-a"], "targets": [], "validation": [], "test": []}
+
+    def recipes():
+        mini = NuScenesMini(str(tmp_path / "db"), **scenes)
+        return [paper_data(tmp_path, **options, held_out=str(tmp_path / "db")).recipe(0), mini.recipe(0)]
+
+    before, content = recipes(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # what only the whole file tells
+    file.write_bytes(content)
+    middle = recipes()
+    assert (middle[0] == before[0]) == (len(content) > 2 * 2**16) and middle[1] != before[1]
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert recipes()[0] != middle[0]
+
+
+def test_futures_that_the_challenge_does_not_take_are_refused_before_a_training(folders, tmp_path):
+    for change, word in (
+        (["forecasters.wayformer.profile.stride=2", "forecasters.autobot.profile.stride=2"], "half second"),
+        (["forecasters.wayformer.architecture.modes=26", "forecasters.wayformer.architecture.queries=26"], "25 fut"),
+    ):
+        task = small_task("motion", tmp_path, *change)
+        task.data = paper_data(folders)
+        with pytest.raises(InputError, match=word):
+            task.challenged()
+
+
+def test_no_file_scenario_or_scene_is_in_two_splits(folders, tmp_path):
+    own = str(folders / "waymo")
+    for options in ({"targets": own}, {"held_out": own}, {"targets": str(folders / "nuscenes_val")}):
+        with pytest.raises(InputError, match=r"share \d+ files, such as .*sd_"):
+            paper_data(folders, **options).splits(0, MINI, tmp_path)
+    shutil.copytree(folders / "nuscenes_val", tmp_path / "copy")
+    with pytest.raises(InputError, match=r"nuscenes \(held out\) and copy share 6 scenarios, such as scene0_"):
+        paper_data(folders, candidates={"copy": str(tmp_path / "copy")}).splits(0, MINI, tmp_path)
+    write_database(tmp_path / "later", [simulate("roundabout", 9, name=f"scene1_{'a' * 32}_{9:032x}")])
+    with pytest.raises(InputError, match=r"held out\) and nuscenes \(targets\) share 1 scenes, such as scene1:"):
+        paper_data(folders, targets=str(tmp_path / "later")).splits(0, MINI, tmp_path)
+
+
+def test_samples_of_two_sources_need_different_names(folders, tmp_path):
+    samples = paper_data(folders).splits(0, MINI, tmp_path)["targets"]
+    with pytest.raises(InputError, match=f"two candidates are called {samples.ids[1]}: sources"):
+        _joined([samples, samples.take([1])])
+    assert len(_joined([samples.take([1]), samples.take([0])])) == 2
 
 
 @real
