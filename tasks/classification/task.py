@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tarot import Selection
-from tarot.fingerprint import fingerprint
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
 from tasks.classification.subset_models import stackable, train_one, train_stacked
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_surrogates
 from tasks.common.training import (
     ONE_SURROGATE,
     Surrogate,
@@ -141,9 +140,7 @@ class ClassificationTask(Task):
         return (probabilities - functional.one_hot(labels, probabilities.shape[1])).norm(dim=1)
 
     def checkpoints(self) -> list[Checkpoint]:
-        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
-        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
-        return cached_checkpoints(path, self._train_surrogates)
+        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates)
 
     def _train_surrogates(self) -> list[Checkpoint]:
         images, kept = self.surrogate_images(), []

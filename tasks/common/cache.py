@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from tarot import InputError
 from tarot.files import atomic_file
+from tarot.fingerprint import fingerprint
 from tasks.task import Checkpoint
 
 
@@ -47,6 +48,19 @@ def cached_checkpoints(path: Path, train: Callable[[], list[Checkpoint]]) -> lis
         if not path.exists():
             save_checkpoints(path, train())
     return load_checkpoints(path)
+
+
+def cached_surrogates(
+    cache_dir: Path, recipe: Mapping[str, Any], train: Callable[[], list[Checkpoint]], *, data: Any = None
+) -> list[Checkpoint]:
+    """A task's checkpoints: loaded, or trained once. They depend on its `recipe` but for what comes after them.
+
+    data: what determines the samples that they are trained on, where that is less than all of the task's.
+    """
+    made_of = {key: recipe[key] for key in ("name", "data", "model", "surrogate")}
+    if data is not None:
+        made_of["data"] = data
+    return cached_checkpoints(cache_dir / "checkpoints" / f"{recipe['name']}-{fingerprint(made_of)}.pt", train)
 
 
 def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

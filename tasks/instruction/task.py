@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.fingerprint import fingerprint
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_checkpoints, cached_surrogates
 from tasks.common.training import epoch_weights, resolve_device, seeded
 from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
@@ -280,10 +280,7 @@ class InstructionTask(Task):
         return model.embeddings(batch["input_ids"], batch["labels"])
 
     def checkpoints(self) -> list[Checkpoint]:
-        recipe = {key: value for key, value in self.recipe().items() if key not in ("train", "evaluation")}
-        recipe["data"] = self.split_recipe("candidates")
-        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
-        return cached_checkpoints(path, self._warm_up)
+        return cached_surrogates(self.cache_dir, self.recipe(), self._warm_up, data=self.split_recipe("candidates"))
 
     def _warm_up(self) -> list[Checkpoint]:
         kept = []

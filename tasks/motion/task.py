@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tarot import InputError, Selection
-from tarot.fingerprint import fingerprint
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_surrogates
 from tasks.common.training import Surrogate, endless_batches, epoch_weights, resolve_device, seeded
 from tasks.motion import pictures
 from tasks.motion.features import TYPES, bucket
@@ -143,11 +142,9 @@ class MotionTask(Task):
         return model.embeddings(batch)
 
     def checkpoints(self) -> list[Checkpoint]:
-        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
         learnt = ("candidates", "targets") if self.surrogate_targets else ("candidates",)
-        recipe["data"] = [self.split_recipe(split) for split in learnt]
-        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
-        return cached_checkpoints(path, self._train_surrogates)
+        data = [self.split_recipe(split) for split in learnt]
+        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates, data=data)
 
     def _train_surrogates(self) -> list[Checkpoint]:
         samples, kept = self.candidates(), []

@@ -16,8 +16,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from tarot import InputError, Selection
-from tarot.fingerprint import fingerprint
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_surrogates
 from tasks.common.training import Surrogate, epoch_weights, fit, resolve_device, seeded
 from tasks.segmentation.data import Rendered, SceneData, Splits
 from tasks.segmentation.model import Architecture, Segmenter
@@ -118,9 +117,7 @@ class SegmentationTask(Task):
         return model.embeddings(batch[0])
 
     def checkpoints(self) -> list[Checkpoint]:
-        recipe = {key: value for key, value in self.recipe().items() if key != "train"}
-        path = self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(recipe)}.pt"
-        return cached_checkpoints(path, self._train_surrogates)
+        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates)
 
     def _train_surrogates(self) -> list[Checkpoint]:
         scenes, kept = self.candidates(), []
