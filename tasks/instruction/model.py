@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +25,7 @@ from transformers import (
 )
 
 from tarot import InputError
+from tasks.common.identity import hash_file
 from tasks.common.training import seeded
 from tasks.instruction.tokens import IGNORE
 
@@ -274,13 +273,5 @@ def _identity(path: str) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise InputError(_unreadable(path, error)) from error
         return {"commit": getattr(config, "_commit_hash", None), "name": path}
-    digest = hashlib.sha256()
-    for file in sorted(Path(path).glob("*")):
-        if file.suffix in (".safetensors", ".bin", ".json") and file.is_file():
-            size = file.stat().st_size
-            digest.update(json.dumps([file.name, size]).encode())
-            with open(file, "rb") as content:
-                digest.update(content.read(_HASHED))
-                content.seek(max(0, size - _HASHED))
-                digest.update(content.read(_HASHED))
-    return {"files": digest.hexdigest()}
+    known = [file for file in sorted(Path(path).glob("*")) if file.suffix in (".safetensors", ".bin", ".json")]
+    return {"files": {file.name: hash_file(file, ends=_HASHED) for file in known if file.is_file()}}

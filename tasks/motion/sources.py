@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.fingerprint import fingerprint
+from tasks.common.identity import hash_file
 from tasks.motion.argoverse2 import argoverse2_folders, read_argoverse2
 from tasks.motion.profile import Profile
 from tasks.motion.samples import LAYOUT, MotionSamples, cached_samples, samples_of
@@ -32,7 +32,7 @@ from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]
 log = logging.getLogger("tarot")
-_HASHED = 64 * 2**10  # bytes
+_HASHED = 64 * 2**10  # bytes at each end of a scenario's file that tell it from others
 _VERSION = 1  # of the simulator; another one never reads scenes of this one
 
 
@@ -243,7 +243,7 @@ class NuScenesMini(MotionData):
 
 def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str]) -> list[list[str | None]]:
     """(scene, SHA-256 of its file, whole) of each; nothing of those that are not there."""
-    return [[name, hash_file(files[name], whole=True) if name in files else None] for name in scenes]
+    return [[name, hash_file(files[name]) if name in files else None] for name in scenes]
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ class _Source:
         """Which files they are: the SHA-256 of their names and of `hash_file`."""
         digest = hashlib.sha256()
         for path in self.paths():
-            digest.update(f"{path.name}\n{hash_file(path)}\n".encode())
+            digest.update(f"{path.name}\n{hash_file(path, ends=_HASHED)}\n".encode())
         return digest.hexdigest()
 
     def paths(self) -> Iterator[Path]:
@@ -402,22 +402,6 @@ class _Source:
                 count_unreadable(skipped, part, error)
                 continue
             yield replace(scenario, dataset=dataset)
-
-
-def hash_file(path: Path, *, whole: bool = False) -> str | None:
-    """SHA-256 of a file's size and its first and last 64 KiB, or of all of it; None where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            if whole:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.seek(0, os.SEEK_END)
-            digest = hashlib.sha256(f"{size}\n".encode())
-            for start in (0, max(0, size - _HASHED)):
-                file.seek(start)
-                digest.update(file.read(_HASHED))
-            return digest.hexdigest()
-    except OSError:
-        return None
 
 
 def _scene(sample: str, fields: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from tarot import InputError
+from tasks.common.identity import hash_file
 
 _NETWORKS = {
     "resnet50": segmentation.deeplabv3_resnet50,
@@ -43,7 +43,7 @@ class Architecture:
         """What determines the model, as plain data."""
         recipe = {"kind": "deeplabv3", "backbone": self.backbone, "batch_norm_momentum": self.batch_norm_momentum}
         if self.weights is not None:
-            recipe["weights"] = hashlib.sha256(_existing(self.weights).read_bytes()).hexdigest()
+            recipe["weights"] = hash_file(_existing(self.weights))
         return recipe
 
     def build(self, classes: int) -> Segmenter:

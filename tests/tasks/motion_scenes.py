@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,25 @@ def write_pickle(path: Path, content: Any, protocol: int = 4) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     return path
+
+
+def equal(one: Scenario, two: Scenario) -> None:
+    for field in fields(Scenario):
+        a, b = getattr(one, field.name), getattr(two, field.name)
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype and np.array_equal(a, b), field.name
+        elif field.name == "map":
+            assert [(m.name, m.kind, m.entries, m.exits) for m in a] == [
+                (m.name, m.kind, m.entries, m.exits) for m in b
+            ]
+            assert all(np.array_equal(m.xy, n.xy) for m, n in zip(a, b, strict=True))
+        elif field.name == "lights":
+            assert all(m.lane == n.lane and m.states == n.states for m, n in zip(a, b, strict=True))
+            assert all(np.array_equal(m.stop, n.stop) for m, n in zip(a, b, strict=True))
+        else:
+            assert a == b, field.name
+
+
+def chosen(indices) -> SimpleNamespace:
+    indices = np.asarray(indices, dtype=np.int64)
+    return SimpleNamespace(indices=indices, weights=np.ones(len(indices), np.int64))
