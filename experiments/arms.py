@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.statistics import Interval, explain, mean_interval
+from experiments.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
 from tarot import Selection
 from tasks.task import TaskData
 
@@ -84,16 +84,11 @@ class Findings:
 
     @property
     def how(self) -> str:
-        trainings = len(self.first[0].metrics)
-        if len(self.first) == 1:
-            return explain(trainings, "training seed")
-        of_each = f", in each of which the mean of {trainings} models counts" if trainings > 1 else ""
-        return f"{explain(len(self.first), 'repetition')} Each has its own data, surrogates and selections{of_each}."
+        return explain_repetitions(len(self.first), len(self.first[0].metrics))
 
     def numbers(self, arm: Arm, metric: str) -> np.ndarray:
         """One for each repetition, or for each training of a single one."""
-        table = np.array([[metrics[metric] for metrics in one.metrics] for one in self.outcomes[arm]])
-        return table[0] if len(table) == 1 else table.mean(axis=1)
+        return over_repetitions(np.array([[metrics[metric] for metrics in one.metrics] for one in self.outcomes[arm]]))
 
     def score(self, arm: Arm, metric: str | None = None) -> Interval:
         return mean_interval(self.numbers(arm, metric or self.headline))

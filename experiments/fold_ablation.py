@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from experiments.arms import precision
+from experiments.arms import Outcome
 from experiments.fold_report import Folds, result
 from experiments.repetitions import Repetition, repeat
 from experiments.report import Result
@@ -121,24 +121,21 @@ class FoldAblation:
             table = [[metrics[shared[0]] for metrics in by_folds[folds]] for by_folds in outcomes[where]]
             return np.array(table, dtype=np.float64)
 
-        facts = {
-            "size": lambda one, selection: len(selection),
-            "ratio": lambda one, selection: len(selection) / selection.n,
-            "ot_distance": lambda one, selection: selection.ot_distance,
+        facts = ("size", "ratio", "ot_distance", *([] if run.task.candidate_tags() is None else ["precision"]))
+        made = {
+            folds: [
+                Outcome(one.task, selections[folds], selections[folds].ot_distance, ())
+                for one, selections in zip(repetitions, chosen, strict=True)
+            ]
+            for folds in counts
         }
-        if run.task.candidate_tags() is not None:
-            facts["precision"] = lambda one, selection: precision(one.task, selection)
         return Folds(
             metric=shared[0],
             headline=next(iter(first[0])),
             lower_is_better=run.task.lower_is_better(shared[0]),
             scores={where: {folds: numbers(where, folds) for folds in counts} for where in outcomes},
             facts={
-                name: {
-                    folds: np.array([fact(*pair) for pair in zip(repetitions, (c[folds] for c in chosen), strict=True)])
-                    for folds in counts
-                }
-                for name, fact in facts.items()
+                name: {folds: np.array([one.fact(name) for one in made[folds]]) for folds in counts} for name in facts
             },
             reference=run.selector.folds if run.selector.folds in counts else counts[0],
             merged=bool(getattr(getattr(run.task, "training", None), "merge_targets", False)),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from experiments.figures import WIDTH
 from experiments.report import Result, Table, Tile
 from experiments.run import Run
-from experiments.statistics import Interval, explain, mean_interval
+from experiments.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
 from experiments.style import SELECTED, TARGET, Figure, ink
 
 _SPLITS = {"test": ("test set", SELECTED, "o"), "targets": ("target set", TARGET, "X")}
@@ -38,9 +38,7 @@ class Folds:
         return list(self.scores["test"])
 
     def numbers(self, split: str, folds: int) -> np.ndarray:
-        """What intervals are over: seeds, in each of which the mean of its trainings counts; or trainings of one."""
-        table = self.scores[split][folds]
-        return table[0] if len(table) == 1 else table.mean(axis=1)
+        return over_repetitions(self.scores[split][folds])
 
     def score(self, split: str, folds: int) -> Interval:
         return mean_interval(self.numbers(split, folds))
@@ -60,11 +58,7 @@ class Folds:
 
     @property
     def how(self) -> str:
-        seeds, trainings = self.scores["test"][self.counts[0]].shape
-        if seeds == 1:
-            return explain(trainings, "training seed")
-        of_each = f", in each of which the mean of {trainings} models counts" if trainings > 1 else ""
-        return f"{explain(seeds, 'repetition')} Each has its own data, surrogates and selections{of_each}."
+        return explain_repetitions(*self.scores["test"][self.counts[0]].shape)
 
     @property
     def direction(self) -> str:

@@ -58,3 +58,17 @@ def explain(repetitions: int, what: str) -> str:
     if repetitions < FEWEST:
         return f"Mean over {repetitions} {what}s, each of them a small circle in figures; an interval takes {FEWEST}."
     return f"Mean and 95% interval (Student's t) over {repetitions} {what}s."
+
+
+def over_repetitions(table: np.ndarray) -> np.ndarray:
+    """What intervals are over, of [repetitions, trainings]: repetitions, in each of which the mean of its trainings
+    counts; or the trainings of a single one."""
+    return table[0] if len(table) == 1 else table.mean(axis=1)
+
+
+def explain_repetitions(repetitions: int, trainings: int) -> str:
+    """How the means of `over_repetitions` were made."""
+    if repetitions == 1:
+        return explain(trainings, "training seed")
+    of_each = f", in each of which the mean of {trainings} models counts" if trainings > 1 else ""
+    return f"{explain(repetitions, 'repetition')} Each has its own data, surrogates and selections{of_each}."
