@@ -18,7 +18,7 @@ from tarot import InputError
 from tasks.common.cache import cached_arrays
 from tasks.motion.features import SHOWN, View, featurised, lines_of, view
 from tasks.motion.profile import STATE_WIDTH, Profile
-from tasks.motion.scenario import Scenario
+from tasks.motion.scenario import Scenario, placed
 from tasks.motion.windows import NoWindow, TargetFilter, targets_of, windows
 
 Batch = dict[str, Tensor]
@@ -137,9 +137,8 @@ class MotionSamples(Dataset):
 
     def to_scene(self, index: int, xy: np.ndarray) -> np.ndarray:
         """Points [..., 2] of a sample's frame in the frame of its scenario, float64."""
-        (x, y, heading), points = self.arrays["frame"][index], np.asarray(xy, np.float64)
-        sin, cos = np.sin(heading), np.cos(heading)
-        return points @ np.array([[cos, sin], [-sin, cos]]) + np.array([x, y])
+        x, y, heading = self.arrays["frame"][index]
+        return placed(xy, (x, y), heading)
 
 
 def _widened(array: np.ndarray, n: int) -> np.ndarray:

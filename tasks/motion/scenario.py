@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 VEHICLE, PEDESTRIAN, CYCLIST = "VEHICLE", "PEDESTRIAN", "CYCLIST"
 
@@ -80,3 +81,10 @@ class Scenario:
         """Row of an agent; KeyError where there is none of that name."""
         rows: Mapping[str, int] = {agent: row for row, agent in enumerate(self.agents)}
         return rows[name]
+
+
+def placed(points: ArrayLike, centre: ArrayLike, heading: float) -> np.ndarray:
+    """Points [..., 2] of a frame that lies at `centre` [2] and whose x axis points to `heading`, in the frame in which
+    it lies; float64."""
+    cos, sin = np.cos(float(heading)), np.sin(float(heading))
+    return np.asarray(points, np.float64) @ np.array([[cos, sin], [-sin, cos]]) + np.asarray(centre, np.float64)

@@ -20,6 +20,7 @@ from tarot import InputError
 from tarot.files import atomic_file
 from tasks.motion.metrics import nuscenes_steps
 from tasks.motion.samples import MotionSamples
+from tasks.motion.scenario import placed
 
 POINTS, MOST_FUTURES, MOST_BYTES = 12, 25, 1 << 30
 _TOKENS = re.compile(r"(?:.*_)?([0-9a-f]{32})_([0-9a-f]{32})")
@@ -116,9 +117,7 @@ def forecasts(
     for agent, futures, shares, centre, heading in zip(
         agents, trajectories, probabilities, centres, headings, strict=True
     ):
-        c, s = np.cos(float(heading)), np.sin(float(heading))
-        turned = np.asarray(futures, dtype=np.float64)[:, steps, :2] @ np.array([[c, s], [-s, c]])
-        found.append(Forecast(*agent, turned + np.asarray(centre, dtype=np.float64), shares))
+        found.append(Forecast(*agent, placed(futures[:, steps, :2], centre, heading), shares))
     return found
 
 
