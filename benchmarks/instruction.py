@@ -6,21 +6,23 @@
     python benchmarks/instruction.py --size 0.5b --batch 16 --length 512 --device cuda --dtype bfloat16
 
 Plain is what a training step does: the adapters' gradients of the batch's mean loss. Weights are random, lengths are
-between half of --length and all of it, padded on the right, and the second half of a row is learned. Arms take turns in
-processes of their own, so that a peak is an arm's own: on a CPU the resident set of the process (ru_maxrss), on a GPU
-what torch allocated. Seconds are the median and the least of all passes but the first two of a process: on a CPU those
-that it worked, on one thread, whatever else the machine does; on a GPU those that went by. Both have a ratio.
+between half of --length and all of it, padded on the right, and the second half of a row is learned. Arms take turns
+pass by pass in one process, so that what else the machine does slows all alike; the ratio is the median, over the
+turns, of an arm's seconds to plain's. Seconds are, on a CPU, those that the process worked, on one thread; on a GPU
+those that went by. Peaks are of processes of their own, an arm's each: on a CPU the resident set (ru_maxrss), on a GPU
+what torch allocated.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -36,7 +38,7 @@ SIZES = {  # hidden, layers, heads, key_heads, intermediate, vocabulary
     "0.5b": (896, 24, 14, 2, 4864, 151936),
     "1b": (2048, 16, 32, 8, 8192, 128256),
 }
-ARMS = ("forward + backward", "features", "features, Adam")
+ARMS = PLAIN, FEATURES, ADAM = ("forward + backward", "features", "features, Adam")
 
 
 def model_of(options: argparse.Namespace) -> torch.nn.Module:
@@ -70,12 +72,13 @@ def batch_of(options: argparse.Namespace) -> dict[str, torch.Tensor]:
     return {name: tensor.to(options.device) for name, tensor in batch.items()}
 
 
-def measure(arm: str, options: argparse.Namespace) -> dict[str, object]:
-    """Seconds of every pass but the first two, and the peak memory in GiB."""
+def work_of(arms: Sequence[str], options: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """A pass of each arm, on the same model and batch."""
     if options.device == "cpu":
         torch.set_num_threads(1)
     model, batch, device = model_of(options), batch_of(options), torch.device(options.device)
     autocast = torch.bfloat16 if options.autocast else None
+    projection = Projection("factored", options.dim)
 
     def losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return model.losses(batch["input_ids"], batch["labels"])
@@ -86,34 +89,43 @@ def measure(arm: str, options: argparse.Namespace) -> dict[str, object]:
             value = losses(model, batch).mean()
         value.backward()
 
-    projection = Projection("factored", options.dim)
-    if arm == ARMS[0]:
-        work = plain
-    elif arm == ARMS[1]:
-        features = GradientFeatures(model, losses, projection, autocast=autocast)
-        work = lambda: features(batch)  # noqa: E731
-    else:
-        state = {
-            name: {"exp_avg": torch.randn_like(p), "exp_avg_sq": torch.rand_like(p), "step": torch.tensor(10.0)}
-            for name, p in model.named_parameters()
-            if p.requires_grad
-        }
-        preconditioned = adam_features(model, losses, projection, state, autocast=autocast)
-        work = lambda: preconditioned(batch)  # noqa: E731
-    times, clock = [], time.process_time if device.type == "cpu" else time.perf_counter
+    work: dict[str, Callable[[], object]] = {}
+    for arm in arms:
+        if arm == PLAIN:
+            work[arm] = plain
+        elif arm == FEATURES:
+            work[arm] = partial(GradientFeatures(model, losses, projection, autocast=autocast), batch)
+        else:
+            state = {
+                name: {"exp_avg": torch.randn_like(p), "exp_avg_sq": torch.rand_like(p), "step": torch.tensor(10.0)}
+                for name, p in model.named_parameters()
+                if p.requires_grad
+            }
+            work[arm] = partial(adam_features(model, losses, projection, state, autocast=autocast), batch)
+    return work
+
+
+def seconds(work: dict[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Of every pass of each arm but its first two, the arms taking turns."""
+    clock, times = time.process_time if options.device == "cpu" else time.perf_counter, {arm: [] for arm in work}
     for _ in range(options.rounds + 2):
-        start = clock()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(clock() - start)
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else resident
-    parameters = (
-        sum(p.numel() for p in model.parameters()),
-        sum(p.numel() for p in model.parameters() if p.requires_grad),
-    )
-    return {"seconds": times[2:], "peak": peak, "parameters": parameters}
+        for arm, one_pass in work.items():
+            start = clock()
+            one_pass()
+            if options.device != "cpu":
+                torch.cuda.synchronize(options.device)
+            times[arm].append(clock() - start)
+    return {arm: found[2:] for arm, found in times.items()}
+
+
+def peak(arm: str, options: argparse.Namespace) -> float:
+    """GiB of a process that does nothing but this arm."""
+    (one_pass,) = work_of([arm], options).values()
+    for _ in range(2):
+        one_pass()
+    if options.device != "cpu":
+        return torch.cuda.max_memory_allocated(options.device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 def main() -> None:
@@ -126,40 +138,33 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128, help="tokens of the longest row")
     parser.add_argument("--dim", type=int, default=4096)
     parser.add_argument("--adam", action="store_true", help="LESS's Adam-preconditioned features, too")
-    parser.add_argument("--rounds", type=int, default=10, help="passes of each arm, in each of its turns")
-    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=20, help="passes of each arm")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the frozen weights")
     parser.add_argument("--autocast", action="store_true", help="forward passes in bfloat16")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        print(json.dumps(measure(options.arm, options)))
+        print(peak(options.arm, options))
         return
     arms = ARMS if options.adam else ARMS[:2]
-    found: dict[str, list[dict]] = {arm: [] for arm in arms}
-    for _ in range(options.turns):
-        for arm in arms:
-            command = [sys.executable, *sys.argv, "--arm", arm]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found[arm].append(json.loads(done.stdout.splitlines()[-1]))
-    size, learnt = (count / 1e6 for count in found[ARMS[0]][0]["parameters"])
+    peaks = {}
+    for arm in arms:
+        done = subprocess.run([sys.executable, *sys.argv, "--arm", arm], stdout=subprocess.PIPE, text=True, check=True)
+        peaks[arm] = float(done.stdout.splitlines()[-1])
+    times = seconds(work_of(arms, options), options)
+    shapes = [(p.numel(), p.requires_grad) for p in model_of(options).parameters()]
     print(
-        f"{options.kind} of {size:.1f}M parameters, {learnt:.2f}M of them adapters, {options.attention}, "
-        f"{options.batch} x {options.length} tokens, {options.dim} dims, {options.dtype}"
+        f"{options.kind} of {sum(n for n, _ in shapes) / 1e6:.1f}M parameters, "
+        f"{sum(n for n, learns in shapes if learns) / 1e6:.2f}M of them adapters of rank {options.rank}, "
+        f"{options.attention}, {options.batch} x {options.length} tokens, {options.dim} dims, {options.dtype}"
         f"{', autocast' if options.autocast else ''}, {options.device}, torch {torch.__version__}"
     )
-    print(f"{'':20s}{'median s':>10s}{'ratio':>8s}{'least s':>10s}{'ratio':>8s}{'rows / s':>10s}{'peak GiB':>10s}")
-    floor: tuple[float, float] | None = None
-    for arm, results in found.items():
-        every = [second for result in results for second in result["seconds"]]
-        median, least = statistics.median(every), min(every)
-        floor = floor or (median, least)
-        peak = max(result["peak"] for result in results)
-        print(
-            f"{arm:20s}{median:10.4f}{median / floor[0]:8.2f}{least:10.4f}{least / floor[1]:8.2f}"
-            f"{options.batch / median:10.1f}{peak:10.2f}"
-        )
+    print(f"{'':20s}{'median s':>10s}{'least s':>10s}{'ratio':>8s}{'rows / s':>10s}{'peak GiB':>10s}")
+    for arm, found in times.items():
+        ratio = statistics.median(one / plain for one, plain in zip(found, times[PLAIN], strict=True))
+        median = statistics.median(found)
+        print(f"{arm:20s}{median:10.4f}{min(found):10.4f}{ratio:8.2f}{options.batch / median:10.1f}{peaks[arm]:10.2f}")
 
 
 if __name__ == "__main__":
