@@ -17,7 +17,7 @@ from torch import Tensor
 from tarot.arrays import InputError, Rows, as_rows, block_size, blocks, read_rows
 from tarot.whitening import WhitenedRows, fit_whitener, unit_norm
 
-BLOCK_SIMILARITIES = 1 << 23  # per block: enough for GEMM to run at full speed, few enough to be screened from cache
+BLOCK_SIMILARITIES = 1 << 23  # at most, per block: they are screened from cache
 GATHER_BYTES = 4 << 20  # small: fresh memory costs more than the arithmetic done in it
 NORM_TOLERANCE = 1e-6  # float32 rounding stays below; rows of a float16 store do not and are normalised again (L-16)
 
@@ -62,7 +62,8 @@ def nearest_unit(
     rounding = 4 * torch.finfo(torch.float32).eps * d**0.5
     found, threshold = _Found.nothing(), torch.full((m, 1), -torch.inf)
     settled = 0  # how many were found when the thresholds were last raised
-    for start, block in blocks(candidates, max(4 * k, block_similarities // m), "candidates"):
+    rows = max(4 * k, min(block_similarities // m, block_size(d)))
+    for start, block in blocks(candidates, rows, "candidates"):
         block, usable = _normalised(block)
         similarity = targets @ block.T
         if not usable.all():

@@ -77,7 +77,7 @@ class Skills(Conversations):
 
 @dataclass(frozen=True)
 class Files(Conversations):
-    """jsonl files of `messages`, or of `prompt` and `completion`; one, several, or a mapping of names to files.
+    """jsonl files (`tasks.instruction.rows`) or datasets on the hub; one, several, or a mapping of names to them.
 
     validation, test: null takes them from the targets, of which selection then sees the share 1 - `held_out`: a third
         of what is held out for validation, two thirds for test.

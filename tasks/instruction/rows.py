@@ -1,12 +1,15 @@
 """Conversations: read from jsonl files or from the hub, checked, and named so that an error says where it is.
 
-A row is one JSON object: {"messages": [{"role", "content"}, ...]} as LESS, trl and axolotl write it, or
-{"prompt", "completion"}. `id`, `dataset` and `subtask` are used where they are there; everything else is kept as it is.
+A row is one JSON object: {"messages": [{"role", "content"}, ...]} as LESS, trl and axolotl write it,
+{"prompt", "completion"}, or what much of the hub has: {"conversations": [{"from", "value"}, ...]} (ShareGPT) and
+{"instruction", "input", "output"} (Alpaca; Dolly says `context` and `response`). `id`, `dataset` and `subtask` are used
+where they are there; everything else is kept as it is.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +18,9 @@ from typing import Any
 from tarot import InputError
 
 ROLES = ("system", "user", "assistant")
+HUB = "hub:"
+_SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+_ON_HUB = re.compile(r"hub:(?P<name>[^@:]+)(@(?P<subset>[^:]+))?(:(?P<split>.+))?")
 Message = tuple[str, str]  # role, content
 
 
@@ -56,11 +62,12 @@ class Row:
 def read_rows(
     paths: str | Path | Sequence[str | Path] | Mapping[str, str | Path], *, prefix: bool = False
 ) -> list[Row]:
-    """The rows of jsonl files, in the order of the files and of their lines.
+    """The rows of jsonl files and of datasets on the hub, in their order.
 
-    paths: one file, several, or a mapping of the dataset's name to its file. A row's dataset is the name in the
-    mapping, else its own field `dataset`, else the file's name without `_data.jsonl`. Its id is its field `id`, else
-    dataset:line. prefix: put the dataset before every id, for datasets that use the same ones.
+    paths: one, several, or a mapping of datasets' names to where they are: a jsonl file, or a dataset of the hub as
+    `hub_rows` takes it. A row's dataset is the name in the mapping, else its own field `dataset`, else the file's name
+    without `_data.jsonl` or the last part of the hub's. Its id is its field `id`, else dataset:line, on the hub
+    dataset:index. prefix: put the dataset before every id, for datasets that use the same ones.
 
     Raises InputError, with file:line, for what is no JSON object, a row that `row_of` refuses, an id that was there
     before, and files that are missing, empty, or not UTF-8.
@@ -70,38 +77,48 @@ def read_rows(
     named = paths.items() if isinstance(paths, Mapping) else [(None, path) for path in paths]
     rows: list[Row] = []
     for name, path in named:
-        path = Path(path)
-        for line, raw in _objects(path):
-            dataset = name or str(raw.get("dataset") or path.stem.removesuffix("_data"))
-            row = row_of(raw, f"{path}:{line}", dataset=dataset, default_id=f"{dataset}:{line}")
-            rows.append(replace(row, id=f"{dataset}/{row.id}") if prefix else row)
+        found = hub_rows(str(path), name) if str(path).startswith(HUB) else file_rows(Path(path), name)
+        rows += [replace(row, id=f"{row.dataset}/{row.id}") if prefix else row for row in found]
     check_ids(rows)
     return rows
 
 
-def hub_rows(name: str, split: str = "train", *, subset: str | None = None, tag: str | None = None) -> list[Row]:
-    """The rows of a dataset on the hub or in a local folder, by the library `datasets`.
+def file_rows(path: Path, name: str | None = None) -> list[Row]:
+    """The rows of a jsonl file. name: of the dataset."""
+    rows = []
+    for line, raw in _objects(path):
+        dataset = name or str(raw.get("dataset") or path.stem.removesuffix("_data"))
+        rows.append(row_of(raw, f"{path}:{line}", dataset=dataset, default_id=f"{dataset}:{line}"))
+    return rows
 
+
+def hub_rows(place: str, name: str | None = None) -> list[Row]:
+    """The rows of a dataset on the hub, or in a local folder, by the library `datasets`.
+
+    place: "hub:NAME[@SUBSET][:SPLIT]"; without a split, that of training. name: of the dataset.
     Raises InputError where the library is missing, it cannot load the dataset, or `row_of` refuses a row.
     """
+    parts = _ON_HUB.fullmatch(place)
+    if parts is None:
+        raise InputError(f"{place!r} must be hub:NAME, hub:NAME:SPLIT or hub:NAME@SUBSET:SPLIT")
+    source, split = parts["name"], parts["split"] or "train"
     try:
         import datasets
     except ImportError as error:
         raise InputError(
-            f"{name} is read by the library datasets: pip install datasets, or give jsonl files"
+            f"{place} is read by the library datasets: pip install datasets, or give jsonl files"
         ) from error
     try:
-        loaded = datasets.load_dataset(name, subset, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"the dataset {name} (split {split}) cannot be loaded: {error}") from error
-    dataset = tag or name.rsplit("/", 1)[-1]
-    rows = [
-        row_of(raw, f"{name}[{index}]", dataset=dataset, default_id=f"{dataset}:{index}")
-        for index, raw in enumerate(loaded)
-    ]
+        loaded = datasets.load_dataset(source, parts["subset"], split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(f"{place} (split {split}) cannot be loaded: {error}") from error
+    rows = []
+    for index, columns in enumerate(loaded):
+        raw = {key: value for key, value in columns.items() if value is not None}  # of other rows' columns
+        dataset = name or str(raw.get("dataset") or source.rstrip("/").rsplit("/", 1)[-1])
+        rows.append(row_of(raw, f"{place}[{index}]", dataset=dataset, default_id=f"{dataset}:{index}"))
     if not rows:
-        raise InputError(f"the dataset {name} (split {split}) has no rows")
-    check_ids(rows)
+        raise InputError(f"{place} (split {split}) has no rows")
     return rows
 
 
@@ -156,15 +173,36 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _messages(raw: Mapping[str, Any], where: str) -> tuple[Message, ...]:
     if raw.get("messages") is not None:
         return _turns(raw["messages"], where)
+    if raw.get("conversations") is not None:
+        return _turns(_from_sharegpt(raw["conversations"], where), where)
+    if raw.get("instruction") is not None:
+        return _turns(_from_alpaca(raw, where), where)
     missing = [key for key in ("prompt", "completion") if not isinstance(raw.get(key), str)]
     if missing:
         raise InputError(
-            f"{where}: a row has `messages`, or `prompt` and `completion` (text); this one has "
-            f"{', '.join(sorted(raw)) or 'nothing'}"
+            f"{where}: a row has `messages`, `prompt` and `completion` (text), `conversations`, or `instruction` and "
+            f"`output`; this one has {', '.join(sorted(raw)) or 'nothing'}"
         )
     if not raw["completion"].strip():
         raise InputError(f"{where}: the completion is empty, so there is nothing to learn")
     return tuple((key, _unicode(raw[key], where)) for key in ("prompt", "completion"))
+
+
+def _from_sharegpt(turns: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise InputError(f"{where}: conversations must be a list of objects with from and value")
+    return [{"role": _SPEAKERS.get(turn.get("from"), turn.get("from")), "content": turn.get("value")} for turn in turns]
+
+
+def _from_alpaca(raw: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """An input, where there is one, follows the instruction after an empty line."""
+    given = raw.get("input") or raw.get("context") or ""
+    answer = raw["output"] if raw.get("output") is not None else raw.get("response")
+    for name, text in (("instruction", raw["instruction"]), ("input", given), ("output", answer)):
+        if not isinstance(text, str):
+            raise InputError(f"{where}: {name} must be text; it is {text!r:.80}")
+    asked = f"{raw['instruction']}\n\n{given}" if given.strip() else raw["instruction"]
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
 
 
 def _turns(messages: Any, where: str) -> tuple[Message, ...]:

@@ -42,8 +42,9 @@ def write_selected(rows: Sequence[Row], targets: Sequence[str], selection: Selec
 
 
 def _line(content: dict[str, Any]) -> bytes:
-    """As readable as it can be; what is no character of Unicode stays escaped."""
+    """As readable as it can be; what is no character of Unicode stays escaped. The hub has columns of other types than
+    JSON, such as dates: they become text."""
     try:
-        return json.dumps(content, ensure_ascii=False).translate(_BREAKS).encode()
+        return json.dumps(content, ensure_ascii=False, default=str).translate(_BREAKS).encode()
     except UnicodeEncodeError:
-        return json.dumps(content).encode()
+        return json.dumps(content, default=str).encode()

@@ -14,7 +14,7 @@ from tarot import InputError
 
 pytest.importorskip("transformers")
 
-from tasks.instruction.rows import Row, hub_rows, read_rows
+from tasks.instruction.rows import Row, read_rows
 from tasks.instruction.template import ChatTemplate, LessTemplate, template_of
 from tasks.instruction.tokenizer import SMALLEST, cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches, tokenize
@@ -91,6 +91,11 @@ USER = {"role": "user", "content": "q"}
         ({"text": "x"}, "this one has text"),
         ({"prompt": "x"}, "this one has prompt"),
         ({"prompt": "x", "completion": " "}, "completion is empty"),
+        ({"instruction": "x"}, "output must be text; it is None"),
+        ({"instruction": "x", "input": ["y"], "output": "z"}, "input must be text"),
+        ({"instruction": "x", "output": " "}, "answers of the assistant are empty"),
+        ({"conversations": [{"from": "tool", "value": "x"}]}, "message 1 has the role 'tool'"),
+        ({"conversations": [["human", "x"]]}, "list of objects with from and value"),
         ({"prompt": "x", "completion": "y", "id": [1]}, "id must be"),
         ({"prompt": "x", "completion": "y", "subtask": 1.5}, "subtask must be"),
         ([1], "must be a JSON object"),
@@ -127,12 +132,48 @@ def test_errors_of_files(tmp_path):
 
 def test_a_hub_dataset_from_a_folder(tmp_path):
     pytest.importorskip("datasets")
-    write(tmp_path / "train.jsonl", {"messages": TALK}, {"messages": TALK[1:3]})
-    rows = hub_rows(str(tmp_path), tag="mine")
-    assert [r.id for r in rows] == ["mine:0", "mine:1"]
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    write(folder / "train.jsonl", {"messages": TALK, "id": "x"}, {"messages": TALK[1:3]})
+    write(folder / "test.jsonl", {"messages": TALK[:3], "id": "y"})
+    file = write(tmp_path / "more.jsonl", {"prompt": "one", "completion": "two"})
+    rows = read_rows([f"hub:{folder}", f"hub:{folder}:test", file])
+    assert [r.id for r in rows] == ["x", "talks:1", "y", "more:1"]
     assert rows[0].messages == tuple((turn["role"], turn["content"]) for turn in TALK)
-    with pytest.raises(InputError, match="cannot be loaded"):
-        hub_rows(str(tmp_path), split="nothing")
+    assert rows[1].raw == {"messages": TALK[1:3]} and rows[1].where == f"hub:{folder}[1]"
+    named = read_rows({"mine": f"hub:{folder}@default:train"}, prefix=True)
+    assert [(r.id, r.dataset) for r in named] == [("mine/x", "mine"), ("mine/mine:1", "mine")]
+    with pytest.raises(InputError, match=r"split nothing\) cannot be loaded"):
+        read_rows(f"hub:{folder}:nothing")
+    with pytest.raises(InputError, match="must be hub:NAME"):
+        read_rows("hub:")
+    write(folder / "test.jsonl", {"messages": TALK, "more": 1})
+    with pytest.raises(InputError, match=r"split train\) cannot be loaded"):  # splits of different columns
+        read_rows(f"hub:{folder}")
+    write(folder / "test.jsonl", {"messages": TALK, "id": "x"})
+    write(folder / "train.jsonl", {"messages": TALK, "id": "x"}, {"messages": TALK[1:2]})
+    with pytest.raises(InputError, match=r"talks\[1\]: no message is the assistant's"):
+        read_rows(f"hub:{folder}")
+
+
+def test_rows_as_much_of_the_hub_has_them(tmp_path):
+    """What LLaMA-Factory and axolotl call sharegpt and alpaca, and Dolly's columns."""
+    said = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    kinds = [
+        {"conversations": said},
+        {"instruction": "Add.", "input": "2 and 12", "output": "14"},
+        {"instruction": "Say hello.", "input": "", "output": "hello"},
+        {"instruction": "Sum up.", "context": "A text.", "response": "Text.", "category": "summarization"},
+    ]
+    rows = read_rows(write(tmp_path / "a.jsonl", *kinds))
+    assert rows[0].messages == (("system", "Be brief."), ("user", "q"), ("assistant", "a"))
+    assert [r.messages[0] for r in rows[1:]] == [
+        ("user", "Add.\n\n2 and 12"),
+        ("user", "Say hello."),
+        ("user", "Sum up.\n\nA text."),
+    ]
+    assert [r.messages[-1] for r in rows[1:]] == [("assistant", text) for text in ("14", "hello", "Text.")]
+    assert [r.raw for r in rows] == kinds and not any(r.plain for r in rows)
 
 
 # --- template --------------------------------------------------------------------------------------------------------
