@@ -135,8 +135,9 @@ def endless_batches(weights: np.ndarray, batch_size: int, seed: int) -> Iterator
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's global generator, seeded inside the block and untouched outside."""
-    with torch.random.fork_rng(devices=[]):
+    """Torch's global generators, those of GPUs too, seeded inside the block and untouched outside."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         yield
 
