@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,16 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen, seconds: flo
 LONG = [*SMALL, "experiment.trainings=200", "experiment.arms=[]"]
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """Shells start what runs in the background with SIGINT ignored, and processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_what_was_stopped_goes_on(tmp_path, how):
     process = spawn(tmp_path, *LONG)
     wait_for("cache/models/*.pt", tmp_path, process)
