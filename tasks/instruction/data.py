@@ -154,45 +154,61 @@ class Benchmark(Conversations):
 
 
 def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) -> Rows:
-    """The targets, and the splits that are taken from them; what is said twice stays together."""
+    """The targets, and the splits that are taken from them. What asks the same stays together, or, where all ask nearly
+    the same, what says the same."""
     if not lacking:
         return {"targets": targets}
-    said = list(dict.fromkeys(row.messages for row in targets))
-    order = np.random.default_rng(seed).permutation(len(said)).tolist()
     parts = {"validation": 1, "test": 2}
+
+    kind = asked if len(set(map(asked, targets))) > len(targets) / 2 else said
+    kinds = list(dict.fromkeys(map(kind, targets)))
     counts = {
-        split: max(1, round(files.held_out * len(said) * parts[split] / sum(parts[s] for s in lacking)))
+        split: max(1, round(files.held_out * len(kinds) * parts[split] / sum(parts[s] for s in lacking)))
         for split in lacking
     }
-    if sum(counts.values()) >= len(said):
+    if sum(counts.values()) >= len(kinds):
         raise InputError(
             f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, or "
             f"files of their own (task.{lacking[0]}=...)"
         )
-    split_of = {}
+    order, split_of = np.random.default_rng(seed).permutation(len(kinds)).tolist(), {}
     for split, count in counts.items():
-        split_of |= {said[i]: split for i in order[:count]}
+        split_of |= {kinds[i]: split for i in order[:count]}
         order = order[count:]
     rows: Rows = {split: [] for split in ("targets", *counts)}
     for row in targets:
-        rows[split_of.get(row.messages, "targets")].append(row)
+        rows[split_of.get(kind(row), "targets")].append(row)
     return rows
 
 
 def refuse_shared(rows: Rows) -> None:
-    """Raises InputError where a target is held out, too; warns where a candidate is."""
-    for split in ("validation", "test"):
-        held = {row.messages for row in rows[split]}
-        shared = [row for row in rows["targets"] if row.messages in held]
+    """Raises InputError where targets, validation and test share what is said; warns where a candidate is held out."""
+    held = {split: set(map(said, rows[split])) for split in ("validation", "test")}
+    for split, other in (("targets", "validation"), ("targets", "test"), ("validation", "test")):
+        shared = [row for row in rows[split] if said(row) in held[other]]
         if shared:
             first = shared[0].where or shared[0].id
             raise InputError(
-                f"{len(shared)} rows of task.targets are in task.{split}, too, such as {first}; what is held out must "
-                "not be seen by the selection"
+                f"{len(shared)} rows of task.{split} are in task.{other}, too, such as {first}; what is held out must "
+                "be seen by nothing else"
             )
-        known = sum(row.messages in held for row in rows["candidates"])
+    for split in held:
+        known = sum(said(row) in held[split] for row in rows["candidates"])
         if known:
             log.warning("warning: %d candidates are in task.%s, too, word for word", known, split)
+
+
+def said(row: Row) -> tuple[tuple[str, str], ...]:
+    """A conversation without what no template would keep: blanks around a message, and which kind of row it was."""
+    roles = {"prompt": "user", "completion": "assistant"}
+    return tuple((roles.get(role, role), content.strip()) for role, content in row.messages)
+
+
+def asked(row: Row) -> tuple[tuple[str, str], ...]:
+    """What comes before a conversation's last answer; all of it where that is nothing."""
+    spoken = said(row)
+    last = max(place for place, (role, _) in enumerate(spoken) if role == "assistant")
+    return spoken[:last] or spoken
 
 
 def distinct(rows: Rows) -> Rows:

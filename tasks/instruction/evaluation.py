@@ -65,12 +65,14 @@ def metrics(
     tokenizer: PreTrainedTokenizerBase,
     tokenize: Tokenize,
     evaluation: Evaluation,
+    stops: Sequence[int],
     pad: int,
 ) -> dict[str, float]:
     """Of held-out conversations: `accuracy` of the choice among options where there are some, `exact_match` of what is
     written, `loss` per token of an answer (each answer counts the same), then each by group.
 
-    tokenize: rows as the model reads them.
+    tokenize: rows as the model reads them. stops: tokens that end an answer. Rows that were cut so that they lost their
+    last answer do not count for `exact_match`.
     """
     model.eval()
     chooses = np.array([evaluation.choose and bool(row.options) for row in data.rows])
@@ -79,9 +81,10 @@ def metrics(
         places = chooses.nonzero()[0]
         options = [data.rows[i] for i in places]
         by_row["accuracy"] = places, choices(model, options, tokenize, evaluation.tokens, pad)
-    if evaluation.generate and not chooses.all():
-        places = (~chooses).nonzero()[0]
-        texts = written(model, prompts(data.take(places)), tokenizer, evaluation, pad)
+    whole = np.array([has_last_answer(data, i) for i in range(len(data))])
+    if evaluation.generate and (whole & ~chooses).any():
+        places = (whole & ~chooses).nonzero()[0]
+        texts = written(model, prompts(data.take(places)), tokenizer, evaluation, stops, pad)
         right = [is_right(text, data.rows[i]) for i, text in zip(places, texts, strict=True)]
         by_row["exact_match"] = places, np.array(right, dtype=float)
     by_row["loss"] = np.arange(len(data)), answer_losses(model, data, evaluation.tokens, pad)
@@ -132,6 +135,7 @@ def written(
     prompts: list[Tensor],
     tokenizer: PreTrainedTokenizerBase,
     evaluation: Evaluation,
+    stops: Sequence[int],
     pad: int,
 ) -> list[str]:
     """What the model goes on with after each prompt."""
@@ -144,10 +148,17 @@ def written(
         for row, i in enumerate(places):
             ids[row, width - len(prompts[i]) :] = prompts[i]
             mask[row, width - len(prompts[i]) :] = 1
-        found = model.generate(ids.to(device), mask.to(device), evaluation.limit, tokenizer.eos_token_id, pad)
+        found = model.generate(ids.to(device), mask.to(device), evaluation.limit, stops, pad)
         for i, text in zip(places, tokenizer.batch_decode(found, skip_special_tokens=True), strict=True):
             texts[i] = text
     return texts
+
+
+def has_last_answer(data: Tokenized, index: int) -> bool:
+    """Whether a conversation's last answer, or its beginning, is within the context."""
+    learned = (data[index]["labels"] != IGNORE).int()
+    answers = int((learned.diff(prepend=learned.new_zeros(1)) == 1).sum())
+    return not data.cut[index] or answers == data.rows[index].answers
 
 
 def answer_start(labels: Tensor) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -31,7 +32,7 @@ from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 _PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")  # logits are head(last hidden state) and nothing else
-_HASHED = 1 << 20  # bytes at each end of a file of weights that tell it from others
+_HASHED = 4096  # blocks of a file of weights that tell it from others: 256 MiB
 
 State = Mapping[str, Tensor]
 
@@ -131,8 +132,8 @@ class Language:
             )
 
     def recipe(self) -> dict[str, Any]:
-        """What determines the weights and what is computed of them, as plain data. Files are known by their sizes and
-        by both ends of each: to read sixteen gigabytes for a name would take longer than a selection."""
+        """What determines the weights and what is computed of them, as plain data. Files are known by
+        blocks that lie close enough for training to change some of them: sixteen gigabytes take long to read."""
         known = {key: value for key, value in asdict(self).items() if key not in ("attention", "checkpointing")}
         if self.path is None:
             return known
@@ -172,8 +173,11 @@ class Language:
             )
         try:
             net = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation=self.attention, **options)
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise InputError(_unreadable(self.path, error)) from error
+        net.generation_config = (
+            GenerationConfig()
+        )  # the file's may ask for penalties, and is asked where we say nothing
         return prepare_model_for_kbit_training(net, use_gradient_checkpointing=False) if self.quantize else net
 
     def build(self, vocabulary: int, adapter: Adapter, weights: State | None = None) -> LanguageModel:
@@ -181,7 +185,7 @@ class Language:
         net = self.base(vocabulary, weights)
         if self.checkpointing:
             net.gradient_checkpointing_enable({"use_reentrant": False})
-        return LanguageModel(adapter.attach(net))
+        return LanguageModel(adapter.attach(net), self)
 
 
 class LanguageModel(nn.Module):
@@ -191,9 +195,9 @@ class LanguageModel(nn.Module):
     sequence, and how far, does not matter, and attention is free to take its fastest kernel.
     """
 
-    def __init__(self, net: PeftModel) -> None:
+    def __init__(self, net: PeftModel, language: Language) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.language = net, language
         self.adapters = tuple(name for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     @property
@@ -236,10 +240,10 @@ class LanguageModel(nn.Module):
         return (self.hidden(input_ids).float() * wanted).sum(1) / wanted.sum(1).clamp(min=1)
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, limit: int, stop: int, pad: int) -> Tensor:
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, limit: int, stops: Sequence[int], pad: int) -> Tensor:
         """The likeliest token after another, with a cache: prompts int64 [B, L], padded on the LEFT -> what follows,
-        [B, at most limit]; `pad` after the token `stop`."""
-        config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=stop, pad_token_id=pad)
+        [B, at most limit]; `pad` after one of the tokens `stops`."""
+        config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=list(stops), pad_token_id=pad)
         found = self.net.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
         return found[:, input_ids.shape[1] :]
 
@@ -274,4 +278,4 @@ def _identity(path: str) -> dict[str, Any]:
             raise InputError(_unreadable(path, error)) from error
         return {"commit": getattr(config, "_commit_hash", None), "name": path}
     known = [file for file in sorted(Path(path).glob("*")) if file.suffix in (".safetensors", ".bin", ".json")]
-    return {"files": {file.name: hash_file(file, ends=_HASHED) for file in known if file.is_file()}}
+    return {"files": {file.name: hash_file(file, blocks=_HASHED) for file in known if file.is_file()}}

@@ -9,7 +9,9 @@ where they are there; everything else is kept as it is.
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +21,18 @@ from tarot import InputError
 
 ROLES = ("system", "user", "assistant")
 HUB = "hub:"
-_SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-_ON_HUB = re.compile(r"hub:(?P<name>[^@:]+)(@(?P<subset>[^:]+))?(:(?P<split>.+))?")
+_SPEAKERS = {
+    "system": "system",
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model", "assistant"), "assistant"),
+}
+log = logging.getLogger("tarot")
+_ON_HUB = re.compile(r"hub:(?P<name>[^@:]+)(@(?P<subset>[^:]+))?(:(?P<split>[^/]+))?")
 Message = tuple[str, str]  # role, content
+
+
+class NothingToLearnError(InputError):
+    """A conversation without an answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +65,17 @@ class Row:
         return self.messages[0][0] == "prompt"
 
     @property
+    def answers(self) -> int:
+        """How many of the messages are learned."""
+        return sum(role in ("assistant", "completion") for role, _ in self.messages)
+
+    @property
     def expected(self) -> str:
-        """The answer that an exact match is measured against."""
-        return self.messages[-1][1].strip().removeprefix(self.prefill).strip() if self.answer is None else self.answer
+        """The answer that an exact match is measured against: the last one, whatever is said after it."""
+        if self.answer is not None:
+            return self.answer
+        last = next(content for role, content in reversed(self.messages) if role in ("assistant", "completion"))
+        return last.strip().removeprefix(self.prefill).strip()
 
 
 def read_rows(
@@ -66,28 +85,39 @@ def read_rows(
 
     paths: one, several, or a mapping of datasets' names to where they are: a jsonl file, or a dataset of the hub as
     `hub_rows` takes it. A row's dataset is the name in the mapping, else its own field `dataset`, else the file's name
-    without `_data.jsonl` or the last part of the hub's. Its id is its field `id`, else dataset:line, on the hub
-    dataset:index. prefix: put the dataset before every id, for datasets that use the same ones.
+    without `_data.jsonl` (behind its folder's, where two files have one name), or the last part of the hub's. Its id is
+    its field `id`, else dataset:line, on the hub dataset:index. prefix: put the dataset before every id, which is done
+    anyway where ids of several datasets are the same.
 
-    Raises InputError, with file:line, for what is no JSON object, a row that `row_of` refuses, an id that was there
-    before, and files that are missing, empty, or not UTF-8.
+    Raises InputError, with file:line, for what is no JSON object, a row that `row_of` refuses, an id that its dataset
+    has twice, and files that are missing, empty, or not UTF-8.
     """
     if isinstance(paths, str | Path):
         paths = [paths]
-    named = paths.items() if isinstance(paths, Mapping) else [(None, path) for path in paths]
+    named = list(paths.items() if isinstance(paths, Mapping) else [(None, path) for path in paths])
+    stems = Counter(_stem(Path(path)) for name, path in named if name is None)
     rows: list[Row] = []
     for name, path in named:
-        found = hub_rows(str(path), name) if str(path).startswith(HUB) else file_rows(Path(path), name)
-        rows += [replace(row, id=f"{row.dataset}/{row.id}") if prefix else row for row in found]
+        if str(path).startswith(HUB):
+            rows += hub_rows(str(path), name)
+            continue
+        stem = _stem(path := Path(path))
+        rows += file_rows(path, name, default=f"{path.absolute().parent.name}/{stem}" if stems[stem] > 1 else stem)
+    if prefix or (len({row.id for row in rows}) < len(rows) and len({row.dataset for row in rows}) > 1):
+        rows = [replace(row, id=f"{row.dataset}/{row.id}") for row in rows]
     check_ids(rows)
     return rows
 
 
-def file_rows(path: Path, name: str | None = None) -> list[Row]:
-    """The rows of a jsonl file. name: of the dataset."""
+def _stem(path: Path) -> str:
+    return path.stem.removesuffix("_data")
+
+
+def file_rows(path: Path, name: str | None, *, default: str) -> list[Row]:
+    """The rows of a jsonl file. name: of the dataset; None: what each row says, or `default`."""
     rows = []
     for line, raw in _objects(path):
-        dataset = name or str(raw.get("dataset") or path.stem.removesuffix("_data"))
+        dataset = name or str(raw.get("dataset") or default)
         rows.append(row_of(raw, f"{path}:{line}", dataset=dataset, default_id=f"{dataset}:{line}"))
     return rows
 
@@ -95,13 +125,14 @@ def file_rows(path: Path, name: str | None = None) -> list[Row]:
 def hub_rows(place: str, name: str | None = None) -> list[Row]:
     """The rows of a dataset on the hub, or in a local folder, by the library `datasets`.
 
-    place: "hub:NAME[@SUBSET][:SPLIT]"; without a split, that of training. name: of the dataset.
-    Raises InputError where the library is missing, it cannot load the dataset, or `row_of` refuses a row.
+    place: "hub:NAME[@SUBSET][:SPLIT]"; without a split, that of training. name: of the dataset; without one it is the
+    last part of the place. What is there cannot be put right, so that rows without an answer are left out, with a
+    warning, and rows are named by their index where some have no id or one that another has.
+
+    Raises InputError where the library is missing, it cannot load the dataset, or `row_of` refuses a row for another
+    reason.
     """
-    parts = _ON_HUB.fullmatch(place)
-    if parts is None:
-        raise InputError(f"{place!r} must be hub:NAME, hub:NAME:SPLIT or hub:NAME@SUBSET:SPLIT")
-    source, split = parts["name"], parts["split"] or "train"
+    source, subset, split = _on_hub(place)
     try:
         import datasets
     except ImportError as error:
@@ -109,17 +140,38 @@ def hub_rows(place: str, name: str | None = None) -> list[Row]:
             f"{place} is read by the library datasets: pip install datasets, or give jsonl files"
         ) from error
     try:
-        loaded = datasets.load_dataset(source, parts["subset"], split=split)
+        loaded = datasets.load_dataset(source, subset, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{place} (split {split}) cannot be loaded: {error}") from error
-    rows = []
-    for index, columns in enumerate(loaded):
-        raw = {key: value for key, value in columns.items() if value is not None}  # of other rows' columns
-        dataset = name or str(raw.get("dataset") or source.rstrip("/").rsplit("/", 1)[-1])
-        rows.append(row_of(raw, f"{place}[{index}]", dataset=dataset, default_id=f"{dataset}:{index}"))
+    raws = [{key: value for key, value in columns.items() if value is not None} for columns in loaded]
+    ids = [raw.get("id") for raw in raws]
+    by_index = any(one in (None, "") for one in ids) or len({str(one) for one in ids}) < len(ids)
+    rows, unanswered = [], 0
+    for index, raw in enumerate(raws):
+        dataset = name or str(raw.get("dataset") or place.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1])
+        try:
+            known = {key: value for key, value in raw.items() if not (by_index and key == "id")}
+            row = row_of(known, f"{place}[{index}]", dataset=dataset, default_id=f"{dataset}:{index}")
+        except NothingToLearnError:
+            unanswered += 1
+            continue
+        rows.append(replace(row, raw=raw))
+    if unanswered:
+        log.warning("%d of %d rows of %s have no answer and are left out", unanswered, len(raws), place)
     if not rows:
-        raise InputError(f"{place} (split {split}) has no rows")
+        raise InputError(f"{place} (split {split}) has no rows to learn from")
     return rows
+
+
+def _on_hub(place: str) -> tuple[str, str | None, str]:
+    """Name or folder, subset and split."""
+    whole = place.removeprefix(HUB)
+    if whole and Path(whole).is_dir():  # whatever signs its path has
+        return whole, None, "train"
+    parts = _ON_HUB.fullmatch(place)
+    if parts is None:
+        raise InputError(f"{place!r} must be hub:NAME, hub:NAME:SPLIT or hub:NAME@SUBSET:SPLIT")
+    return parts["name"], parts["subset"], parts["split"] or "train"
 
 
 def row_of(raw: Mapping[str, Any], where: str, *, dataset: str, default_id: str) -> Row:
@@ -161,7 +213,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raw = json.loads(line)
             except UnicodeDecodeError as error:
                 raise InputError(f"{path}:{number} is not UTF-8: {error}") from error
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:  # brackets within brackets
                 raise InputError(f"{path}:{number} is not JSON: {error}") from error
             if not isinstance(raw, dict):
                 raise InputError(f"{path}:{number} must be a JSON object; it is {type(raw).__name__}")
@@ -173,36 +225,51 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _messages(raw: Mapping[str, Any], where: str) -> tuple[Message, ...]:
     if raw.get("messages") is not None:
         return _turns(raw["messages"], where)
+    if all(isinstance(raw.get(key), str) for key in ("prompt", "completion")):
+        if not raw["completion"].strip():
+            raise NothingToLearnError(f"{where}: the completion is empty, so there is nothing to learn")
+        return tuple((key, _unicode(raw[key], where)) for key in ("prompt", "completion"))
     if raw.get("conversations") is not None:
-        return _turns(_from_sharegpt(raw["conversations"], where), where)
+        return _turns(_from_sharegpt(raw, where), where)
     if raw.get("instruction") is not None:
         return _turns(_from_alpaca(raw, where), where)
-    missing = [key for key in ("prompt", "completion") if not isinstance(raw.get(key), str)]
-    if missing:
-        raise InputError(
-            f"{where}: a row has `messages`, `prompt` and `completion` (text), `conversations`, or `instruction` and "
-            f"`output`; this one has {', '.join(sorted(raw)) or 'nothing'}"
-        )
-    if not raw["completion"].strip():
-        raise InputError(f"{where}: the completion is empty, so there is nothing to learn")
-    return tuple((key, _unicode(raw[key], where)) for key in ("prompt", "completion"))
+    raise InputError(
+        f"{where}: a row has `messages`, `prompt` and `completion` (text), `conversations`, or `instruction` and "
+        f"`output`; this one has {', '.join(sorted(raw)) or 'nothing'}"
+    )
 
 
-def _from_sharegpt(turns: Any, where: str) -> list[dict[str, Any]]:
+def _from_sharegpt(raw: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    turns = raw["conversations"]
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise InputError(f"{where}: conversations must be a list of objects with from and value")
-    return [{"role": _SPEAKERS.get(turn.get("from"), turn.get("from")), "content": turn.get("value")} for turn in turns]
+        raise InputError(f"{where}: conversations must be a list of objects with from and value, or role and content")
+    found = []
+    for turn in turns:
+        speaker, content = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        found.append({"role": _SPEAKERS.get(str(speaker).lower(), speaker), "content": content})
+    return _system(raw) + found
 
 
 def _from_alpaca(raw: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """An input, where there is one, follows the instruction after an empty line."""
-    given = raw.get("input") or raw.get("context") or ""
-    answer = raw["output"] if raw.get("output") is not None else raw.get("response")
+    """An input, where there is one, follows the instruction after an empty line. history: pairs that come before."""
+    given = next((raw[key] for key in ("input", "context") if raw.get(key) is not None), "")
+    answer = next((raw[key] for key in ("output", "response") if raw.get(key) is not None), None)
     for name, text in (("instruction", raw["instruction"]), ("input", given), ("output", answer)):
         if not isinstance(text, str):
             raise InputError(f"{where}: {name} must be text; it is {text!r:.80}")
+    history = raw.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise InputError(f"{where}: history must be a list of [question, answer]; it is {history!r:.80}")
     asked = f"{raw['instruction']}\n\n{given}" if given.strip() else raw["instruction"]
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    pairs = [*history, (asked, answer)]
+    roles = ("user", "assistant")
+    return _system(raw) + [
+        {"role": role, "content": text} for pair in pairs for role, text in zip(roles, pair, strict=True)
+    ]
+
+
+def _system(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": raw["system"]}] if raw.get("system") else []
 
 
 def _turns(messages: Any, where: str) -> tuple[Message, ...]:
@@ -217,9 +284,9 @@ def _turns(messages: Any, where: str) -> tuple[Message, ...]:
         turns.append((message["role"], _unicode(message["content"], where)))
     answers = [content for role, content in turns if role == "assistant"]
     if not answers:
-        raise InputError(f"{where}: no message is the assistant's, so there is nothing to learn")
+        raise NothingToLearnError(f"{where}: no message is the assistant's, so there is nothing to learn")
     if not any(content.strip() for content in answers):
-        raise InputError(f"{where}: all answers of the assistant are empty, so there is nothing to learn")
+        raise NothingToLearnError(f"{where}: all answers of the assistant are empty, so there is nothing to learn")
     return tuple(turns)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +26,8 @@ from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.rows import Row
 from tasks.instruction.selected import write_selected
-from tasks.instruction.template import Template, template_of
-from tasks.instruction.tokenizer import cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
+from tasks.instruction.template import Template, stop_tokens, template_of
+from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, training_recipe, tune
 from tasks.task import Batch, Checkpoint, Split, Task
@@ -46,8 +46,8 @@ class InstructionTask(Task):
     hub; null: that of language.path, or one of `vocabulary` tokens made of the text that pretraining sees.
     template: less or chat (the tokenizer's own). max_length: of a conversation, in tokens; the rest is cut off.
     nothing_left: what becomes of conversations without an answer within it: raise, or drop them.
-    transfer: the language that is trained on a selection and judged, null for the one that it was selected with. It has
-    a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
+    transfer: the language that is trained on a selection and judged, or its fields; null for the one that it was
+    selected with. It has a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
     """
@@ -68,7 +68,7 @@ class InstructionTask(Task):
         template: str = "less",
         max_length: int = 2048,
         nothing_left: str = "raise",
-        transfer: Language | None = None,
+        transfer: Language | Mapping[str, Any] | None = None,
         total_share: float | None = None,
         cache_dir: str | Path = "cache",
         seed: int = 0,
@@ -76,10 +76,12 @@ class InstructionTask(Task):
     ) -> None:
         if language.path is not None and pretraining is not None:
             raise InputError("task.pretraining is of a language that is made on the spot: set it to null with a path")
+        if isinstance(transfer, Mapping):
+            transfer = Language(**transfer)
         if evaluation.harness and (transfer or language).path is None:
             raise InputError(
-                "task.evaluation.harness is for real models: give task.language.path, or task.transfer.path where "
-                "another one is trained"
+                "task.evaluation.harness is for real models: give task.language.path, or 'task.transfer={path: ...}' "
+                "where another one is trained"
             )
         if total_share is not None and not total_share > 0:
             raise InputError(f"task.total_share must be positive, or null; it is {total_share}")
@@ -200,15 +202,19 @@ class InstructionTask(Task):
     def pad(self) -> int:
         return padding_id(self.tokenizer)
 
+    @cached_property
+    def stops(self) -> list[int]:
+        """The tokens that end an answer."""
+        return stop_tokens(self.template, self.tokenizer)
+
     # --- recipe -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
-        tokenizer = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
         return {
             **self.data.recipe(self.seed, self.rows),
-            "tokenizer": tokenizer,
-            "template": [self.template_kind, self.tokenizer.chat_template if self.template_kind == "chat" else None],
+            "tokenizer": identity(self.tokenizer),
+            "template": self.template.recipe(),
             "max_length": self.max_length,
             "nothing_left": self.nothing_left,
         }
@@ -265,8 +271,25 @@ class InstructionTask(Task):
         ].state
 
     def model(self) -> LanguageModel:
-        """Its frozen weights are always the same; the adapters are fresh."""
-        return self.language.build(len(self.tokenizer), self.adapter, self._weights)
+        """Its frozen weights are always the same; the adapters are fresh.
+
+        Raises InputError where the language does not know all tokens, or is not made for so long conversations.
+        """
+        model = self.language.build(len(self.tokenizer), self.adapter, self._weights)
+        known = model.causal.get_input_embeddings().num_embeddings
+        if len(self.tokenizer) > known:
+            raise InputError(
+                f"the tokenizer has {len(self.tokenizer):,} tokens, of which the language knows {known:,}: give the "
+                "tokenizer that it was trained with (task.tokenizer=null)"
+            )
+        context = getattr(model.causal.config, "max_position_embeddings", None)
+        longest = max(int(split.lengths.max()) for split in self.splits.values())
+        if context is not None and longest > context:
+            raise InputError(
+                f"a conversation has {longest:,} tokens, the language's context {context:,}: lower task.max_length, "
+                "or make the language with a larger context (task.language.context)"
+            )
+        return model
 
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
         """Each sample's mean cross-entropy over the tokens of its answers, [B]."""
@@ -287,6 +310,7 @@ class InstructionTask(Task):
         for run in range(self.surrogate.runs):
             seed = 1000 * self.seed + run
             weights = self.surrogate.drawn(len(self.candidates()), seed)
+            self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
             options = {"run": run, "keep": self.surrogate.checkpoints}
             kept += tune(self._fresh(seed), self.candidates(), weights, self.surrogate.train, seed, self.pad, **options)
         return kept
@@ -325,7 +349,7 @@ class InstructionTask(Task):
         right answers; those that there are, in this order, and then by group. On test, before them, what lm-eval says
         where it is asked."""
         task, asked = self.learner, self.evaluation
-        found = metrics(model, task.splits[split], task.tokenizer, task._tokenize, asked, task.pad)
+        found = metrics(model, task.splits[split], task.tokenizer, task._tokenize, asked, task.stops, task.pad)
         if split != "test" or not asked.harness:
             return found
         standard = harness_metrics(
@@ -373,12 +397,12 @@ class InstructionTask(Task):
         axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
 
     def answer(self, model: LanguageModel, sample: Sample) -> str:
-        """What the model writes where the sample's last answer is."""
+        """What the model, of either language, writes where the sample's last answer is."""
         ids = sample["input_ids"][: answer_start(sample["labels"])]
-        task = self.learner
+        task = self.learner if model.language == self.learner.language else self
         if task is not self:
             ids = task.tokenizer(self.tokenizer.decode(ids, skip_special_tokens=True), return_tensors="pt").input_ids[0]
-        return written(model, [ids], task.tokenizer, self.evaluation, task.pad)[0]
+        return written(model, [ids], task.tokenizer, self.evaluation, task.stops, task.pad)[0]
 
 
 def _fitted(text: str) -> str:

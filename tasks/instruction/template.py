@@ -8,7 +8,6 @@ token; the prompt is not learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
@@ -18,6 +17,7 @@ from tarot import InputError
 from tasks.instruction.rows import Message, Row
 
 TAGS = ("<|system|>", "<|user|>", "<|assistant|>")
+_PROBE = (("user", "question"), ("assistant", "answer"))
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,20 @@ class Rendered:
         return self.text[slice(*self.spans[-1])]
 
 
-Template = Callable[[Row], Rendered]
-
-
 @dataclass(frozen=True)
 class LessTemplate:
     """end: what ends an answer, the tokenizer's end token."""
 
     end: str
+
+    @property
+    def closing(self) -> str:
+        """What follows an answer."""
+        return f"{self.end}\n"
+
+    def recipe(self) -> list[str]:
+        """What determines it, as plain data."""
+        return ["less", self.end]
 
     def __call__(self, row: Row) -> Rendered:
         """Raises InputError where the last answer does not begin as its prefill says."""
@@ -78,6 +84,15 @@ class ChatTemplate:
         if not self.tokenizer.chat_template:
             raise InputError("template=chat: the tokenizer has no chat template; take template=less")
 
+    @property
+    def closing(self) -> str:
+        """What follows an answer."""
+        return self._text(_PROBE).rpartition(_PROBE[-1][1])[2]
+
+    def recipe(self) -> list[str]:
+        """What determines it, as plain data: what it makes of a conversation tells the date, where it writes that."""
+        return ["chat", self.tokenizer.chat_template, self.tokenizer.eos_token, self._text(_PROBE)]
+
     def __call__(self, row: Row) -> Rendered:
         """Raises InputError where a template writes a conversation's beginning anew once more is said."""
         if row.plain:
@@ -94,6 +109,8 @@ class ChatTemplate:
                     "so that it is not known which tokens are an answer; take template=less"
                 )
             start, stop = len(before), len(after)
+            if not before:  # the opening of a conversation that the assistant begins, with a system's turn of its own
+                start = after.rindex(content.strip())
             if place == len(row.messages) - 1:
                 start += _prefill(row, content.strip())
                 if row.open:
@@ -113,6 +130,15 @@ class ChatTemplate:
                 f"the tokenizer's chat template refuses a conversation of {', '.join(role for role, _ in messages)}: "
                 f"{error}; take template=less"
             ) from error
+
+
+Template = LessTemplate | ChatTemplate
+
+
+def stop_tokens(template: Template, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What ends an answer: the end token, and the special token that the template puts after one, if it does."""
+    closing = tokenizer(template.closing.lstrip(), add_special_tokens=False, verbose=False)["input_ids"][:1]
+    return sorted({tokenizer.eos_token_id, *(token for token in closing if token in tokenizer.added_tokens_decoder)})
 
 
 def template_of(kind: str, tokenizer: PreTrainedTokenizerBase) -> Template:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -78,6 +80,14 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer {name} has no fast version, which says which characters a token stands for")
     return tokenizer
+
+
+def identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of all that decides which tokens a text becomes, and which of them are special. How a call of it last cut
+    or filled up texts does not count."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return hashlib.sha256(json.dumps([backend, special], sort_keys=True).encode()).hexdigest()
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -73,14 +73,18 @@ class Tuning(Training):
         learnt = list(parameters)
         optimizer = super().make_optimizer(iter(learnt))
         if self.clip is not None:
-            optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(learnt, self.clip) and None)
+
+            def clip(*_: Any) -> None:
+                nn.utils.clip_grad_norm_(learnt, self.clip)
+
+            optimizer.register_step_pre_hook(clip)
         return optimizer
 
 
 @dataclass(frozen=True)
 class WarmUp(Surrogate):
-    """LESS's: adapters that a random `share` of the candidates is shown, `train.epochs` times, one checkpoint per
-    epoch where there are as many `checkpoints`; the candidates are drawn anew for every run."""
+    """LESS's: adapters that a random `share` of the candidates, or a batch of them, is shown, `train.epochs` times, one
+    checkpoint per epoch where there are as many `checkpoints`; the candidates are drawn anew for every run."""
 
     runs: int = 1
     checkpoints: int = 4
@@ -97,8 +101,18 @@ class WarmUp(Surrogate):
     def drawn(self, n: int, seed: int) -> np.ndarray:
         """Which of n candidates are seen, as weights, int64 [n]."""
         weights = np.zeros(n, dtype=np.int64)
-        weights[np.random.default_rng(seed).permutation(n)[: max(1, math.floor(self.share * n + 1e-9))]] = 1
+        count = max(self.train.batch_size, math.floor(self.share * n + 1e-9))
+        weights[np.random.default_rng(seed).permutation(n)[:count]] = 1
         return weights
+
+    def refuse_short(self, rows: int) -> None:
+        """Raises InputError where so many rows make fewer steps than there are checkpoints."""
+        steps = self.train.of(rows).steps
+        if self.checkpoints > steps:
+            raise InputError(
+                f"a warm-up of {steps} steps cannot give {self.checkpoints} checkpoints: ask for fewer "
+                "(task.surrogate.checkpoints), or for more epochs or candidates (task.surrogate.train.epochs, .share)"
+            )
 
 
 def training_recipe(training: Tuning) -> dict[str, Any]:
@@ -134,11 +148,6 @@ def tune(
         raise AssertionError("a step has at least one part")
 
     training = training.of(int(weights.sum()))
-    if keep > training.steps:
-        raise InputError(
-            f"a warm-up of {training.steps} steps cannot give {keep} checkpoints: ask for fewer "
-            "(task.surrogate.checkpoints), or for more epochs or candidates (task.surrogate.train.epochs, .share)"
-        )
     batches = _steps(rows, weights, training, seed, pad, device)
     with seeded(seed):  # of dropout
         return fit(model, loss, batches, training, run=run, keep=keep)

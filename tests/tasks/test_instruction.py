@@ -28,9 +28,18 @@ from tasks.instruction import (
     Tuning,
     WarmUp,
 )
-from tasks.instruction.evaluation import answer_losses, answer_start, choices, is_right, prompts, written
+from tasks.instruction.evaluation import (
+    answer_losses,
+    answer_start,
+    choices,
+    has_last_answer,
+    is_right,
+    prompts,
+    written,
+)
 from tasks.instruction.rows import Row
-from tasks.instruction.tokens import IGNORE, collate
+from tasks.instruction.tokenizer import identity, train_tokenizer
+from tasks.instruction.tokens import IGNORE, collate, tokenize
 from tasks.instruction.training import tune
 from tests.tasks.conversations import write_conversations
 
@@ -90,6 +99,8 @@ def test_gradients_are_clipped():
     parameter.grad = torch.tensor([30.0, 40.0])
     optimizer.step()
     torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]), rtol=1e-4, atol=1e-6)
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
 
 
 def test_schedules():
@@ -114,9 +125,11 @@ def test_epochs_count_repeated_rows():
 
 
 def test_a_warm_up_sees_its_share(task):
-    drawn = WarmUp(share=0.25).drawn(40, 3)
+    warm_up = WarmUp(share=0.25, train=Tuning(epochs=4, batch_size=4))
+    drawn = warm_up.drawn(40, 3)
     assert drawn.sum() == 10 and drawn.max() == 1
-    assert (drawn != WarmUp(share=0.25).drawn(40, 4)).any() and WarmUp(share=0.001).drawn(40, 0).sum() == 1
+    assert (drawn != warm_up.drawn(40, 4)).any()
+    assert [replace(warm_up, share=0.001).drawn(n, 0).sum() for n in (40, 3)] == [4, 3]  # a batch, or all
     checkpoints = task.checkpoints()
     assert [set(c.optimizer_state) == set(fresh(task).adapters) for c in checkpoints] == [True, True]
     assert checkpoints[0].learning_rate > checkpoints[1].learning_rate > 0
@@ -143,7 +156,7 @@ def test_pretraining_is_made_once_and_learns(tmp_path):
 
 
 def test_a_selection_of_one_language_trains_another(tmp_path):
-    """Whose tokenizer differs, too; the stages see its state, and rows go by their ids."""
+    """The stages see its state."""
     other = Language(**{**SIZES, "hidden": 24}, kind="qwen2")
     task, plain = task_of(tmp_path, transfer=other), task_of(tmp_path, language=other)
     chosen = SimpleNamespace(indices=np.array([1, 5, 9]), weights=np.array([1, 2, 1]))
@@ -157,6 +170,44 @@ def test_a_selection_of_one_language_trains_another(tmp_path):
     assert task.recipe()["train"] != task_of(tmp_path).recipe()["train"]
 
 
+def test_languages_with_tokenizers_of_their_own(tmp_path):
+    """Rows go by their ids, and each of the two models is asked in its own tokens."""
+    texts = [f"{i} apples and {i} pears are {2 * i} pieces of fruit" for i in range(40)]
+    for name, vocabulary in (("small", 270), ("large", 330)):
+        train_tokenizer(texts, vocabulary).save_pretrained(tmp_path / name)
+        Language(**SIZES).base(vocabulary).save_pretrained(tmp_path / name)
+    small, large = (Language(path=str(tmp_path / name)) for name in ("small", "large"))
+    task = task_of(tmp_path, language=small, transfer={"path": str(tmp_path / "large")})
+    plain = task_of(tmp_path, language=large)
+    assert len(task.candidates()[0]["input_ids"]) > len(plain.candidates()[0]["input_ids"])
+    chosen = SimpleNamespace(indices=np.array([1, 5, 9]), weights=np.array([1, 2, 1]))
+    trained, expected = task.train(chosen, seed=0), plain.train(chosen, seed=0)
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in trained.state_dict().items())
+    assert task.evaluate(trained) == plain.evaluate(expected)
+    ours, theirs = (one.test()[0] for one in (task, plain))
+    assert task.answer(trained.eval(), ours) == plain.answer(expected.eval(), theirs)
+    assert task.answer(fresh(task).eval(), ours) == task_of(tmp_path, language=small).answer(fresh(task).eval(), ours)
+
+
+def test_a_language_that_does_not_fit_is_refused(tmp_path):
+    train_tokenizer(["a text"], 262).save_pretrained(tmp_path / "tokenizer")
+    Language(**SIZES).base(100).save_pretrained(tmp_path / "language")
+    options = {"language": Language(path=str(tmp_path / "language")), "tokenizer": str(tmp_path / "tokenizer")}
+    with pytest.raises(InputError, match="262 tokens, of which the language knows 100"):
+        task_of(tmp_path, **options).model()
+    with pytest.raises(InputError, match="tokens, the language's context 16: lower"):
+        task_of(tmp_path, language=Language(**{**SIZES, "context": 16})).model()
+
+
+def test_tokenizers_that_differ_in_a_special_token_do_not_mix(tmp_path):
+    tokenizer = train_tokenizer(["a text"], 262)
+    known = identity(tokenizer)
+    tokenizer(["a text", "another"], padding=True, truncation=True, max_length=2)
+    assert identity(tokenizer) == known
+    tokenizer.eos_token = "<s>"
+    assert identity(tokenizer) != known
+
+
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
@@ -167,8 +218,8 @@ def test_answers_begin_where_the_last_learned_run_does():
 
 def test_what_is_written_does_not_depend_on_the_batch(task):
     model, data = fresh(task).eval(), task.test()
-    many = written(model, prompts(data), task.tokenizer, Evaluation(limit=4), task.pad)
-    one = written(model, prompts(data), task.tokenizer, Evaluation(limit=4, tokens=1), task.pad)
+    many = written(model, prompts(data), task.tokenizer, Evaluation(limit=4), task.stops, task.pad)
+    one = written(model, prompts(data), task.tokenizer, Evaluation(limit=4, tokens=1), task.stops, task.pad)
     assert many == one and len(many) == 6
 
 
@@ -199,10 +250,22 @@ def test_the_likeliest_option_is_taken(task):
 def test_what_is_right():
     row = Row("a", (("user", "?"), ("assistant", "one  two\n")))
     assert is_right(" one two ", row) and not is_right("one Two", row) and not is_right("one two three", row)
+    thanked = replace(row, messages=(*row.messages, ("user", "Thank you.")))
+    assert is_right("one two", thanked) and not is_right("Thank you.", thanked)
     reasoned = replace(row, answer="(B)")
     assert is_right("Let us see. So the answer is (B). Next", reasoned) and not is_right(
         "So the answer is (A).", reasoned
     )
+
+
+def test_what_lost_its_last_answer_is_not_judged_by_it(task):
+    turns = (("user", "a"), ("assistant", "b"), ("user", "c " * 30), ("assistant", "d"))
+    rows = [Row("cut", turns), Row("whole", turns[:2])]
+    data = tokenize(rows, task.tokenizer, task.template, max_length=20)
+    assert data.cut.tolist() == [True, False]
+    assert [has_last_answer(data, i) for i in range(2)] == [False, True]
+    long = tokenize([Row("long", (turns[0], ("assistant", "b " * 30)))], task.tokenizer, task.template, max_length=20)
+    assert long.cut.all() and has_last_answer(long, 0)
 
 
 def test_metrics_are_of_all_and_of_each_group(task):
@@ -259,8 +322,31 @@ def test_what_is_held_out_is_not_seen(tmp_path, caplog):
         assert sum(len(found) for found in rows.values()) == 19
     with pytest.raises(InputError, match=r"1 rows of task.targets are in task.test, too, such as .*wanted.jsonl"):
         Files(pool, written("wanted.jsonl", *"defg"), test=written("test.jsonl", *"dxyz")).rows(0, lambda _: True)
+    both = written("both.jsonl", "x", "y")
+    with pytest.raises(InputError, match=r"2 rows of task.validation are in task.test"):
+        Files(pool, wanted, validation=both, test=both).rows(0, lambda _: True)
+    talk = [{"role": "user", "content": "d "}, {"role": "assistant", "content": "yes\n"}]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": talk}) + "\n")
+    with pytest.raises(InputError, match=r"rows of task.targets are in task.test"):  # told otherwise, but the same
+        Files(pool, wanted, test=str(tmp_path / "talk.jsonl")).rows(0, lambda _: True)
     Files(pool, wanted, test=written("other.jsonl", "a", "z")).rows(0, lambda _: True)
     assert "1 candidates are in task.test, too, word for word" in caplog.text
+
+
+def test_questions_that_are_asked_twice_are_not_held_out_once(tmp_path):
+    write_conversations(tmp_path / "data")
+
+    def wanted(*pairs):
+        rows = [{"prompt": question, "completion": answer} for question, answer in pairs]
+        (tmp_path / "wanted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Files(str(tmp_path / "data/candidates.jsonl"), str(tmp_path / "wanted.jsonl"))
+
+    for seed in range(5):
+        rows = wanted(*((q, a) for q in "abcdefgh" for a in ("yes", "no")), ("i", "x")).rows(seed, lambda _: True)
+        asked = {split: {row.messages[0] for row in rows[split]} for split in ("targets", "validation", "test")}
+        assert not asked["targets"] & (asked["test"] | asked["validation"]) and len(asked["test"]) > 0
+    same = wanted(*(("Write a line.", str(i)) for i in range(20))).rows(0, lambda _: True)
+    assert [len(same[split]) for split in ("targets", "validation", "test")] == [14, 2, 4]
 
 
 def test_too_few_targets_to_hold_some_out_are_refused(tmp_path):

@@ -220,6 +220,23 @@ def test_weights_come_from_a_folder(tmp_path):
     assert given.recipe() != before, "other weights of the same sizes look the same"
 
 
+def test_a_folder_does_not_say_how_answers_are_written(tmp_path):
+    saved = language().base(VOCABULARY)
+    ids = batch_of([0])["input_ids"]
+    found = []
+    for penalty in (None, 5.0):
+        saved.generation_config.repetition_penalty = penalty
+        saved.save_pretrained(tmp_path)
+        with seeded(0):
+            model = Language(path=str(tmp_path)).build(VOCABULARY, Adapter(rank=2)).eval()
+        found.append(model.generate(ids, torch.ones_like(ids), 12, [PAD], PAD))
+    assert torch.equal(*found)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="is no model of transformers' format"):
+        Language(path=str(tmp_path)).base(VOCABULARY)
+
+
 # --- generation -------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +253,7 @@ def test_generation_is_greedy_whatever_the_padding():
     width = max(LENGTHS)
     ids = torch.stack([functional.pad(p, (width - len(p), 0), value=PAD) for p in prompts])
     mask = torch.stack([functional.pad(torch.ones_like(p), (width - len(p), 0)) for p in prompts])
-    found = model.generate(ids, mask, 8, stop, PAD)
+    found = model.generate(ids, mask, 8, [stop], PAD)
     for row, prompt in zip(found.tolist(), prompts, strict=True):
         expected = by_hand(prompt, 8)
         assert row[: len(expected)] == expected and set(row[len(expected) :]) <= {PAD}

@@ -15,7 +15,7 @@ from tarot import InputError
 pytest.importorskip("transformers")
 
 from tasks.instruction.rows import Row, read_rows
-from tasks.instruction.template import ChatTemplate, LessTemplate, template_of
+from tasks.instruction.template import ChatTemplate, LessTemplate, stop_tokens, template_of
 from tasks.instruction.tokenizer import SMALLEST, cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches, tokenize
 
@@ -96,6 +96,8 @@ USER = {"role": "user", "content": "q"}
         ({"instruction": "x", "output": " "}, "answers of the assistant are empty"),
         ({"conversations": [{"from": "tool", "value": "x"}]}, "message 1 has the role 'tool'"),
         ({"conversations": [["human", "x"]]}, "list of objects with from and value"),
+        ({"conversations": [{"from": ["x"], "value": "y"}]}, r"message 1 has the role \['x'\]"),
+        ({"instruction": "x", "output": "y", "history": "z"}, "history must be a list"),
         ({"prompt": "x", "completion": "y", "id": [1]}, "id must be"),
         ({"prompt": "x", "completion": "y", "subtask": 1.5}, "subtask must be"),
         ([1], "must be a JSON object"),
@@ -118,6 +120,9 @@ def test_errors_of_files(tmp_path):
     path.write_text('{"prompt": "x", "completion": "y"}\n{"prompt": \n')
     with pytest.raises(InputError, match=r"a\.jsonl:2 is not JSON"):
         read_rows(path)
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(InputError, match=r"a\.jsonl:1 is not JSON"):
+        read_rows(path)
     path.write_bytes(b'{"prompt": "\xff", "completion": "y"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl:1 is not UTF-8"):
         read_rows(path)
@@ -125,24 +130,35 @@ def test_errors_of_files(tmp_path):
     with pytest.raises(InputError, match=r"a\.jsonl:1: the text holds '\\ud83d', half of a character"):
         read_rows(path)
     same = {"id": "same", "prompt": "x", "completion": "y"}
-    first, second = write(tmp_path / "b.jsonl", same), write(tmp_path / "c.jsonl", same)
-    with pytest.raises(InputError, match=r"c\.jsonl:1: the id 'same' is that of .*b\.jsonl:1"):
-        read_rows([first, second])
+    with pytest.raises(InputError, match=r"b\.jsonl:2: the id '(b/)?same' is that of .*b\.jsonl:1"):
+        read_rows(write(tmp_path / "b.jsonl", same, same))
 
 
-def test_a_hub_dataset_from_a_folder(tmp_path):
+def test_datasets_may_use_the_same_ids_and_names(tmp_path):
+    plain, named = {"prompt": "x", "completion": "y"}, {"id": 0, "prompt": "x", "completion": "y"}
+    first, second = (tmp_path / name for name in ("first", "second"))
+    first.mkdir(), second.mkdir()
+    files = [write(folder / "train.jsonl", plain, named) for folder in (first, second)]
+    rows = read_rows(files)
+    assert [r.dataset for r in rows] == ["first/train"] * 2 + ["second/train"] * 2
+    assert [r.id for r in rows][1::2] == ["first/train/0", "second/train/0"] and len({r.id for r in rows}) == 4
+    assert [r.id for r in read_rows({"a": files[0], "b": files[1]})] == ["a/a:1", "a/0", "b/b:1", "b/0"]
+    assert [r.id for r in read_rows(files[0])] == ["train:1", "0"]
+
+
+def test_a_hub_dataset_from_a_folder(tmp_path, caplog):
     pytest.importorskip("datasets")
     folder = tmp_path / "talks"
     folder.mkdir()
-    write(folder / "train.jsonl", {"messages": TALK, "id": "x"}, {"messages": TALK[1:3]})
-    write(folder / "test.jsonl", {"messages": TALK[:3], "id": "y"})
+    write(folder / "train.jsonl", {"messages": TALK, "id": "x"}, {"messages": TALK[1:3], "id": "y"})
+    write(folder / "test.jsonl", {"messages": TALK[:3], "id": ""}, {"messages": TALK[:3], "id": "x"})
     file = write(tmp_path / "more.jsonl", {"prompt": "one", "completion": "two"})
     rows = read_rows([f"hub:{folder}", f"hub:{folder}:test", file])
-    assert [r.id for r in rows] == ["x", "talks:1", "y", "more:1"]
+    assert [r.id for r in rows] == ["x", "y", "talks:test:0", "talks:test:1", "more:1"]
     assert rows[0].messages == tuple((turn["role"], turn["content"]) for turn in TALK)
-    assert rows[1].raw == {"messages": TALK[1:3]} and rows[1].where == f"hub:{folder}[1]"
+    assert rows[1].raw == {"messages": TALK[1:3], "id": "y"} and rows[1].where == f"hub:{folder}[1]"
     named = read_rows({"mine": f"hub:{folder}@default:train"}, prefix=True)
-    assert [(r.id, r.dataset) for r in named] == [("mine/x", "mine"), ("mine/mine:1", "mine")]
+    assert [(r.id, r.dataset) for r in named] == [("mine/x", "mine"), ("mine/y", "mine")]
     with pytest.raises(InputError, match=r"split nothing\) cannot be loaded"):
         read_rows(f"hub:{folder}:nothing")
     with pytest.raises(InputError, match="must be hub:NAME"):
@@ -151,9 +167,11 @@ def test_a_hub_dataset_from_a_folder(tmp_path):
     with pytest.raises(InputError, match=r"split train\) cannot be loaded"):  # splits of different columns
         read_rows(f"hub:{folder}")
     write(folder / "test.jsonl", {"messages": TALK, "id": "x"})
-    write(folder / "train.jsonl", {"messages": TALK, "id": "x"}, {"messages": TALK[1:2]})
-    with pytest.raises(InputError, match=r"talks\[1\]: no message is the assistant's"):
-        read_rows(f"hub:{folder}")
+    write(folder / "train.jsonl", {"messages": TALK, "id": "x"}, {"messages": TALK[1:2], "id": "y"})
+    assert [r.id for r in read_rows(f"hub:{folder}")] == ["x"]
+    assert f"1 of 2 rows of hub:{folder} have no answer and are left out" in caplog.text
+    strange = folder.rename(tmp_path / "talks@1:2")
+    assert [r.id for r in read_rows(f"hub:{strange}")] == ["x"]
 
 
 def test_rows_as_much_of_the_hub_has_them(tmp_path):
@@ -174,6 +192,19 @@ def test_rows_as_much_of_the_hub_has_them(tmp_path):
     ]
     assert [r.messages[-1] for r in rows[1:]] == [("assistant", text) for text in ("14", "hello", "Text.")]
     assert [r.raw for r in rows] == kinds and not any(r.plain for r in rows)
+    pair = ("user", "q"), ("assistant", "a")
+    more = [
+        {
+            "conversations": [{"role": "Human", "content": "q"}, {"role": "ChatGPT", "content": "a"}],
+            "system": "Be brief.",
+        },
+        {"instruction": "q", "output": "a", "history": [["q0", "a0"]], "system": "Be brief."},
+        {"prompt": "q", "completion": "a", "instruction": "other", "response": "else", "conversations": 3},
+    ]
+    rows = read_rows(write(tmp_path / "b.jsonl", *more))
+    assert rows[0].messages == (("system", "Be brief."), *pair)
+    assert rows[1].messages == (("system", "Be brief."), ("user", "q0"), ("assistant", "a0"), *pair)
+    assert rows[2].messages == (("prompt", "q"), ("completion", "a"))
 
 
 # --- template --------------------------------------------------------------------------------------------------------
@@ -310,6 +341,26 @@ def test_blanks_in_the_token_of_a_word(tokenizer):
         sample = tokenize([row(("prompt", prompt), ("completion", completion))], tokenizer, template)[0]
         learned = sample["labels"][sample["labels"] != IGNORE].tolist()
         assert learned == [token, tokenizer.eos_token_id]
+
+
+def test_an_answer_ends_where_the_template_closes_it(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = CHATML
+    less, chat = (template_of(kind, tokenizer) for kind in ("less", "chat"))
+    assert stop_tokens(less, tokenizer) == stop_tokens(chat, tokenizer) == [tokenizer.eos_token_id]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    assert stop_tokens(chat, tokenizer) == sorted(ends) and stop_tokens(less, tokenizer) == ends[:1]
+
+
+def test_a_conversation_that_the_assistant_begins(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{% if messages[0].role != 'system' %}<|im_start|>system\nHi!<|im_end|>\n{% endif %}" + CHATML
+    )
+    found = template_of("chat", tokenizer)(row(("assistant", "Hi"), ("user", "q"), ("assistant", "a")))
+    assert [found.text[slice(*span)] for span in found.spans] == ["Hi<|im_end|>\n", "a<|im_end|>\n"]
+    assert found.spans[0][0] > found.text.index("Hi!<|im_end|>")
 
 
 def test_the_chat_templates_first_token_is_not_doubled(tokenizer):
