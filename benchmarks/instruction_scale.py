@@ -168,7 +168,8 @@ def selection(rows: int, options: argparse.Namespace, folder: Path) -> dict[str,
     found: dict[str, float] = {}
     with measured(found):
         whitening = None if options.plain else "cholesky"
-        chosen = tarot.select(candidates, targets, options.selector, whitening=whitening)
+        size = {} if options.selector == "tarot_otm" else {"ratio": 0.05}
+        chosen = tarot.select(candidates, targets, options.selector, whitening=whitening, **size)
         chosen.save(folder / "selection.parquet")
     return {"rows": rows, **found, "disk": disk(folder, "c*/*") / options.checkpoints, "selected": len(chosen)}
 
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=1, help="measured; the paper has 4")
     parser.add_argument("--length", type=int, default=64, help="features: most tokens of a conversation")
     parser.add_argument("--files", nargs="+", help="features: jsonl files of conversations")
-    parser.add_argument("--selector", default="tarot_otm", help="selection: tarot_otm chooses its own size")
+    parser.add_argument("--selector", default="tarot_fixed", help="selection: of 5%%, or of its own size")
     parser.add_argument("--plain", action="store_true", help="selection: without whitening")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
