@@ -26,7 +26,7 @@ from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.rows import Row
 from tasks.instruction.selected import write_selected
-from tasks.instruction.template import Template, stop_tokens, template_of
+from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, training_recipe, tune
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 log = logging.getLogger("tarot")
-_DRAWN = 220  # characters of a conversation that are drawn, half of them of what was asked
 
 
 class InstructionTask(Task):
@@ -384,13 +383,21 @@ class InstructionTask(Task):
         answer = self.tokenizer.decode(learned, skip_special_tokens=True)
         if model is not None:
             answer = self.answer(model, sample)
-        for text, height, where, weight in ((asked, 0.98, "top", "normal"), (answer, 0.02, "bottom", "bold")):
+        size = axes.figure.dpi_scale_trans.inverted().transform_bbox(axes.get_window_extent())  # inches
+        points = 5 if size.width < 1.5 else 7
+        columns = int(0.96 * 72 * size.width / (0.67 * points))  # a bold letter is two thirds as wide as it is high
+        lines = int(0.96 * 72 * size.height / (1.42 * points))
+        below = max(1, (lines + 1) // 2)
+        for text, height, where, weight, most in (
+            (asked, 0.98, "top", "normal", max(1, lines - below)),
+            (answer, 0.02, "bottom", "bold", below),
+        ):
             axes.text(
                 *(0.02, height),
-                _fitted(text),
+                _fitted(text, columns, most),
                 va=where,
                 weight=weight,
-                fontsize=5,
+                fontsize=points,
                 transform=axes.transAxes,
                 parse_math=False,
             )
@@ -405,11 +412,11 @@ class InstructionTask(Task):
         return written(model, [ids], task.tokenizer, self.evaluation, task.stops, task.pad)[0]
 
 
-def _fitted(text: str) -> str:
-    """Its beginning, in lines, without the template's tags."""
-    for tag in ("<|system|>", "<|user|>", "<|assistant|>"):
+def _fitted(text: str, columns: int, lines: int) -> str:
+    """Its beginning, in so many lines at most, without the template's tags."""
+    for tag in TAGS:
         text = text.replace(tag, " ")
-    return "\n".join(textwrap.wrap(textwrap.shorten(text, _DRAWN // 2, placeholder=" ..."), 22))
+    return "\n".join(textwrap.wrap(" ".join(text.split()), max(8, columns), max_lines=lines, placeholder=" ..."))
 
 
 class FilesTask(InstructionTask):
