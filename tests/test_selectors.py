@@ -1,7 +1,8 @@
 """Every selector against a slow, obvious transcription of its specification; and what must not change a selection."""
 
 import os
-from itertools import combinations, pairwise, product
+import time
+from itertools import combinations, count, pairwise, product
 
 import numpy as np
 import ot
@@ -12,6 +13,7 @@ import tarot
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selectors import All, Dsdm, Oracle, Random, TargetOnly, TarotExact, TarotFixed, TarotOTM
+from tarot.simplex import Plan
 from tarot.store import FeatureStore
 
 
@@ -151,6 +153,24 @@ def test_one_fold_selects_and_evaluates_on_all_targets():
     )
     single = select(c, t[:1], "tarot_otm")  # M < K: one target cannot be split
     assert single.indices.tolist() == slow_otm(distance_matrix(c, t[:1]), [(everyone[:1], everyone[:1])])
+
+
+def test_otm_stops_all_folds_where_one_fails(monkeypatch):
+    """As an interrupt does: what still runs would keep the process for as long as it takes."""
+    calls = count()
+
+    def never_enough(cost, g):
+        call = next(calls)
+        if call == 0:
+            raise RuntimeError("no memory")
+        time.sleep(0.01)
+        return Plan(-float(call), None, None, None)
+
+    monkeypatch.setattr("tarot.selectors.tarot_otm.exact", never_enough)
+    c, t = np.random.default_rng(0).normal(size=(3000, 4)), np.random.default_rng(1).normal(size=(10, 4))
+    with pytest.raises(RuntimeError, match="no memory"):
+        select(c, t, "tarot_otm", folds=10)
+    assert next(calls) < 300  # of 27,000 layers
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1e-4, 0.05, 10.0])

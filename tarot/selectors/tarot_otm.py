@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,6 +14,7 @@ import torch
 from tarot.arrays import InputError
 from tarot.costs import dense
 from tarot.problem import SelectionProblem
+from tarot.progress import progress
 from tarot.selection import Selection
 from tarot.selectors.options import described, random_generator
 from tarot.simplex import Plan, exact
@@ -46,8 +48,22 @@ class TarotOTM:
         if self.side not in ("fold", "rest"):
             raise InputError(f'side must be "fold" or "rest"; it is {self.side!r}')
         sides = self._sides(len(problem.targets))
-        with ThreadPoolExecutor(min(len(sides), os.cpu_count() or 1)) as threads:  # the network simplex leaves the GIL
-            parts, curves = zip(*threads.map(lambda side: self._grow(problem, *side), sides), strict=True)
+        stopped = threading.Event()  # an interrupt reaches this thread alone
+        with progress("layers of nearest candidates", None, "layers") as advance:
+
+            def count_layer() -> None:
+                if stopped.is_set():
+                    raise CancelledError
+                advance(1)
+
+            # The network simplex leaves the GIL.
+            with ThreadPoolExecutor(min(len(sides), torch.get_num_threads())) as threads:
+                try:
+                    grown = list(threads.map(lambda side: self._grow(problem, *side, count_layer), sides))
+                except BaseException:
+                    stopped.set()
+                    raise
+        parts, curves = zip(*grown, strict=True)
         chosen = np.unique(np.concatenate(parts))
         if not len(chosen):
             raise InputError(f"no candidate is within min_cos {self.min_cos} of a target: nothing can be selected")
@@ -62,7 +78,9 @@ class TarotOTM:
         sides = [(np.sort(fold), np.sort(np.setdiff1d(everyone, fold))) for fold in folds]
         return sides if self.side == "fold" else [(rest, fold) for fold, rest in sides]
 
-    def _grow(self, problem: SelectionProblem, sel: np.ndarray, ev: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    def _grow(
+        self, problem: SelectionProblem, sel: np.ndarray, ev: np.ndarray, count_layer: Callable[[], None]
+    ) -> tuple[np.ndarray, list[float]]:
         """The layers of `sel` before the first that raises the distance to `ev`, and the distance after each."""
         chosen, cost = np.empty(0, dtype=np.int64), torch.empty(0, len(ev))
         best: Plan | None = None
@@ -71,6 +89,7 @@ class TarotOTM:
             cost = torch.cat([cost, dense(problem.cost(layer, ev))])
             plan = exact(cost, g=None if best is None else best.g)
             curve.append(plan.value)
+            count_layer()
             if best is not None and plan.value > best.value * (1 + self.tolerance):
                 break
             chosen, best = np.concatenate([chosen, layer]), plan
