@@ -156,16 +156,18 @@ def written(
 
 def has_last_answer(data: Tokenized, index: int) -> bool:
     """Whether a conversation's last answer, or its beginning, is within the context."""
-    learned = (data[index]["labels"] != IGNORE).int()
-    answers = int((learned.diff(prepend=learned.new_zeros(1)) == 1).sum())
-    return not data.cut[index] or answers == data.rows[index].answers
+    return not data.cut[index] or len(_answer_starts(data[index]["labels"])) == data.rows[index].answers
 
 
 def answer_start(labels: Tensor) -> int:
     """Where the last run of learned tokens begins; at least 1, since something must be said before it."""
+    return max(1, int(_answer_starts(labels)[-1]))
+
+
+def _answer_starts(labels: Tensor) -> Tensor:
+    """Where runs of learned tokens begin, int64 [answers]."""
     learned = (labels != IGNORE).int()
-    starts = (learned.diff(prepend=learned.new_zeros(1)) == 1).nonzero()
-    return max(1, int(starts[-1]))
+    return (learned.diff(prepend=learned.new_zeros(1)) == 1).nonzero()[:, 0]
 
 
 def _batches(

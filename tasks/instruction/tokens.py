@@ -46,12 +46,6 @@ class Tokenized(Dataset):
         ids = torch.from_numpy(self.tokens[place].astype(np.int64))
         return {"input_ids": ids, "labels": ids.masked_fill(torch.from_numpy(~self.learned[place]), IGNORE)}
 
-    def prompt(self, index: int) -> Tensor:
-        """The tokens before the last answer of a sample, int64 [P]: what a model is asked to go on from."""
-        sample = self[index]
-        masked = (sample["labels"] == IGNORE).nonzero()
-        return sample["input_ids"][: int(masked[-1]) + 1 if len(masked) else 0]
-
     @property
     def ids(self) -> list[str]:
         return [row.id for row in self.rows]

@@ -5,6 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+TALK = [
+    {"role": "system", "content": " Be brief. "},
+    {"role": "user", "content": "What is 2 plus 12?\n"},
+    {"role": "assistant", "content": "  14. Ça va "},
+    {"role": "user", "content": "And \u2028 then?"},
+    {"role": "assistant", "content": "Nothing 更多"},
+]
+
 
 def write_conversations(folder: Path, candidates: int = 40, targets: int = 20) -> None:
     """candidates.jsonl, in turn `messages` and `prompt`/`completion`, and targets.jsonl of two subtasks."""

@@ -15,6 +15,7 @@ import pytest
 from tasks.motion.scenario import CYCLIST, PEDESTRIAN, VEHICLE, MapLine, Scenario
 
 KINDS = (VEHICLE, VEHICLE, PEDESTRIAN, CYCLIST, VEHICLE, "TRAFFIC_CONE", VEHICLE, VEHICLE)
+CANDIDATES = {"cand_highway": 4, "cand_roundabout": 6, "cand_crossing": 6, "cand_parking": 2}  # scenes
 
 
 def data(*parts: str) -> Path:

@@ -26,13 +26,12 @@ from tasks.motion.sim_databases import database
 from tasks.motion.sim_scenes import simulate
 from tasks.motion.sources import _joined
 from tasks.task import Checkpoint
-from tests.tasks.motion_scenes import chosen
+from tests.tasks.motion_scenes import CANDIDATES, chosen
 from tests.test_task_contract import small_task
 
 CONF = Path(__file__).parents[2] / "conf"
 SCENES = Path(os.environ.get("TAROT_DATA", "data")) / "motion" / "nuscenes_mini_scenes"
 real = pytest.mark.skipif(not SCENES.is_dir(), reason="set TAROT_DATA to a folder with motion/nuscenes_mini_scenes")
-CANDIDATES = {"cand_highway": 4, "cand_roundabout": 6, "cand_crossing": 6, "cand_parking": 2}
 
 
 @pytest.fixture(scope="module")

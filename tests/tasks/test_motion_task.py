@@ -20,10 +20,8 @@ from tasks.motion.profile import MINI
 from tasks.motion.task import ordered
 from tasks.motion.training import MotionTraining
 from tasks.motion.wayformer import MINI_WAYFORMER, Wayformer
-from tests.tasks.motion_scenes import chosen
+from tests.tasks.motion_scenes import CANDIDATES, chosen
 from tests.test_task_contract import small_task
-
-CANDIDATES = {"cand_highway": 4, "cand_roundabout": 6, "cand_crossing": 6, "cand_parking": 2}
 
 
 @pytest.fixture(scope="module")
