@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from tarot import InputError
 
+_SHOWN = 200
 BAD_FRAMES = "frame of an agent that is said to be valid but is not finite"
 BAD_LINES = "map line that is not finite or has no points"
 BAD_LIGHTS = "traffic light without a place"
@@ -83,8 +86,21 @@ def column(state: Mapping[str, Any], name: str, frames: int, width: int, where: 
     return array[:, :width] if width > 1 else array
 
 
-def names(content: Any) -> tuple[str, ...]:
+def names(content: Any, path: str | PathLike) -> tuple[str, ...]:
     """Ids of lanes, which some datasets write as numbers."""
     if isinstance(content, str | int):
         return (str(content),)
-    return tuple(str(name) for name in content) if isinstance(content, Sequence | set | np.ndarray) else ()
+    return tuple(text(name, path) for name in content) if isinstance(content, Sequence | set | np.ndarray) else ()
+
+
+def text(content: Any, path: str | PathLike) -> str:
+    """A name or a kind, which may be a number. Raises InputError where it is a container, whose text has no bound."""
+    if content is None or isinstance(content, str | bytes | int | float | np.generic):
+        return str(content)
+    raise InputError(f"{path} has {type(content).__name__} in the place of a name or a type")
+
+
+def shown(value: Any) -> str:
+    """A name or another text as it is, anything else as its `repr`; short, and on one line."""
+    whole = value if isinstance(value, str) else reprlib.repr(value)
+    return (whole if whole.isprintable() else ascii(whole)[1:-1])[:_SHOWN]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -12,17 +14,21 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tasks.motion.pickles import SCENARIO_BYTES, SUMMARY_BYTES, load_pickle
+from tasks.common.safe_pickle import load_pickle
 from tasks.motion.profile import RATE
-from tasks.motion.records import BAD_LIGHTS, BAD_LINES, cleaned, column, names, points
+from tasks.motion.records import BAD_LIGHTS, BAD_LINES, cleaned, column, names, points, shown, text
 from tasks.motion.scenario import MapLine, Scenario, TrafficLight
 
 SUMMARY, MAPPING = "dataset_summary.pkl", "dataset_mapping.pkl"
 ORIGIN, OLD_ORIGIN = "map_origin", "old_origin_in_current_coordinate"
 """Where a record lies on the map: as `write_database` notes it, and as MetaDrive does."""
+SCENARIO_BYTES, SUMMARY_BYTES = 256 * 2**20, 4 * 2**30
+"""The largest files that are read."""
 NEAR = 1e-3
 """Metres within which two places of a record are the same one."""
 log = logging.getLogger("tarot")
+_NO_RECORD = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+"""What content of other types than a scenario's can raise."""
 KEYS = ("id", "version", "length", "metadata", "tracks", "dynamic_map_states", "map_features")
 
 
@@ -87,7 +93,12 @@ def scenario_files(database: str | Path, allow_outside: bool | str | Path = Fals
         folder = "" if mapping is None else mapping[name]
         if not isinstance(folder, str):
             raise InputError(f"{database}: the mapping of {name} is {type(folder).__name__}, not a folder's name")
-        path = (database / folder / name).resolve()
+        try:
+            path = (database / folder / name).resolve()
+        except (ValueError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"{database}: {shown(name)} lies in {shown(folder)}, which is no folder: {error}"
+            ) from error
         if allow_outside is not True and not path.is_relative_to(root):
             raise InputError(
                 f"{database}: {name} is said to lie in {folder!r}, which is outside {root}; set allow_outside, to the "
@@ -146,6 +157,15 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
     """
     path = Path(path)
     record = load_pickle(path, max_bytes=max_bytes)
+    try:
+        return _scenario(record, path, dataset)
+    except InputError:
+        raise
+    except _NO_RECORD as error:
+        raise InputError(f"{path} is no ScenarioNet scenario: {shown(str(error) or type(error).__name__)}") from error
+
+
+def _scenario(record: Any, path: Path, dataset: str | None) -> Scenario:
     if not isinstance(record, dict) or any(key not in record for key in KEYS):
         missing = [key for key in KEYS if key not in record] if isinstance(record, dict) else list(KEYS)
         raise InputError(f"{path} is no ScenarioNet scenario: it has no {', '.join(missing)}")
@@ -155,7 +175,7 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
             raise InputError(f"{path}: {key} is {type(record[key]).__name__}, not dict")
     frames = record["length"]
     if not isinstance(frames, int | np.integer) or isinstance(frames, bool) or frames < 1:
-        raise InputError(f"{path}: length is {frames!r}, not a number of frames")
+        raise InputError(f"{path}: length is {shown(reprlib.repr(frames))}, not a number of frames")
     frames = int(frames)
     if not tracks or len({str(name) for name in tracks}) < len(tracks):
         raise InputError(f"{path} has {'two tracks of one name' if tracks else 'no tracks'}")
@@ -165,15 +185,17 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
     problems.update(bad_lines + bad_lights)
     current, ego = metadata.get("current_time_index"), metadata.get("sdc_id")
     if current is not None and not (isinstance(current, int | np.integer) and 0 <= current < frames):
-        raise InputError(f"{path}: current_time_index is {current!r}; the record has {frames} frames")
-    known = ego is not None and not metadata.get("sdc_is_placeholder") and str(ego) in map(str, tracks)
+        raise InputError(
+            f"{path}: current_time_index is {shown(reprlib.repr(current))}; the record has {frames} frames"
+        )
+    known = ego is not None and not metadata.get("sdc_is_placeholder") and text(ego, path) in map(str, tracks)
     row = [str(track) for track in tracks].index(str(ego)) if known else None
     begins = None if row is None or not arrays["valid"][row, 0] else arrays["position"][row, 0]
     return Scenario(
-        name=str(metadata.get("scenario_id", record["id"])),
-        dataset=dataset or str(metadata.get("dataset", record["version"])),
+        name=text(metadata.get("scenario_id", record["id"]), path),
+        dataset=dataset or text(metadata.get("dataset", record["version"]), path),
         agents=tuple(str(name) for name in tracks),
-        kinds=tuple(str(track["type"]) for track in tracks.values()),
+        kinds=tuple(text(track["type"], path) for track in tracks.values()),
         **arrays,
         map=lines,
         lights=lights,
@@ -181,7 +203,7 @@ def read_scenario(path: str | Path, dataset: str | None = None, *, max_bytes: in
         to_predict=_to_predict(metadata.get("tracks_to_predict"), path),
         ego=str(ego) if known else None,
         dt=_seconds(metadata, frames),
-        tag=None if metadata.get("sim_tag") is None else str(metadata["sim_tag"]),
+        tag=None if metadata.get("sim_tag") is None else text(metadata["sim_tag"], path),
         origin=_origin(metadata, begins, unseen),
         problems=dict(problems),
     )
@@ -193,7 +215,7 @@ def _tracks(
     """The arrays of a `Scenario`, what is wrong with them, and the positions of frames that are not valid, [n, 2]."""
     rows = []
     for name, track in tracks.items():
-        where = f"{path}: track {name}"
+        where = f"{path}: track {shown(name)}"
         if not isinstance(track, dict) or "type" not in track or not isinstance(track.get("state"), dict):
             raise InputError(f"{where} has no type or no state")
         state = track["state"]
@@ -240,15 +262,16 @@ def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], 
     lines, problems = [], Counter()
     for name, feature in features.items():
         if not isinstance(feature, dict) or "type" not in feature:
-            raise InputError(f"{path}: map feature {name} has no type")
+            raise InputError(f"{path}: map feature {shown(name)} has no type")
         geometry = next((feature[key] for key in ("polyline", "polygon", "position") if key in feature), None)
         xy = None if geometry is None else points(geometry)
         if xy is None:
             problems[BAD_LINES] += 1
             continue
-        before = "lane" if feature["type"] == "STOP_SIGN" else "entry_lanes"
-        entries, exits = names(feature.get(before)), names(feature.get("exit_lanes"))
-        lines.append(MapLine(str(name), str(feature["type"]), xy, entries, exits))
+        kind = text(feature["type"], path)
+        before = "lane" if kind == "STOP_SIGN" else "entry_lanes"
+        entries, exits = names(feature.get(before), path), names(feature.get("exit_lanes"), path)
+        lines.append(MapLine(str(name), kind, xy, entries, exits))
     return tuple(lines), problems
 
 
@@ -257,15 +280,15 @@ def _lights(states: Mapping[Any, Any], frames: int, path: Path) -> tuple[tuple[T
     for name, light in states.items():
         state = light.get("state") if isinstance(light, dict) else None
         if not isinstance(state, dict) or "object_state" not in state or "lane" not in light:
-            raise InputError(f"{path}: traffic light {name} has no lane or no states")
-        seen = [None if s is None else str(s) for s in state["object_state"]]
+            raise InputError(f"{path}: traffic light {shown(name)} has no lane or no states")
+        seen = [None if s is None else text(s, path) for s in state["object_state"]]
         if len(seen) != frames:
-            raise InputError(f"{path}: traffic light {name} has {len(seen)} states; there are {frames} frames")
+            raise InputError(f"{path}: traffic light {shown(name)} has {len(seen)} states; there are {frames} frames")
         stop = points(light.get("stop_point"))
         if stop is None:
             problems[BAD_LIGHTS] += 1
             continue
-        lights.append(TrafficLight(str(light["lane"]), stop[0].astype(np.float32), tuple(seen)))
+        lights.append(TrafficLight(text(light["lane"], path), stop[0].astype(np.float32), tuple(seen)))
     return tuple(lights), problems
 
 
@@ -275,7 +298,7 @@ def _to_predict(content: Any, path: Path) -> tuple[str, ...]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: tracks_to_predict is {type(content).__name__}, not dict")
     return tuple(
-        str(entry["track_id"]) if isinstance(entry, dict) and "track_id" in entry else str(name)
+        text(entry["track_id"], path) if isinstance(entry, dict) and "track_id" in entry else str(name)
         for name, entry in content.items()
     )
 
@@ -283,9 +306,12 @@ def _to_predict(content: Any, path: Path) -> tuple[str, ...]:
 def _seconds(metadata: Mapping[str, Any], frames: int) -> float:
     """Between two frames: as the record says, or else as its time stamps are apart."""
     rate = metadata.get("sample_rate")
-    if isinstance(rate, int | float | np.number) and np.isfinite(rate) and rate > 0:
+    if isinstance(rate, int | float | np.integer | np.floating) and math.isfinite(rate) and rate > 0:
         return float(rate)
-    stamps = np.asarray(metadata.get("ts", ()))
+    given = metadata.get("ts", ())
+    if isinstance(given, list | tuple) and not all(isinstance(stamp, int | float | np.number) for stamp in given):
+        return RATE
+    stamps = np.asarray(given if isinstance(given, list | tuple | np.ndarray) else ())
     if frames > 1 and stamps.shape == (frames,) and stamps.dtype.kind in "fiu" and np.isfinite(stamps).all():
         step = float(np.median(np.diff(stamps)))
         if step > 0:

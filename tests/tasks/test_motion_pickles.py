@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tarot import InputError
-from tasks.motion.pickles import load_pickle
+from tasks.common.safe_pickle import load_pickle as load
 from tests.tasks.motion_scenes import record, write_pickle
 
 CONTENT = {
@@ -38,6 +38,10 @@ ARRAYS = {
     "every second": np.arange(10)[::2],
     "none": np.array(4.0),
 }
+
+
+def load_pickle(path, max_bytes=2**28):
+    return load(path, max_bytes=max_bytes)
 
 
 class Attack:

@@ -313,13 +313,17 @@ def test_lists_are_read_as_arrays(tmp_path):
 
 
 def test_lists_within_lists_do_not_fill_the_memory(tmp_path):
-    made, much = record(), 1.0
-    for _ in range(12):
-        much = [much] * 100
+    made, much = record(), [[[1.0] * 100] * 100] * 20
     made["map_features"]["7"]["polyline"] = much
     assert read(tmp_path, made).problems == {BAD_LINES: 1}
     made["tracks"]["car"]["state"]["position"] = much
     with pytest.raises(InputError, match="track car: position does not hold numbers"):
+        read(tmp_path, made)
+    for _ in range(9):
+        much = [much] * 100
+    made["tracks"]["car"]["state"]["position"] = record()["tracks"]["car"]["state"]["position"]
+    made["map_features"]["7"]["polyline"] = much
+    with pytest.raises(InputError, match=r"sd_x\.pkl .* far larger than its length"):
         read(tmp_path, made)
 
 
