@@ -7,9 +7,12 @@ that it has checked, and `budget` and `extent` keep time, memory and nesting in 
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +41,9 @@ def load_pickle(path: str | os.PathLike, *, max_bytes: int, encoding: str = "ASC
     path = Path(path)
     content = _content(path, max_bytes)
     try:
-        budget = Budget(len(content))
-        value = Machine(content, encoding, budget).run()
-        check_extent(value, len(content))
+        with _uncollected():
+            value = Machine(content, encoding, Budget(len(content))).run()
+            check_extent(value, len(content))
     except Forbidden as error:
         raise InputError(
             f"{path} asks for {error}, which plain data and arrays do not need: it may be an attack. It was not run"
@@ -68,6 +71,19 @@ def _content(path: Path, max_bytes: int) -> bytes:
         raise
     except ValueError as error:  # no file can have such a name
         raise InputError(f"{str(path)!a} cannot be read: {error}") from error
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cycles meanwhile: each new container brings the next one nearer, and they would take most of the
+    time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _line(error: Exception) -> str:

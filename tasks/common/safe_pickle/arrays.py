@@ -120,17 +120,23 @@ def scalar(arguments: tuple, budget: Budget) -> np.generic:
 
 
 def from_buffer(arguments: tuple, budget: Budget) -> np.ndarray:
-    """Of _frombuffer's arguments: bytes, a dtype, a shape, an order."""
-    content, kind, shape, order = arguments if len(arguments) == 4 else (None,) * 4
+    """Of _frombuffer's arguments: bytes, a dtype, a shape, an order; where that is K, the order of axes, too."""
+    content, kind, shape, order, *axes = arguments if len(arguments) in (4, 5) else (None,) * 4
     if (
         type(content) not in (bytes, bytearray)
         or type(kind) is not DType
         or kind.kind == _OBJECT
         or type(order) is not str
-        or order not in ("C", "F")
+        or order not in ("C", "F", "K")
+        or (order == "K") == (axes in ([], [None]))
     ):
         raise Malformed("it makes an array in an unknown way")
-    return _array(content, kind, shape, order, budget)
+    if order != "K":
+        return _array(content, kind, shape, order, budget)
+    array = _array(content, kind, shape, "C", budget)
+    if type(axes[0]) is not tuple or not all(map(_is_count, axes[0])) or sorted(axes[0]) != list(range(array.ndim)):
+        raise Malformed("it orders an array's axes in an unknown way")
+    return array.transpose(axes[0])
 
 
 def _array(content: bytes | bytearray, kind: DType, shape: Any, order: str, budget: Budget) -> np.ndarray:

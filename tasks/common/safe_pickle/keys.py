@@ -15,14 +15,18 @@ LONGEST = 4096
 _LARGEST = 2**64
 _MOST_PARTS = 8
 _TEXT = (str, bytes)
-_ONLY_TEXT = frozenset({str})
+_ONLY_TEXT, _ONLY_NUMBERS = frozenset({str}), frozenset({int})
 
 
 def check_keys(keys: list[Any], budget: Budget) -> None:
     """Raises Malformed where one of `keys` is none of: short text or bytes, a number, None, a short tuple of these."""
-    if set(map(type, keys)) == _ONLY_TEXT:
+    kinds = set(map(type, keys))
+    if kinds == _ONLY_TEXT:
         if max(map(len, keys)) > LONGEST:
             raise Malformed(f"it has a key of more than {LONGEST} characters")
+        return
+    if kinds == _ONLY_NUMBERS:
+        _check_parts((min(keys), max(keys)))
         return
     for key in keys:
         if type(key) is tuple:

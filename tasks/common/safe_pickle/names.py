@@ -51,7 +51,7 @@ def _one(arguments: tuple, *kinds: type) -> Any:
 def _set_of(kind: type) -> Callable[[tuple, Budget], Any]:
     def make(arguments: tuple, budget: Budget) -> Any:
         members = list(_one(arguments, list, tuple, set, frozenset))
-        budget.spend(TABLE + 8 * len(members))
+        budget.spend(TABLE + CONTAINER * len(members))
         check_keys(members, budget)
         return kind(members)
 
@@ -174,6 +174,8 @@ _BUILTINS = {
 # __builtin__ and copy_reg are Python 2's names, numpy.core is numpy 1's name of numpy._core
 _NAMES: dict[tuple[str, str], Name] = {
     **{(module, label): name for module in ("builtins", "__builtin__") for label, name in _BUILTINS.items()},
+    ("__builtin__", "long"): _INT,
+    ("__builtin__", "unicode"): _STR,
     ("_codecs", "encode"): Name("_codecs.encode", _encode),
     ("collections", "OrderedDict"): Name("OrderedDict", _ordered),
     ("collections", "defaultdict"): Name("defaultdict", _defaultdict),
