@@ -75,14 +75,14 @@ def on_disk() -> None:
             store[start : start + part] = clustered(part, d, centres, generator).half().numpy()
         store.flush()
         del store
-        block = torch.from_numpy(np.load(path, mmap_mode="r")[:part].astype(np.float32))
+        block = torch.from_numpy(np.load(path, mmap_mode="r", allow_pickle=False)[:part].astype(np.float32))
         product = statistics.median(seconds(lambda: block @ targets.T) for _ in range(3)) * n / part
         before = peak_gb()
         selection = None
 
         def work() -> None:
             nonlocal selection
-            pool = np.load(path, mmap_mode="r")
+            pool = np.load(path, mmap_mode="r", allow_pickle=False)
             selection = tarot.select(pool, targets, TarotFixed(size=size), whitening="cholesky")
             selection.weights  # noqa: B018
 

@@ -28,6 +28,7 @@ from transformers import (
 from tarot import InputError
 from tasks.common.identity import hash_file
 from tasks.common.training import seeded
+from tasks.instruction.refusals import reason
 from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
@@ -157,7 +158,10 @@ class Language:
         )
         with seeded(self.seed):
             net = AutoModelForCausalLM.from_config(
-                config, dtype=getattr(torch, self.dtype or "float32"), attn_implementation=self.attention
+                config,
+                dtype=getattr(torch, self.dtype or "float32"),
+                attn_implementation=self.attention,
+                trust_remote_code=False,
             )
         if weights is not None:
             net.load_state_dict(dict(weights))
@@ -172,7 +176,9 @@ class Language:
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
             )
         try:
-            net = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation=self.attention, **options)
+            net = AutoModelForCausalLM.from_pretrained(
+                self.path, attn_implementation=self.attention, trust_remote_code=False, **options
+            )
         except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise InputError(_unreadable(self.path, error)) from error
         net.generation_config = (
@@ -265,15 +271,14 @@ class LanguageModel(nn.Module):
 
 def _unreadable(path: str, error: Exception) -> str:
     what = "is no model of transformers' format" if Path(path).is_dir() else "is neither a folder nor on the hub"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"task.language.path: {path!r} {what}: {first}"
+    return f"task.language.path: {path!r} {what}: {reason(error)}"
 
 
 def _identity(path: str) -> dict[str, Any]:
     """What tells these weights from others."""
     if not Path(path).is_dir():
         try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+            config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise InputError(_unreadable(path, error)) from error
         return {"commit": getattr(config, "_commit_hash", None), "name": path}

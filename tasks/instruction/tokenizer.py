@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tarot import InputError
 from tarot.files import atomic_directory
+from tasks.instruction.refusals import reason
 from tasks.instruction.template import TAGS
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
@@ -74,9 +75,9 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     Raises InputError where there is none, or it cannot say which characters its tokens stand for.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name))
+        tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer can be loaded from {name}: {error}") from error
+        raise InputError(f"no tokenizer can be loaded from {name}: {reason(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer {name} has no fast version, which says which characters a token stands for")
     return tokenizer

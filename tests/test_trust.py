@@ -1,0 +1,111 @@
+"""What comes with data or with a model is data: no code of it is run, and no line of ours could."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [ROOT / "run.py"] + [
+    path for folder in ("tarot", "tasks", "experiments", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
+]
+RUN = ("pickle.load", "pickle.loads", "marshal.load", "marshal.loads", "yaml.load", "yaml.unsafe_load")
+LOADERS = ("from_pretrained", "from_config")
+"""Of transformers' automatic classes: these run a model folder's code where they are let."""
+
+
+def _dangers(source: str) -> list[str]:
+    """The calls in it by which a file could run code."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "marshal", "shelve", "dill", "joblib"):
+            found.append(f"from {node.module} import")
+        if isinstance(node, ast.Attribute) and node.attr == "Unpickler":
+            found.append("Unpickler")
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        called = ast.unparse(node.func)
+        automatic = called.startswith("Auto") and node.func.attr in LOADERS
+        if (
+            called in RUN
+            or (called == "torch.load" and given.get("weights_only") != "True")
+            or (called == "np.load" and "allow_pickle" not in given)
+            or (automatic and "trust_remote_code" not in given)
+            or given.get("allow_pickle", "False") != "False"
+            or given.get("trust_remote_code", "False") != "False"
+        ):
+            found.append(called)
+    return found
+
+
+def test_no_file_is_trusted_in_any_source():
+    assert len(SOURCES) > 100
+    assert {str(path.relative_to(ROOT)): found for path in SOURCES if (found := _dangers(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "pickle.load(file)",
+        "pickle.loads(content)",
+        "class A(pickle.Unpickler): pass",
+        "from pickle import loads",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "np.save(path, array, allow_pickle=True)",
+        "yaml.load(text)",
+        "AutoConfig.from_pretrained(path)",
+        "AutoTokenizer.from_pretrained(path, trust_remote_code=True)",
+        "AutoModel.from_config(config)",
+        "datasets.load_dataset(name, trust_remote_code=True)",
+    ],
+)
+def test_what_the_search_finds(source):
+    assert len(_dangers(source)) == 1
+
+
+LOADS = {
+    "tokenizer": "from tasks.instruction.tokenizer import load_tokenizer; load_tokenizer({!r})",
+    "model": "from tasks.instruction.model import Language; Language(path={!r}).base(100)",
+}
+
+
+@pytest.mark.parametrize("what", ["tokenizer", "model"])
+def test_the_code_of_a_model_folder_is_not_run(tmp_path, what):
+    folder, mark = tmp_path / "model", tmp_path / "was_here"
+    folder.mkdir()
+    (folder / "code.py").write_text(f"open({str(mark)!r}, 'w')\nclass A: pass\nB = C = A\n")
+    names = {"AutoConfig": "code.A", "AutoModelForCausalLM": "code.B"}
+    config = {"model_type": "made_up", "auto_map": names, "architectures": ["B"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    words = {"tokenizer_class": "C", "auto_map": {"AutoTokenizer": ["code.C", "code.C"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(words))
+    load = LOADS[what].format(str(folder))
+    program = (
+        f"from tarot import InputError\ntry:\n    {load}\n"
+        "except InputError as error:\n    print('refused:', str(error))\nelse:\n    print('read')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        input="yes\n" * 10,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert not mark.exists()
+    lines = ended.stdout.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("refused:") and str(folder) in lines[0], ended.stdout + ended.stderr
+    assert "trust_remote_code" not in lines[0] and "code of its own" in lines[0]
