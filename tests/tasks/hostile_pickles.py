@@ -218,11 +218,11 @@ def _sizes() -> Iterator[tuple[str, bytes]]:
     yield "lists in lists", whole(b"]" * SIZE + b"a" * (SIZE - 1))
     yield "dicts in dicts", whole(b"}" + b"K\x01}" * (SIZE // 4) + b"s" * (SIZE // 4))
     yield "marks", whole(b"(" * SIZE)
-    yield "marks in protocol 0", b"(l" * (SIZE // 4) + b"a" * (SIZE // 4 - 1) + b"."
+    yield "marks in protocol 0", b"(l" * (SIZE // 8) + b"a" * (SIZE // 8 - 1) + b"."
     yield "dicts side by side", whole(b"(" + b"}" * SIZE + b"l")
     yield "sets side by side", whole(b"(" + b"\x8f" * SIZE + b"l")
     yield "lists side by side", whole(b"(" + b"]" * SIZE + b"l")
-    yield "dicts of one key side by side", whole(b"(" + b"}NNs" * (SIZE // 4) + b"l")
+    yield "dicts of one key side by side", whole(b"(" + b"}NNs" * (SIZE // 8) + b"l")
     yield "a list in itself", whole(b"]\x94h\x00a")
     yield "a dict in itself", whole(b"}\x94K\x01h\x00s")
     yield "a tuple in itself", whole(b"]\x94h\x00\x85ah\x00\x85")
@@ -251,7 +251,7 @@ def _sizes() -> Iterator[tuple[str, bytes]]:
         whole(b"}" + long + b"\x940" + long + b"\x940" + b"h\x00Nsh\x01Ns" * (SIZE // 16)),
     )
     yield "a long text many times", whole(long + b"\x940(" + b"h\x00" * (SIZE // 4) + b"l")
-    ints = b"(" + b"K\x01" * (SIZE // 4) + b"l\x940"
+    ints = b"(" + b"K\x01" * (SIZE // 8) + b"l\x940"
     for kind in ("set", "frozenset", "list", "tuple"):
         again = name("builtins", kind) + b"\x940" + (b"h\x01h\x00\x85R0") * (SIZE // 32)
         yield f"{kind} of a long list many times", whole(ints + again + b"N")
