@@ -167,6 +167,8 @@ def test_labels_and_groups_are_passed_on():
     """To methods that ask for them; here, a selector that takes one group's targets and one label's candidates."""
 
     class OneGroup:
+        features, whitening, reference = "wfd", None, False
+
         def select(self, problem):
             assert problem.target_groups.tolist() == ["a", "b"] * 6 and problem.target_labels.tolist() == [1] * 12
             return problem.selection(np.flatnonzero(problem.candidate_labels == 2), {"class": "OneGroup"})
