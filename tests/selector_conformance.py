@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +219,11 @@ def never_selects_zero_rows(subject: Subject) -> None:
 
 def follows_its_candidates(subject: Subject) -> None:
     """Permuting candidates permutes the result."""
-    for seed in range(4):
+    sizes = [{"size": size} for size in (M // 2, SIZE, 2 * M)] if subject.sized else [{}]
+    for seed, size in product(range(3), sizes):
         known, order = pool(seed), np.random.default_rng(seed + 5).permutation(N)
-        one, other = subject.select(known), subject.select(rows_of(known, order))
+        selector = subject.made(**size)
+        one, other = subject.select(known, selector), subject.select(rows_of(known, order), selector)
         assert sorted(order[other.indices].tolist()) == one.indices.tolist(), "another order selects others"
         by_order = np.argsort(order[other.indices])
         assert other.weights[by_order].tolist() == one.weights.tolist(), "another order weighs them differently"
