@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from experiments.methods import REFERENCES
 from experiments.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
 from tarot import Selection
 from tasks.task import TaskData
@@ -19,6 +20,11 @@ class Arm:
 
     selector: str
     at: float | str | None = None
+
+    @property
+    def reference(self) -> bool:
+        """Whether it is there to be compared with."""
+        return self.selector in REFERENCES
 
     def __str__(self) -> str:
         if isinstance(self.at, str):
@@ -66,7 +72,7 @@ class Findings:
     @property
     def of_own_size(self) -> list[Arm]:
         """Of selectors that choose one."""
-        return [arm for arm in self.outcomes if arm.at is None and arm.selector not in ("all", "target_only", "oracle")]
+        return [arm for arm in self.outcomes if arm.at is None and not arm.reference]
 
     @cached_property
     def first(self) -> Sequence[Outcome]:

@@ -24,6 +24,7 @@ from tarot.detection import detection
 from tarot.files import atomic_file
 from tarot.progress import progress
 from tarot.selectors import SELECTORS, Selector
+from tarot.selectors.contract import Valuing
 from tasks.classification.corruption import FRACTIONS
 from tasks.classification.domain_task import DomainTask
 
@@ -112,4 +113,4 @@ class CorruptionExperiment:
 
 def valuation_methods() -> list[str]:
     """Names of the methods that give every candidate a value."""
-    return sorted(name for name, kind in SELECTORS.items() if hasattr(kind, "values"))
+    return sorted(name for name, kind in SELECTORS.items() if issubclass(kind, Valuing))

@@ -11,7 +11,8 @@ from tarot import InputError
 from tarot.selectors import SELECTORS, Selector
 from tasks.task import Task
 
-COMMON = "wfd"  # the features of methods that ask for none
+COMMON = "wfd"  # the features of methods that look at none
+REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)  # arms that others are compared with
 
 
 def known(where: str, given: Collection[str], allowed: Collection[str]) -> None:
@@ -38,8 +39,8 @@ def method(name: str, options: Mapping[str, Any], seed: int, **defaults: Any) ->
 
 
 def features_of(name: str) -> str:
-    """The recipe that a method asks for."""
-    return getattr(SELECTORS[name], "features", COMMON)
+    """The recipe that a method asks for; the common one where it asks for none."""
+    return SELECTORS[name].features or COMMON
 
 
 def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe], task: Task) -> None:

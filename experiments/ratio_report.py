@@ -47,7 +47,7 @@ def result(run: Run, found: Findings, problem: SelectionProblem, points: int, fu
 def best(found: Findings) -> Arm:
     """Of the selectors' arms, the one with the best mean."""
     sign = -1 if found.lower_is_better() else 1
-    arms = (arm for arm in found.arms if arm.selector not in ("all", "target_only", "oracle"))
+    arms = (arm for arm in found.arms if not arm.reference)
     return max(arms, key=lambda arm: sign * found.score(arm).mean)
 
 
@@ -159,7 +159,7 @@ def _further_table(found: Findings, names: Sequence[str]) -> Table:
 def _paired_table(found: Findings, arm: Arm) -> Table:
     """One that chooses its own size against every other: those of its size first."""
     others = [other for other in found.arms if other != arm]
-    others.sort(key=lambda other: (other.at != arm.selector, other.selector not in ("all", "target_only", "oracle")))
+    others.sort(key=lambda other: (other.at != arm.selector, not other.reference))
     pairs = len(found.numbers(arm, found.headline))
     rows = [
         [
@@ -227,7 +227,7 @@ def _summary(found: Findings) -> str:
     words += f"{found.headline} {found.score(arm).mean:.3f}"
     parts = []
     for other in found.arms:
-        if other.at == arm.selector or other.selector in ("all", "target_only", "oracle"):
+        if other.at == arm.selector or other.reference:
             parts.append(_told(found.difference(arm, other), other.selector))
     return f"{words}: {', '.join(parts)}." if parts else f"{words}."
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from experiments.arms import Arm, Findings, Outcome
 from experiments.features import FeatureRecipe
-from experiments.methods import COMMON, features_of, known, method, refuse
+from experiments.methods import COMMON, REFERENCES, features_of, known, method, refuse
 from experiments.ratio_report import result
 from experiments.repetitions import Repetition, repeat
 from experiments.report import Result
@@ -23,7 +23,6 @@ from tarot.selectors import SELECTORS
 from tasks.task import Task
 
 log = logging.getLogger("tarot")
-REFERENCES = ("all", "target_only", "oracle")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class SelectionExperiment:
         chosen = {own: select(run.task, features, run.recipe, run.selector, self.total, run.cache)}
         size = len(chosen[own])
         for name in dict.fromkeys(self.arms):
-            if name != own and (size or name in ("all", "target_only", "oracle")):
+            if name != own and (size or SELECTORS[name].reference):
                 other = arm(name, size, run.seed)
                 chosen[name] = select(run.task, features, run.recipe, other, None, run.cache)
         return chosen
@@ -88,8 +88,8 @@ class SelectionExperiment:
         if not isinstance(run.task, Task):
             return  # the user's own features
         for name in self.arms:
-            wanted = getattr(SELECTORS[name], "features", run.name["features"])
-            if wanted != run.name["features"]:
+            wanted = SELECTORS[name].features
+            if wanted not in (None, run.name["features"]):
                 raise InputError(
                     f"experiment.arms: {name} selects by features={wanted}, and this run has "
                     f"features={run.name['features']}; compare them in a sweep: "

@@ -19,16 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tarot.arrays import InputError, Rows, read_rows
+from tarot import knowledge
+from tarot.arrays import InputError, Rows, block_size, read_rows
 from tarot.capacity import CapacityPlan, solve_capacity
-from tarot.costs import DENSE_PAIRS, Cost, StreamedCost
+from tarot.costs import DENSE_PAIRS, Cost, StreamedCost, blocks_of, dense
 from tarot.distance import distances
 from tarot.neighbours import nearest_unit
 from tarot.selection import Selection
 from tarot.simplex import exact
 from tarot.transport import entropic_potentials
-from tarot.whitening import JoinedRows, WhitenedRows, fit_whitener, unit_norm
+from tarot.whitening import JoinedRows, WhitenedRows, check_regularization, fit_whitener, unit_norm
 
+WHITENINGS = ("cholesky", "zca", None)
 _WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 
@@ -42,6 +44,10 @@ class SelectionProblem:
     groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q);
     scores: one [N] per model of what was measured on the model itself and features do not say (EL2N's error norms,
     influences); learning_rates: one per model (None: all alike).
+
+    candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
+    InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
+    read.
     """
 
     candidate_views: tuple[Rows, ...]
@@ -60,6 +66,32 @@ class SelectionProblem:
     learning_rates: tuple[float, ...] | None = None
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        candidates = knowledge.views(self.candidate_views, "candidates")
+        targets = knowledge.views(self.target_views, "targets")
+        knowledge.check_one_space(candidates, targets)
+        models, n, m = len(candidates), candidates[0].shape[0], targets[0].shape[0]
+        if self.whitening not in WHITENINGS:
+            raise InputError(f"whitening must be one of {WHITENINGS}; it is {self.whitening!r}")
+        check_regularization(self.regularization)
+        total = self.total
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int | np.integer) or total < 1):
+            raise InputError(f"total must be a positive integer; it is {total!r}")
+        known = {
+            "candidate_views": candidates,
+            "target_views": targets,
+            "candidate_labels": knowledge.per_row(self.candidate_labels, n, "candidate_labels"),
+            "target_labels": knowledge.per_row(self.target_labels, m, "target_labels"),
+            "target_groups": knowledge.per_row(self.target_groups, m, "target_groups"),
+            "candidate_ids": knowledge.unique_ids(self.candidate_ids, n, "candidate_ids"),
+            "candidate_tags": knowledge.per_row(self.candidate_tags, n, "candidate_tags"),
+            "candidate_residuals": knowledge.numbers(self.candidate_residuals, models, n, "candidate_residuals"),
+            "candidate_scores": knowledge.numbers(self.candidate_scores, models, n, "candidate_scores"),
+            "learning_rates": knowledge.rates(self.learning_rates, models, "learning_rates"),
+        }
+        for name, value in known.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
 
     @property
     def n(self) -> int:
@@ -151,9 +183,37 @@ class SelectionProblem:
         return codes[: self.n], codes[self.n :]
 
     def best(self, values: np.ndarray, size: int | None, ratio: float | None, selector: Mapping[str, Any]) -> Selection:
-        """The candidates of highest value [N], ties to the smaller index: how every valuation method selects."""
+        """The candidates of highest value [N], ties to the smaller index: how every valuation method selects.
+
+        Those with zero features are passed over. Raises InputError where too few others are left.
+        """
         budget = self.budget(size, ratio)
-        return self.selection(np.argsort(-values, kind="stable")[:budget], selector)
+        return self.selection(self.first_usable(np.argsort(-values, kind="stable"), budget), selector)
+
+    def zero_rows(self, candidates: np.ndarray) -> np.ndarray:
+        """Which of these candidates have zero features in every view: bool [len(candidates)]. Reads their rows."""
+        candidates = np.asarray(candidates, dtype=np.int64)
+        zero = np.ones(len(candidates), dtype=bool)
+        for view in self.candidate_views:
+            step = block_size(view.shape[1])
+            for start in range(0, len(candidates), step):
+                part = slice(start, start + step)
+                zero[part] &= ~read_rows(view, candidates[part], "candidates").any(dim=1).numpy()
+        return zero
+
+    def first_usable(self, ranked: np.ndarray, count: int) -> np.ndarray:
+        """The first `count` of these candidates, best first, whose features are not zero: int64 [count].
+
+        Raises InputError where there are fewer.
+        """
+        usable, start = np.empty(0, dtype=np.int64), 0
+        while len(usable) < count and start < len(ranked):
+            part = ranked[start : start + count - len(usable)]
+            usable = np.concatenate([usable, part[~self.zero_rows(part)]])
+            start += len(part)
+        if len(usable) < count:
+            raise _too_few(count, len(usable), len(ranked))
+        return usable
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
@@ -191,10 +251,7 @@ class SelectionProblem:
             if len(layer):
                 yield layer
         if seen.sum() < expect:
-            raise InputError(
-                f"{expect} candidates are wanted, but only {seen.sum()} of {self.n} are usable: "
-                "the features of the others are zero (a zero gradient teaches nothing)"
-            )
+            raise _too_few(expect, int(seen.sum()), self.n)
 
     def cost(self, candidates: np.ndarray, targets: np.ndarray | None = None) -> Cost:
         """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions)."""
@@ -228,17 +285,35 @@ class SelectionProblem:
         return entropic_potentials(self.cost(np.concatenate([chosen, layer]))).f[len(chosen) :]
 
     def _exact_marginal_cost(self, chosen: np.ndarray, layer: np.ndarray) -> np.ndarray:
-        base = self.cost(chosen) if len(chosen) else torch.empty(0, len(self.targets))
+        costs = torch.empty(len(chosen) + 1, len(self.targets))  # the network simplex holds it whole; z is its last row
+        if len(chosen):
+            costs[:-1] = dense(self.cost(chosen))
         values = np.empty(len(layer))
         g = None
-        for position, row in enumerate(self.cost(layer)):
-            plan = exact(torch.cat([base, row[None]]), g=g)
-            values[position], g = plan.value, plan.g
+        for start, block in blocks_of(self.cost(layer)):
+            for position, row in enumerate(block, start):
+                costs[-1] = row
+                plan = exact(costs, g=g)
+                values[position], g = plan.value, plan.g
         return values
 
-    def selection(self, chosen: np.ndarray, selector: Mapping[str, Any], **known: Any) -> Selection:
-        """The Selection of these candidates (any order, unique); `known`: results a selector has already computed."""
-        return Selection.of(self, np.asarray(chosen), selector, **known)
+    def selection(
+        self, chosen: np.ndarray, selector: Mapping[str, Any], *, blind: bool = False, **known: Any
+    ) -> Selection:
+        """The Selection of these candidates (int64, any order, unique); `known`: results that a selector has already
+        computed, see `Selection.of`.
+
+        blind: they were chosen without a look at these features, so that some of them may be zero. Otherwise
+        InputError names the first whose are.
+        """
+        return Selection.of(self, chosen, selector, blind=blind, **known)
+
+
+def _too_few(wanted: int, usable: int, of: int) -> InputError:
+    return InputError(
+        f"{wanted} candidates are wanted, but only {usable} of {of} are usable: "
+        "the features of the others are zero (a zero gradient teaches nothing)"
+    )
 
 
 def _classes(labels: np.ndarray, name: str) -> np.ndarray:

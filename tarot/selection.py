@@ -67,7 +67,8 @@ def allocate(utilities: Any, total: int) -> np.ndarray:
 class Selection:
     """S of N candidates, ascending and unique, with integer weights.
 
-    indices: int64 [S]. selector: its name and options. curve: what a selector measured on its way (`size="auto"`: the
+    indices: int64 [S], in 0..n-1. n, m: how many candidates and targets there were. total: what the weights sum to.
+    selector: its name and options. curve: what a selector measured on its way (`size="auto"`: the
     held-out distance by size; OTM: the distance by layer), name -> list. ids: [S], where the pool had ids.
     """
 
@@ -80,29 +81,73 @@ class Selection:
     total: int | None = None
     problem: SelectionProblem | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        for name, value in (("n", self.n), ("m", self.m)):
+            _check_positive(name, value)
+        if self.total is not None:
+            _check_positive("total", self.total)
+        object.__setattr__(self, "indices", _checked_indices(self.indices, self.n))  # frozen for everybody else
+        if self.ids is not None and np.shape(self.ids) != self.indices.shape:
+            raise InputError(f"{len(self.indices)} are selected, and the shape of their ids is {np.shape(self.ids)}")
+
     @classmethod
-    def of(cls, problem: SelectionProblem, chosen: np.ndarray, selector: Mapping[str, Any], **known: Any) -> Selection:
-        """Order the chosen and attach what the selector already knows, aligned with `chosen`: `weights`, `potentials`,
-        `ot_distance`, `lower_bound`, `curve`. A `total` of the selector's own choice gives way to the caller's, which
-        is shared out in proportion to `weights` where the selector has its own, else to all alike (selectors.md 1.4).
-        Raises InputError where it is less than one each, unless the problem lets it grow.
+    def of(
+        cls,
+        problem: SelectionProblem,
+        chosen: np.ndarray,
+        selector: Mapping[str, Any],
+        *,
+        blind: bool = False,
+        weights: np.ndarray | None = None,
+        potentials: np.ndarray | None = None,
+        ot_distance: float | None = None,
+        lower_bound: float | None = None,
+        curve: dict[str, list] | None = None,
+        total: int | None = None,
+    ) -> Selection:
+        """Order the chosen, int64 [S], and attach what the selector already knows, aligned with them.
+
+        A `total` of the selector's own choice gives way to the caller's, which is shared out in proportion to `weights`
+        where the selector has its own, else to all alike (selectors.md 1.4).
+
+        Raises InputError where the chosen are not different candidates of the problem; where one of them has zero
+        features, unless the choice was `blind` to features; where weights are not integers of at least 1; and where
+        the total is less than one each, unless the problem lets it grow.
         """
+        chosen = np.asarray(chosen)
+        chosen = chosen.astype(np.int64) if chosen.size == 0 else chosen  # an empty list is of floats
+        _check_integers(chosen)
         order = np.argsort(chosen, kind="stable")
-        indices = np.asarray(chosen, dtype=np.int64)[order]
-        own, curve = known.pop("total", None), known.pop("curve", None)
-        total = own if problem.total is None else problem.total
+        indices = _checked_indices(chosen[order], problem.n)
+        if not blind and (zero := problem.zero_rows(indices)).any():
+            raise InputError(
+                f"candidate {indices[zero][0]} is selected, and its features are zero: a selector that looks at "
+                "features has nothing to go by there"
+            )
+        own, total = total, total if problem.total is None else problem.total
         if total is not None and problem.total_may_grow:
             total = max(total, len(indices))
         if total is not None and total < len(indices):
             raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
-        ids = None if problem.candidate_ids is None else np.asarray(problem.candidate_ids)[indices]
+        ids = None if problem.candidate_ids is None else problem.candidate_ids[indices]
         selection = cls(indices, problem.n, problem.m, dict(selector), ids, curve, total, problem)
+        if weights is not None:
+            weights = _checked_weights(weights, len(indices))[order]
+        elif own is None and total is not None:
+            weights = np.ones(len(indices), dtype=np.int64)
+        if weights is not None and total is not None and len(indices):
+            weights = allocate(weights - 1, total)
+        if potentials is not None:
+            potentials = _checked_potentials(potentials, len(indices))[order]
+        known = {
+            "weights": weights,
+            "potentials": potentials,
+            "ot_distance": ot_distance,
+            "lower_bound": lower_bound,
+        }
         for name, value in known.items():
-            aligned = isinstance(value, np.ndarray)
-            selection._remember(name, value[order] if aligned else value)
-        if own is None and total is not None and len(indices):
-            counts = vars(selection).get("weights", np.ones(len(indices)))
-            selection._remember("weights", allocate(counts - 1, total))
+            if value is not None:
+                selection._remember(name, value)
         return selection
 
     def _remember(self, name: str, value: Any) -> None:
@@ -213,15 +258,85 @@ class Selection:
         metadata = table.schema.metadata or {}
         if metadata.get(b"format", b"").decode() != _FORMAT:
             raise InputError(f"{path} is a parquet file, but not a selection saved by tarot ({_FORMAT})")
-        facts = json.loads(metadata[b"selection"])
-        column = {name: table[name].to_numpy() for name in table.column_names}
+        try:
+            return cls._loaded({name: table[name].to_numpy() for name in table.column_names}, metadata[b"selection"])
+        except (KeyError, TypeError, ValueError) as error:  # an InputError is a ValueError
+            raise InputError(f"{path} is damaged, and not a selection saved by tarot any more: {error}") from error
+
+    @classmethod
+    def _loaded(cls, column: Mapping[str, np.ndarray], described: bytes) -> Selection:
+        """From the columns of a saved table and its facts as JSON; everything is checked again."""
+        facts = json.loads(described)
         selection = cls(
             column["index"], facts["n"], facts["m"], facts["selector"], column.get("id"), facts["curve"], facts["total"]
         )
-        selection._remember("weights", column["weight"])
-        selection._remember("potentials", column["potential"])
-        selection._remember("nearest_target", column["nearest_target"])
+        size = len(selection)
+        weights = _checked_weights(column["weight"], size)
+        if selection.total is not None and size and weights.sum() != selection.total:
+            raise InputError(f"its weights sum to {weights.sum()} and its total is {selection.total}")
+        selection._remember("weights", weights)
+        selection._remember("potentials", _checked_potentials(column["potential"], size))
+        selection._remember("nearest_target", _checked_targets(column["nearest_target"], selection.m))
         selection._remember("nearest_distance", column["nearest_distance"])
-        selection._remember("ot_bracket", Bracket(*facts["ot_bracket"]))
-        selection._remember("lower_bound", facts["lower_bound"])
+        selection._remember("ot_bracket", Bracket(*map(float, facts["ot_bracket"])))
+        selection._remember("lower_bound", float(facts["lower_bound"]))
         return selection
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} must be a positive integer; it is {value!r}")
+
+
+def _check_integers(indices: np.ndarray) -> None:
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise InputError(
+            f"indices must be a vector of integers [S]; their shape is {indices.shape} and their dtype {indices.dtype}"
+        )
+
+
+def _checked_indices(indices: Any, n: int) -> np.ndarray:
+    """Different candidates in ascending order, int64 [S]."""
+    indices = np.asarray(indices)
+    _check_integers(indices)
+    indices = indices.astype(np.int64, copy=False)
+    outside = indices[(indices < 0) | (indices >= n)]
+    if len(outside):
+        raise InputError(f"indices must be of the {n} candidates, 0..{n - 1}; {outside[0]} is not")
+    step = np.diff(indices)
+    if (step == 0).any():
+        twice = indices[1:][step == 0][0]
+        raise InputError(f"indices must be unique; candidate {twice} stands {(indices == twice).sum()} times")
+    if (step < 0).any():
+        raise InputError(f"indices must ascend; {indices[1:][step < 0][0]} stands after {indices[:-1][step < 0][0]}")
+    return indices
+
+
+def _checked_weights(weights: Any, size: int) -> np.ndarray:
+    """Integers of at least 1, int64 [S]."""
+    weights = np.asarray(weights)
+    if weights.shape != (size,) or (size and weights.dtype.kind not in "iu"):
+        raise InputError(
+            f"weights must be integers, one for each of the {size} selected; their shape is {weights.shape} and their "
+            f"dtype {weights.dtype}"
+        )
+    if (weights < 1).any():
+        raise InputError(f"weights must be at least 1; one is {weights.min()}")
+    return weights.astype(np.int64, copy=False)
+
+
+def _checked_potentials(potentials: Any, size: int) -> np.ndarray:
+    """Finite numbers, float64 [S]."""
+    potentials = np.asarray(potentials, dtype=np.float64)
+    if potentials.shape != (size,) or not np.isfinite(potentials).all():
+        raise InputError(
+            f"potentials must be finite numbers, one for each of the {size} selected; their shape is {potentials.shape}"
+        )
+    return potentials
+
+
+def _checked_targets(targets: np.ndarray, m: int) -> np.ndarray:
+    """Positions of targets, int64 [S]."""
+    if targets.dtype.kind not in "iu" or not ((targets >= 0) & (targets < m)).all():
+        raise InputError(f"nearest_target must be positions of the {m} targets, 0..{m - 1}")
+    return targets

@@ -104,6 +104,13 @@ def unit_norm(block: Tensor) -> Tensor:
     return block / norm.where(norm > 0, 1)
 
 
+def check_regularization(regularization: float) -> None:
+    """Raises InputError unless it is a number of at least 0."""
+    number = isinstance(regularization, int | float | np.number) and not isinstance(regularization, bool)
+    if not (number and regularization >= 0):
+        raise InputError(f"regularization must be a number >= 0; it is {regularization!r}")
+
+
 def fit_whitener(
     candidates: Rows,
     targets: Rows,
@@ -128,8 +135,7 @@ def fit_whitener(
         raise InputError(f'whitening must be "cholesky", "zca" or None; it is {method!r}')
     if centre not in ("union", "candidates", "none"):
         raise InputError(f'centre must be "union", "candidates" or "none"; it is {centre!r}')
-    if not regularization >= 0:
-        raise InputError(f"regularization must be a number >= 0; it is {regularization!r}")
+    check_regularization(regularization)
     sources = {"candidates": candidates} if centre == "candidates" else {"candidates": candidates, "targets": targets}
     n, mean, covariance = _moments(sources, centred=centre != "none")
     if n < 5 * d and regularization < 1e-4:

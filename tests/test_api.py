@@ -112,6 +112,51 @@ def test_a_selector_object_gets_the_same_default_as_its_name():
     assert by_name.selector == by_object.selector
 
 
+def test_what_a_selector_is_called_decides_nothing():
+    class FacilityLocation:
+        features, whitening, reference = "wfd", None, False
+
+        def select(self, problem):
+            similar = problem.candidates[:] @ problem.targets.T
+            return problem.selection(similar.amax(1).argsort(descending=True)[:30].numpy(), {})
+
+    class TarotFL(FacilityLocation):
+        pass
+
+    class Whitened(FacilityLocation):
+        whitening = "cholesky"
+
+    chosen = {kind: tarot.select(CANDIDATES, TARGETS, kind()) for kind in (FacilityLocation, TarotFL, Whitened)}
+    assert chosen[FacilityLocation].indices.tolist() == chosen[TarotFL].indices.tolist()
+    assert chosen[FacilityLocation].problem.whitening is None and chosen[Whitened].problem.whitening == "cholesky"
+    assert chosen[Whitened].indices.tolist() != chosen[TarotFL].indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({}, "the selector Mine declares no features and no whitening and no reference: give its class"),
+        (
+            {"features": "wfd", "reference": False},
+            'declares no whitening: give its class whitening = "cholesky" or None',
+        ),
+        (
+            {"features": 3, "whitening": None, "reference": False},
+            "declare features = a recipe's name or None; it is 3",
+        ),
+        ({"features": None, "whitening": "zca", "reference": False}, "must declare whitening .* it is 'zca'"),
+        (
+            {"features": None, "whitening": None, "reference": "all"},
+            "declare reference = True or False; it is 'all'",
+        ),
+    ],
+)
+def test_a_selector_without_its_facts_is_refused(facts, message):
+    mine = type("Mine", (), {**facts, "select": lambda self, problem: problem.selection([0], {})})
+    with pytest.raises(tarot.InputError, match=message):
+        tarot.select(CANDIDATES, TARGETS, mine())
+
+
 def test_zca_and_cholesky_select_the_same():
     one, other = (tarot.select(CANDIDATES, TARGETS, "tarot_otm", whitening=w) for w in ("cholesky", "zca"))
     assert one.indices.tolist() == other.indices.tolist()
@@ -167,6 +212,8 @@ def test_labels_and_groups_are_passed_on():
     """To methods that ask for them; here, a selector that takes one group's targets and one label's candidates."""
 
     class OneGroup:
+        features, whitening, reference = "wfd", None, False
+
         def select(self, problem):
             assert problem.target_groups.tolist() == ["a", "b"] * 6 and problem.target_labels.tolist() == [1] * 12
             return problem.selection(np.flatnonzero(problem.candidate_labels == 2), {"class": "OneGroup"})

@@ -12,6 +12,7 @@ import tarot.problem
 from tarot.arrays import InputError
 from tarot.costs import StreamedCost, dense
 from tarot.problem import SelectionProblem
+from tarot.selectors import TarotFixed
 from tarot.whitening import whiten
 from tests.test_transport import converged
 
@@ -127,6 +128,50 @@ def test_threads_share_one_table(monkeypatch):
     assert len(calls) == len(set(calls))
 
 
+# --- what cannot be a problem ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"candidate_views": unit(80)[0]}, "candidates must have two dimensions"),
+        ({"candidate_views": unit(80)[:0]}, "candidates is empty"),
+        ({"target_views": (unit(7), unit(7))}, "candidates come from 1 models and targets from 2"),
+        ({"candidate_views": unit(80, d=4)}, "candidates have 4 dimensions and targets 5"),
+        (
+            {"candidate_views": (unit(80), unit(79)), "target_views": (unit(7), unit(7))},
+            r"candidates: the models must have seen the same rows; they have \[79, 80\]",
+        ),
+        ({"whitening": "pca"}, "whitening must be one of .* 'pca'"),
+        ({"whitening": "auto"}, "whitening must be one of .* 'auto'"),
+        ({"regularization": -1.0}, "regularization must be a number >= 0; it is -1.0"),
+        ({"regularization": float("nan")}, "regularization must be a number >= 0"),
+        ({"regularization": "small"}, "regularization must be a number >= 0; it is 'small'"),
+        ({"total": 0}, "total must be a positive integer; it is 0"),
+        ({"total": True}, "total must be a positive integer; it is True"),
+        ({"candidate_ids": ["a"] * 80}, "candidate_ids must be unique; 'a' stands 80 times"),
+        ({"candidate_labels": [1]}, "candidate_labels must have one entry for each of the 80 rows"),
+        ({"target_labels": [1] * 80}, "target_labels must have one entry for each of the 7 rows"),
+        ({"target_groups": np.ones((7, 2))}, "target_groups must have one entry"),
+        ({"candidate_tags": ["target"]}, "candidate_tags must have one entry"),
+        ({"candidate_residuals": (np.ones(80), np.ones(80))}, "candidate_residuals come from 2 models"),
+        ({"candidate_scores": np.full(80, np.inf)}, "candidate_scores must be finite; that of candidate 0 is inf"),
+        ({"learning_rates": (0.0,)}, "learning_rates must be finite, at least 0 and not all 0"),
+    ],
+)
+def test_a_problem_that_is_made_by_hand_is_checked(given, message):
+    with pytest.raises(InputError, match=message):
+        SelectionProblem(**{"candidate_views": unit(80), "target_views": unit(7), **given})
+
+
+def test_a_problem_takes_one_matrix_or_one_for_each_model_and_plain_lists():
+    one = SelectionProblem(unit(8), unit(3), candidate_labels=[1] * 8, learning_rates=[1], candidate_scores=range(8))
+    assert len(one.candidate_views) == len(one.target_views) == 1 and one.n == 8 and one.m == 3
+    assert one.candidate_labels.shape == (8,) and one.learning_rates == (1.0,)
+    assert one.candidate_scores[0].dtype == np.float64
+    assert len(SelectionProblem([unit(8), unit(8)], [unit(3), unit(3)]).candidate_views) == 2
+
+
 # --- the space -------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +253,24 @@ def test_exact_marginal_cost_is_one_transport_problem_per_candidate(chosen):
     expected = [uniform_ot(cost[[*chosen, z]]) for z in layer]
     found = problem.marginal_cost(np.array(chosen, dtype=np.int64), layer, exact=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_exact_marginal_cost_of_costs_that_are_streamed(monkeypatch):
+    """Beyond the limit for dense costs the same numbers, and the same selection."""
+    c, t = unit(80), unit(7, seed=1)
+    chosen, layer = np.array([0, 5, 9]), np.array([2, 40, 41, 77])
+    expected = pool().marginal_cost(chosen, layer, exact=True)
+    selected = TarotFixed(size=17, exact=True).select(SelectionProblem(c, t))
+    monkeypatch.setattr(tarot.problem, "DENSE_PAIRS", 0)
+    assert isinstance(pool().cost(layer), StreamedCost)
+    np.testing.assert_allclose(pool().marginal_cost(chosen, layer, exact=True), expected, atol=1e-7)
+    np.testing.assert_allclose(
+        pool().marginal_cost(chosen[:0], layer, exact=True), [uniform_ot(distance_matrix(pool())[[z]]) for z in layer],
+        atol=1e-6,
+    )  # fmt: skip
+    streamed = TarotFixed(size=17, exact=True).select(SelectionProblem(c, t))
+    assert streamed.indices.tolist() == selected.indices.tolist()
+    assert streamed.ot_bracket.lower <= selected.ot_distance + 1e-6 <= streamed.ot_distance + 2e-6
 
 
 def test_fast_marginal_cost_finds_the_best_of_a_layer_or_nearly():

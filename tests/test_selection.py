@@ -1,5 +1,6 @@
 """Weights against exact fractions; a selection's numbers against brute force; what is computed when; files."""
 
+import json
 import pickle
 from fractions import Fraction
 
@@ -208,6 +209,89 @@ def test_what_a_selector_knows_is_aligned_with_the_indices():
     assert s.potentials.tolist() == [1, 2, 3] and s.weights.tolist() == [5, 2, 1] and s.lower_bound == 0.25
 
 
+# --- what cannot be a selection --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ([3, 3, 5], "indices must be unique; candidate 3 stands 2 times"),
+        ([-1, 2], r"indices must be of the 60 candidates, 0\.\.59; -1 is not"),
+        ([2, 60], "60 is not"),
+        ([0.7, 1.2], "indices must be a vector of integers .* dtype float64"),
+        (np.arange(60) < 3, "dtype bool"),
+        ([[1, 2], [3, 4]], r"their shape is \(2, 2\)"),
+        (["a", "b"], "dtype <U1"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(chosen, message):
+    problem = SelectionProblem(CANDIDATES, TARGETS)
+    for made in (
+        lambda: problem.selection(chosen, {}),
+        lambda: problem.selection(chosen, {}, blind=True),
+        lambda: Selection(np.asarray(chosen), 60, len(TARGETS), {}),
+    ):
+        with pytest.raises(InputError, match=message):
+            made()
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"weights": [1, 0, 2]}, "weights must be at least 1; one is 0"),
+        ({"weights": [1, 2]}, r"one for each of the 3 selected; their shape is \(2,\)"),
+        ({"weights": [1.0, 2.0, 2.5]}, "weights must be integers.*dtype float64"),
+        ({"potentials": [0.1, np.nan, 0.2]}, "potentials must be finite"),
+        ({"potentials": [0.1]}, "one for each of the 3 selected"),
+        ({"total": 2}, "total 2 is less than the 3 candidates"),
+        ({"total": 4.5}, "total must be a positive integer; it is 4.5"),
+    ],
+)
+def test_what_a_selector_says_of_its_choice_is_checked(known, message):
+    with pytest.raises(InputError, match=message):
+        SelectionProblem(CANDIDATES, TARGETS).selection(np.array([4, 1, 9]), {}, **known)
+    with pytest.raises(TypeError, match="wieghts"):
+        SelectionProblem(CANDIDATES, TARGETS).selection(np.array([4]), {}, wieghts=[1])
+
+
+def test_a_selection_is_in_order_however_it_is_made():
+    with pytest.raises(InputError, match="indices must ascend; 1 stands after 4"):
+        Selection(np.array([4, 1]), 60, 8, {})
+    with pytest.raises(InputError, match="n must be a positive integer; it is 0"):
+        Selection(np.array([], dtype=np.int64), 0, 8, {})
+    with pytest.raises(InputError, match="2 are selected, and the shape of their ids"):
+        Selection(np.array([1, 4]), 60, 8, {}, ids=np.array(["a"]))
+    found = SelectionProblem(CANDIDATES, TARGETS).selection([4, 1], {})
+    assert found.indices.tolist() == [1, 4] and found.indices.dtype == np.int64
+    assert len(SelectionProblem(CANDIDATES, TARGETS).selection([], {})) == 0
+    assert Selection(np.array([1, 4], dtype=np.int32), 60, 8, {}).indices.dtype == np.int64
+
+
+def test_candidates_without_features_are_not_selected_but_blindly():
+    """selectors.md 0.2: a zero gradient is never selected; arms that do not look at features take the pool as it is."""
+    candidates = CANDIDATES.copy()
+    candidates[[5, 11]] = 0
+    problem = SelectionProblem(candidates, TARGETS)
+    assert problem.zero_rows(np.array([4, 5, 11, 12])).tolist() == [False, True, True, False]
+    assert problem.first_usable(np.array([5, 3, 11, 8, 2]), 2).tolist() == [3, 8]
+    with pytest.raises(InputError, match="3 candidates are wanted, but only 2 of 4 are usable"):
+        problem.first_usable(np.array([5, 3, 11, 8]), 3)
+    with pytest.raises(InputError, match="candidate 5 is selected, and its features are zero"):
+        problem.selection(np.array([30, 11, 5]), {})
+    assert problem.selection(np.array([30, 11, 5]), {}, blind=True).indices.tolist() == [5, 11, 30]
+    for name in ("all", "random"):
+        options = {"size": 60} if name == "random" else {}
+        assert len(tarot.select(candidates, TARGETS, name, **options)) == 60
+    one_view = SelectionProblem([candidates, CANDIDATES], [TARGETS, TARGETS])
+    assert not one_view.zero_rows(np.arange(60)).any()  # the other view has something to go by
+
+
+def test_own_weights_beside_an_own_total_are_shared_out_to_the_callers():
+    problem = SelectionProblem(CANDIDATES, TARGETS, total=20)
+    found = problem.selection(np.array([7, 3]), {}, weights=np.array([9, 1]), total=10)
+    assert found.total == 20 and found.weights.tolist() == [1, 19]
+
+
 # --- computed when first read ----------------------------------------------------------------------------------------
 
 
@@ -306,6 +390,50 @@ def test_files_that_are_not_selections_are_refused(tmp_path):
     for name in ("other", "truncated", "pickle", "empty", "missing"):
         with pytest.raises(InputError, match=rf"{name}.parquet is .*not a selection saved by tarot"):
             Selection.load(tmp_path / f"{name}.parquet")
+
+
+def _second(table, column, value):
+    values = table[column].to_pylist()
+    values[1] = value
+    return table.set_column(table.column_names.index(column), column, pa.array(values))
+
+
+def _with_facts(table, **changed):
+    facts = json.loads(table.schema.metadata[b"selection"]) | changed
+    return table.replace_schema_metadata({**table.schema.metadata, b"selection": json.dumps(facts)})
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (lambda t: _second(t, "index", 10_000), "indices must be of the 60 candidates"),
+        (lambda t: _second(t, "index", t["index"][0].as_py()), "indices must be unique"),
+        (lambda t: _second(t, "index", -4), "-4 is not"),
+        (
+            lambda t: t.set_column(0, "index", pa.array(t["index"].to_numpy() + 0.5)),
+            "indices must be a vector of integers",
+        ),
+        (lambda t: t.take(list(range(len(t)))[::-1]), "indices must ascend"),
+        (lambda t: _second(t, "weight", 0), "weights must be at least 1"),
+        (lambda t: _second(t, "weight", 99), "its weights sum to .* and its total is 60"),
+        (lambda t: _second(t, "potential", float("nan")), "potentials must be finite"),
+        (lambda t: _second(t, "nearest_target", 700), "nearest_target must be positions of the"),
+        (lambda t: t.drop_columns(["weight"]), "weight"),
+        (lambda t: _with_facts(t, n=3), "indices must be of the 3 candidates"),
+        (lambda t: _with_facts(t, n="60"), "n must be a positive integer; it is '60'"),
+        (lambda t: _with_facts(t, total=61), "its total is 61"),
+        (lambda t: _with_facts(t, ot_bracket=None), "NoneType"),
+        (lambda t: t.replace_schema_metadata({**t.schema.metadata, b"selection": b"{"}), "Expecting property name"),
+    ],
+)
+def test_a_file_that_was_tampered_with_is_refused(tamper, message, tmp_path):
+    fixed(size=9).save(tmp_path / "s.parquet")
+    whole = pq.read_table(tmp_path / "s.parquet")
+    changed = tamper(whole)
+    metadata = {**whole.schema.metadata, **(changed.schema.metadata or {})}
+    pq.write_table(changed.replace_schema_metadata(metadata), tmp_path / "changed.parquet")
+    with pytest.raises(InputError, match=f"changed.parquet is damaged.*{message}"):
+        Selection.load(tmp_path / "changed.parquet")
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -518,6 +518,8 @@ def test_budgets_are_the_problems(name):
 
 def test_a_selector_is_anything_that_selects():
     class Everyother:
+        features, whitening, reference = "wfd", None, False
+
         def select(self, problem: SelectionProblem) -> tarot.Selection:
             return problem.selection(np.arange(0, problem.n, 2)[::-1], {"class": "Everyother"})
 

@@ -13,9 +13,10 @@ import tarot
 from experiments.errors import message_of
 from tarot import InputError
 from tarot.selectors import SELECTORS
+from tarot.selectors.contract import Valuing
 from tarot.sinkhorn import sinkhorn
 
-METHODS = sorted(name for name, kind in SELECTORS.items() if hasattr(kind, "values"))
+METHODS = sorted(name for name, kind in SELECTORS.items() if issubclass(kind, Valuing))
 ORDER_MATTERS = {"sava", "batchwise_lava"}  # through their random batches, where there are several
 
 

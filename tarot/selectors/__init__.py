@@ -1,12 +1,10 @@
-"""One small file per method; a selector is a frozen dataclass of its options with a `select` method."""
+"""One small file per method; a selector is a frozen dataclass of its options with a `select` method and the class facts
+of `Selector`."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
+from tarot.selectors.contract import Selector
 from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.el2n import El2n
 from tarot.selectors.influence import Influence
@@ -21,16 +19,10 @@ from tarot.selectors.tarot_otm import TarotOTM
 from tarot.selectors.tracin import TracIn
 from tarot.selectors.tsds import Tsds
 
-
-@runtime_checkable
-class Selector(Protocol):
-    """What a selection method is."""
-
-    def select(self, problem: SelectionProblem) -> Selection: ...
-
-
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
+    "target_only": TargetOnly,
+    "oracle": Oracle,
     "batchwise_lava": BatchwiseLava,
     "dsdm": Dsdm,
     "el2n": El2n,
@@ -38,10 +30,8 @@ SELECTORS: dict[str, type[Selector]] = {
     "knn_shapley": KnnShapley,
     "lava": Lava,
     "less": Less,
-    "oracle": Oracle,
     "prototypes": Prototypes,
     "random": Random,
-    "target_only": TargetOnly,
     "sava": Sava,
     "tarot_exact": TarotExact,
     "tarot_fixed": TarotFixed,

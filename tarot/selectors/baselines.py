@@ -1,20 +1,29 @@
-"""The arms that every comparison needs: random, everything, nothing but the targets, and the tags' own choice."""
+"""The arms that every comparison needs: random, everything, nothing but the targets, and the tags' own choice.
+
+They do not look at features, so that candidates whose features are zero are chosen like all others.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 
 
 @dataclass(frozen=True)
 class Random:
     """A uniform sample without replacement; every weight is 1."""
+
+    features: ClassVar[str | None] = None
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None
@@ -23,28 +32,40 @@ class Random:
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
         chosen = random_generator(self.seed).choice(problem.n, budget, replace=False)
-        return problem.selection(chosen, described(self))
+        return problem.selection(chosen, described(self), blind=True)
 
 
 @dataclass(frozen=True)
 class All:
     """Every candidate, once."""
 
+    features: ClassVar[str | None] = None
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = True
+
     def select(self, problem: SelectionProblem) -> Selection:
-        return problem.selection(np.arange(problem.n), described(self))
+        return problem.selection(np.arange(problem.n), described(self), blind=True)
 
 
 @dataclass(frozen=True)
 class TargetOnly:
     """No candidate: training sees the targets alone."""
 
+    features: ClassVar[str | None] = None
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = True
+
     def select(self, problem: SelectionProblem) -> Selection:
-        return problem.selection(np.empty(0, dtype=np.int64), described(self))
+        return problem.selection(np.empty(0, dtype=np.int64), described(self), blind=True)
 
 
 @dataclass(frozen=True)
 class Oracle:
     """The candidates tagged as resembling the target; all of them, or a seeded sample of a size. Needs the tags."""
+
+    features: ClassVar[str | None] = None
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = True
 
     size: int | None = None
     ratio: float | None = None
@@ -60,4 +81,4 @@ class Oracle:
         if self.size is not None or self.ratio is not None:
             budget = min(problem.budget(self.size, self.ratio), len(alike))
             alike = random_generator(self.seed).choice(alike, budget, replace=False)
-        return problem.selection(alike, described(self))
+        return problem.selection(alike, described(self), blind=True)

@@ -10,6 +10,7 @@ import numpy as np
 from tarot.attribution import dsdm_scores
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
 
@@ -22,7 +23,9 @@ class Dsdm:
     (TRAK's own default, 0, asks for more candidates than dimensions).
     """
 
-    features: ClassVar[str] = "trak"
+    features: ClassVar[str | None] = "trak"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
 
@@ -22,10 +23,12 @@ class El2n:
     rank by rising score lies in that part of the pool may be selected, whatever is preferred; size and ratio may then
     be left out, and the whole window is kept. (0, 1) is everybody.
 
-    The scores are the problem's `candidate_scores`; features are not looked at.
+    The scores are the problem's `candidate_scores`; of features only those that are zero are passed over.
     """
 
-    features: ClassVar[str] = "el2n"
+    features: ClassVar[str | None] = "el2n"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None
@@ -56,8 +59,10 @@ class El2n:
             raise InputError(
                 f"window {tuple(self.window)} leaves {len(eligible)} of {problem.n} candidates; {max(1, budget)} wanted"
             )
-        chosen = eligible[np.argsort(-values[eligible], kind="stable")[:budget]]
-        return problem.selection(chosen, described(self))
+        ranked = eligible[np.argsort(-values[eligible], kind="stable")]
+        if self.size is None and self.ratio is None:
+            return problem.selection(ranked[~problem.zero_rows(ranked)], described(self))
+        return problem.selection(problem.first_usable(ranked, budget), described(self))
 
     def _window(self) -> tuple[float, float]:
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from tarot.arrays import InputError
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
 
@@ -21,7 +22,10 @@ class Influence:
     `tarot.influence.influence_scores` makes them. Several checkpoints' are averaged, as they are.
     """
 
-    features: ClassVar[str] = "influence"
+    features: ClassVar[str | None] = "influence"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
+
     size: int | None = None
     ratio: float | None = None
 

@@ -12,6 +12,7 @@ from tarot.arrays import Rows
 from tarot.problem import SelectionProblem
 from tarot.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import check_count, described
 
 
@@ -23,7 +24,9 @@ class KnnShapley:
     ordered by index. Several views: the mean of their values. A k above N is allowed (and means all neighbours).
     """
 
-    features: ClassVar[str] = "embedding"
+    features: ClassVar[str | None] = "embedding"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

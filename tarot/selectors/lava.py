@@ -15,6 +15,7 @@ from tarot.hierarchy import mass_gradient
 from tarot.labels import LabelCosts, LabelledSpace, labelled_spaces
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
 _SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32
@@ -28,7 +29,9 @@ class Lava(LabelCosts):
     (8 bytes a pair): where it does not fit, `Sava` is for. Several views: the mean of their values.
     """
 
-    features: ClassVar[str] = "embedding"
+    features: ClassVar[str | None] = "embedding"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

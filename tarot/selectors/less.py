@@ -10,6 +10,7 @@ import numpy as np
 from tarot.attribution import less_scores
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
 
@@ -22,7 +23,10 @@ class Less:
     "released" averages cosines within a subtask, as the authors' code does, rather than gradients.
     """
 
-    features: ClassVar[str] = "less"
+    features: ClassVar[str | None] = "less"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
+
     size: int | None = None
     ratio: float | None = None
     variant: Literal["paper", "released"] = "paper"

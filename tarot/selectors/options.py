@@ -12,8 +12,12 @@ from tarot.arrays import InputError
 
 
 def described(selector: Any) -> dict[str, Any]:
-    """The selector's class name and options as plain data, kept in its Selection."""
-    return {"class": type(selector).__name__, **dataclasses.asdict(selector)}
+    """The selector's class name and options as plain data, kept in its Selection; tuples become lists, as in a file."""
+    options = dataclasses.asdict(selector)
+    return {
+        "class": type(selector).__name__,
+        **{name: list(option) if isinstance(option, tuple) else option for name, option in options.items()},
+    }
 
 
 def random_generator(seed: int) -> np.random.Generator:

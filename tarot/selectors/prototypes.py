@@ -13,6 +13,7 @@ from sklearn.cluster import MiniBatchKMeans
 from tarot.arrays import InputError, Rows, blocks, read_rows
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import check_count, described, random_generator
 from tarot.whitening import unit_norm
 
@@ -33,7 +34,9 @@ class Prototypes:
     1024, or the number of centroids where that is more.
     """
 
-    features: ClassVar[str] = "embedding"
+    features: ClassVar[str | None] = "embedding"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

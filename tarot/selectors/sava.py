@@ -13,6 +13,7 @@ from tarot.hierarchy import BatchTransports, batch_transports, transport_batches
 from tarot.labels import LabelCosts, labelled_spaces
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import check_count, check_number, described, random_generator
 
 
@@ -28,7 +29,9 @@ class Sava(LabelCosts):
     their values, on the same batches.
     """
 
-    features: ClassVar[str] = "embedding"
+    features: ClassVar[str | None] = "embedding"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None
@@ -53,7 +56,9 @@ class BatchwiseLava(LabelCosts):
     sum over the batch of candidates; unlike all else here that depends on the scale of the features.
     """
 
-    features: ClassVar[str] = "embedding"
+    features: ClassVar[str | None] = "embedding"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

@@ -13,6 +13,7 @@ from tarot.arrays import InputError
 from tarot.costs import dense
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.simplex import Plan, exact
@@ -35,7 +36,9 @@ class TarotExact:
     is within one standard error of the best. ratio: instead of size. swaps: transport problems to spend on swaps.
     """
 
-    features: ClassVar[str] = "wfd"
+    features: ClassVar[str | None] = "wfd"
+    whitening: ClassVar[Whitening] = "cholesky"
+    reference: ClassVar[bool] = False
 
     size: int | Literal["auto"] | None = None
     ratio: float | None = None
@@ -47,6 +50,7 @@ class TarotExact:
             if self.ratio is not None:
                 raise InputError('size="auto" chooses the size itself: leave out ratio')
             return self._choose_size(problem)
+        random_generator(self.seed)  # drawn from by "auto" alone, and refused alike
         budget = problem.budget(self.size, self.ratio)
         chosen, bound = best_subset(problem, budget, self.swaps)
         return problem.selection(chosen, described(self), total=problem.n, lower_bound=bound)

@@ -10,6 +10,7 @@ import numpy as np
 from tarot.arrays import blocks
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 from tarot.transport import entropic_potentials
 
@@ -25,7 +26,9 @@ class TarotFixed:
     exact: rank the last layer by one transport problem per candidate (Eq. 13) instead of one for all.
     """
 
-    features: ClassVar[str] = "wfd"
+    features: ClassVar[str | None] = "wfd"
+    whitening: ClassVar[Whitening] = "cholesky"
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

@@ -16,6 +16,7 @@ from tarot.costs import dense
 from tarot.problem import SelectionProblem
 from tarot.progress import progress
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 from tarot.simplex import Plan, exact
 
@@ -32,7 +33,9 @@ class TarotOTM:
     tolerance: the relative rise that stops. min_cos: leave out neighbours of a smaller cosine similarity.
     """
 
-    features: ClassVar[str] = "wfd"
+    features: ClassVar[str | None] = "wfd"
+    whitening: ClassVar[Whitening] = "cholesky"
+    reference: ClassVar[bool] = False
 
     folds: int = 10
     side: Literal["fold", "rest"] = "fold"

@@ -10,6 +10,7 @@ import numpy as np
 from tarot.attribution import tracin_values
 from tarot.problem import SelectionProblem
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
 
@@ -20,7 +21,10 @@ class TracIn:
     One view per checkpoint, weighted by `learning_rates`, summed over the targets.
     """
 
-    features: ClassVar[str] = "gradients"
+    features: ClassVar[str | None] = "gradients"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
+
     size: int | None = None
     ratio: float | None = None
 

@@ -16,6 +16,7 @@ from tarot.arrays import InputError, read_rows
 from tarot.problem import SelectionProblem
 from tarot.ranking import nearest_of_many
 from tarot.selection import Selection
+from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
@@ -42,7 +43,9 @@ class Tsds:
     duplicates; None = 1000, or N // 10.
     """
 
-    features: ClassVar[str] = "embedding"
+    features: ClassVar[str | None] = "embedding"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
 
     size: int | None = None
     ratio: float | None = None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from experiments.features import FeatureRecipe, Features, gradient_features, views_of
+from experiments.methods import features_of
 from tarot import InputError
 from tarot.oracles import loop_gradients
 from tarot.selectors import SELECTORS
@@ -57,7 +58,7 @@ def everyone(images):
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 def test_a_selector_and_its_config_name_the_same_features(name):
-    wanted = getattr(SELECTORS[name], "features", "wfd")
+    wanted = features_of(name)
     assert composed(f"selector={name}").features.kind == wanted and wanted in choices("features")
 
 

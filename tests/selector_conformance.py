@@ -1,0 +1,425 @@
+"""What every selector promises, as checks that a test runs on one: nothing here knows a method by name.
+
+A `Subject` is a selector's class and what it is given in a test. A check raises AssertionError, or what the selector
+raised, where the promise is broken, and `NotPromised` where the selector makes no such promise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tarot
+from tarot import InputError, Selection
+from tarot.selectors import Selector
+from tarot.selectors.contract import Valuing, check_selector
+from tarot.selectors.options import described
+
+N, M, DIMENSIONS, SIZE = 60, 12, 5, 14
+VALUES = ("indices", "weights", "potentials", "nearest_target", "nearest_distance")
+OPTIONAL = (
+    "candidate_labels",
+    "target_labels",
+    "candidate_tags",
+    "candidate_scores",
+)  # what a method may not do without
+
+
+class NotPromised(Exception):
+    """The check is about an ability that this selector does not have."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """kind: the class. options: given to every object of it. draws: its `size` is of draws with replacement, so that
+    fewer candidates are selected and their weights sum to it."""
+
+    kind: type[Selector]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    draws: bool = False
+
+    @property
+    def fields(self) -> set[str]:
+        return {one.name for one in dataclasses.fields(self.kind)}
+
+    @property
+    def sized(self) -> bool:
+        return {"size", "ratio"} <= self.fields
+
+    @property
+    def looks_at_features(self) -> bool:
+        return self.kind.features is not None
+
+    def made(self, **options: Any) -> Selector:
+        """An object of it; of a small size, where it takes one and is given none."""
+        size = {"size": SIZE} if self.sized and not {"size", "ratio"} & options.keys() else {}
+        return self.kind(**{**self.options, **size, **options})
+
+    def select(self, known: Mapping[str, Any], selector: Selector | None = None, **more: Any) -> Selection:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # zero targets, clamped neighbours: not what is tested here
+            return tarot.select(**{**known, **more}, selector=selector or self.made())
+
+    def values(self, known: Mapping[str, Any]) -> np.ndarray:
+        return tarot.value(
+            **{key: one for key, one in known.items() if key not in ("candidate_ids", "candidate_tags")},
+            method=self.made(),
+        )
+
+
+def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
+    """A problem without ties in which everything is known that a method may ask for."""
+    rng = np.random.default_rng(seed)
+    return {
+        "candidates": [rng.normal(size=(n, DIMENSIONS + view)).astype(np.float32) for view in range(views)],
+        "targets": [rng.normal(size=(M, DIMENSIONS + view)).astype(np.float32) + 0.5 for view in range(views)],
+        "candidate_labels": rng.integers(0, 3, n),
+        "target_labels": rng.integers(0, 3, M),
+        "target_groups": np.arange(M) % 2,
+        "candidate_ids": np.array([f"candidate {i}" for i in range(n)]),
+        "candidate_tags": np.where(rng.random(n) < 0.5, "target", "noise"),
+        "candidate_residuals": [rng.random(n) for _ in range(views)],
+        "candidate_scores": [rng.random(n) for _ in range(views)],
+        "learning_rates": np.linspace(1e-3, 2e-3, views),
+    }
+
+
+def rows_of(known: Mapping[str, Any], order: np.ndarray) -> dict[str, Any]:
+    """The same problem with its candidates in this order."""
+
+    def moved(value: Any) -> Any:
+        return [one[order] for one in value] if isinstance(value, list) else value[order]
+
+    return {key: moved(value) if key.startswith("candidate") else value for key, value in known.items()}
+
+
+def refused(what: str, function: Callable[[], Any], *words: str) -> None:
+    """Asserts that it raises an InputError of one line that has these words."""
+    try:
+        function()
+    except InputError as error:
+        message = str(error)
+        assert "\n" not in message and len(message) > 20, f"{what} is refused, but not in one clear line: {message!r}"
+        missing = [word for word in words if word not in message]
+        assert not missing, f"{what} is refused without naming {missing}: {message!r}"
+        return
+    raise AssertionError(f"{what} is not refused")
+
+
+# --- what it is ------------------------------------------------------------------------------------------------------
+
+
+def declares_its_facts(subject: Subject) -> None:
+    check_selector(subject.kind)
+    assert isinstance(subject.made(), Selector)
+    stray = {"features", "whitening", "reference"} & subject.fields
+    assert not stray, f"{sorted(stray)} are facts of the class, not options"
+
+
+def describes_itself(subject: Subject) -> None:
+    """As plain data, in its Selection, from which it can be made again."""
+    selector = subject.made()
+    found = subject.select(pool(), selector).selector
+    assert found == described(selector), f"its selection is described as {found}"
+    assert json.loads(json.dumps(found))["class"] == subject.kind.__name__
+    again = subject.kind(**{key: value for key, value in found.items() if key != "class"})
+    assert described(again) == found
+    assert_same(subject.select(pool(), again), subject.select(pool(), selector), "made again it selects others")
+
+
+def keeps_no_state(subject: Subject) -> None:
+    selector, known = subject.made(), pool()
+    given = {key: np.copy(known[key][0]) for key in ("candidates", "targets")}
+    first = subject.select(known, selector)
+    subject.select(pool(1, n=N - 7), selector)
+    again = subject.select(known, selector)
+    assert_same(first, again, "a second call differs from the first")
+    for key, before in given.items():
+        np.testing.assert_array_equal(known[key][0], before, err_msg=f"it wrote into {key}")
+
+
+# --- how many --------------------------------------------------------------------------------------------------------
+
+IMPOSSIBLE = {
+    "size=-3": {"size": -3},
+    "size=0": {"size": 0},
+    "size > N": {"size": N + 1},
+    "size=True": {"size": True},
+    "size=14.0": {"size": 14.0},
+    "ratio=0": {"ratio": 0.0},
+    "ratio=-0.1": {"ratio": -0.1},
+    "ratio=1.01": {"ratio": 1.01},
+    "ratio=nan": {"ratio": float("nan")},
+    "ratio=True": {"ratio": True},
+    "a ratio that selects none": {"ratio": 0.5 / N},
+    "size and ratio together": {"size": SIZE, "ratio": 0.5},
+}
+
+
+def refuses_impossible_budgets(subject: Subject) -> None:
+    if not subject.sized:
+        raise NotPromised("it takes no size")
+    for what, budget in IMPOSSIBLE.items():
+        selector = subject.kind(**{**subject.options, **budget})
+        refused(what, lambda selector=selector: subject.select(pool(), selector), *budget)
+    total = {"total": SIZE - 1}
+    refused("a total below the size", lambda: subject.select(pool(), **total), "total", str(SIZE - 1))
+
+
+def meets_its_size(subject: Subject) -> None:
+    if not subject.sized:
+        raise NotPromised("it takes no size")
+    known = pool()
+    known["candidate_tags"] = np.full(N, "target")  # whoever selects by tags has enough of them
+    for budget, size in (({"size": 1}, 1), ({"size": SIZE}, SIZE), ({"size": N}, N), ({"ratio": 0.29}, 17)):
+        selection = subject.select(known, subject.made(**budget))
+        found = int(selection.weights.sum()) if subject.draws else len(selection)
+        assert found == size, f"{budget} of {N} selects {found}"
+
+
+# --- which -----------------------------------------------------------------------------------------------------------
+
+
+def selects_valid_candidates(subject: Subject) -> None:
+    """int64, ascending, unique, of the pool; with their ids; and it is a choice."""
+    for seed in range(3):
+        selection = subject.select(pool(seed))
+        indices = selection.indices
+        assert indices.dtype == np.int64 and indices.ndim == 1
+        assert (np.diff(indices) > 0).all(), "not ascending and unique"
+        assert len(indices) == 0 or (indices[0] >= 0 and indices[-1] < N), "outside the pool"
+        assert selection.ids.tolist() == [f"candidate {i}" for i in indices]
+        assert selection.n == N and selection.m == M
+
+
+def never_selects_zero_rows(subject: Subject) -> None:
+    """Features that are zero in every view have nothing to go by; in one of several views they may be."""
+    if not subject.looks_at_features:
+        raise NotPromised("it does not look at features")
+    for seed, views in ((0, 1), (1, 1), (2, 2)):
+        known = pool(seed, views)
+        empty = np.random.default_rng(seed).choice(N, 12, replace=False)
+        for view in known["candidates"]:
+            view[empty] = 0
+        best = {"size": N - len(empty)} if subject.sized else {}
+        chosen = subject.select(known, subject.made(**best)).indices
+        assert not np.isin(empty, chosen).any(), f"zero rows {sorted(set(empty) & set(chosen))} are selected"
+        if subject.sized and not subject.draws:
+            more = subject.made(size=N - len(empty) + 1)
+            refused("a size that needs zero rows", lambda known=known, more=more: subject.select(known, more), "zero")
+
+
+def follows_its_candidates(subject: Subject) -> None:
+    """Permuting candidates permutes the result."""
+    sizes = [{"size": size} for size in (M // 2, SIZE, 2 * M)] if subject.sized else [{}]
+    for seed, size in product(range(3), sizes):
+        known, order = pool(seed), np.random.default_rng(seed + 5).permutation(N)
+        selector = subject.made(**size)
+        one, other = subject.select(known, selector), subject.select(rows_of(known, order), selector)
+        assert sorted(order[other.indices].tolist()) == one.indices.tolist(), "another order selects others"
+        by_order = np.argsort(order[other.indices])
+        assert other.weights[by_order].tolist() == one.weights.tolist(), "another order weighs them differently"
+
+
+def follows_its_seed(subject: Subject) -> None:
+    """The same seed the same choice, in two objects; and what is no seed is refused."""
+    if "seed" not in subject.fields:
+        raise NotPromised("it takes no seed")
+    known = pool()
+    assert_same(subject.select(known, subject.made(seed=3)), subject.select(known, subject.made(seed=3)), "seed 3")
+    for bad in (-1, 0.5, True, "one"):
+        refused(f"seed={bad!r}", lambda bad=bad: subject.select(known, subject.made(seed=bad)), "seed")
+
+
+def differs_by_seed(subject: Subject) -> None:
+    """Six seeds make more than one choice."""
+    if "seed" not in subject.fields:
+        raise NotPromised("it takes no seed")
+    known = pool()
+    selections = [subject.select(known, subject.made(seed=seed)) for seed in range(6)]
+    different = {(tuple(one.indices.tolist()), tuple(one.weights.tolist())) for one in selections}
+    assert len(different) > 1, "six seeds select the same"
+
+
+def is_the_same_in_every_kind_of_array(subject: Subject) -> None:
+    known = pool()
+    one = subject.select(known)
+    doubled = {key: [view.astype(np.float64) for view in known[key]] for key in ("candidates", "targets")}
+    assert_same(one, subject.select({**known, **doubled}), "float64 features")
+    alone = {key: known[key][0] for key in ("candidates", "targets")}
+    assert_same(one, subject.select({**known, **alone}), "a matrix instead of a list of one")
+
+
+# --- from several models ---------------------------------------------------------------------------------------------
+
+
+def works_with_several_views(subject: Subject) -> None:
+    """It runs, and every view has a say."""
+    known = pool(views=3)
+    selection = subject.select(known)
+    assert np.isfinite(selection.ot_distance) or not len(selection)
+    if not subject.looks_at_features or not isinstance(subject.made(), Valuing):
+        return
+    other = pool(7, views=3)
+    last = {
+        "candidates": [*known["candidates"][:2], other["candidates"][2]],
+        "candidate_scores": [*known["candidate_scores"][:2], other["candidate_scores"][2]],
+    }
+    changed = subject.values({**known, **last})
+    assert not np.array_equal(changed, subject.values(known)), "the last view does not matter"
+
+
+# --- what it cannot do without ---------------------------------------------------------------------------------------
+
+
+def refuses_what_is_missing_by_name(subject: Subject) -> None:
+    """Without something that it needs, one line that names it; without what it does not need, the same choice."""
+    known = pool()
+    one = subject.select(known)
+    for name in OPTIONAL:
+        rest = {key: value for key, value in known.items() if key != name}
+        try:
+            other = subject.select(rest)
+        except InputError as error:
+            assert name in str(error) and "\n" not in str(error), f"without {name} it says {str(error)!r}"
+        except Exception as error:
+            raise AssertionError(f"without {name}: {type(error).__name__}: {error}") from error
+        else:
+            assert_same(one, other, f"it needs no {name}, but selects others without")
+
+
+def does_not_look_at_tags_unless_it_needs_them(subject: Subject) -> None:
+    """Tags are for diagnosis: who selects by them must refuse a pool without (the check above says so by name)."""
+    known = pool()
+    without = {key: value for key, value in known.items() if key != "candidate_tags"}
+    try:
+        one = subject.select(without)
+    except InputError:
+        raise NotPromised("it selects by tags, and says so") from None
+    assert_same(one, subject.select(known), "tags change its choice")
+
+
+# --- how often -------------------------------------------------------------------------------------------------------
+
+
+def weighs_up_to_a_total(subject: Subject) -> None:
+    known = pool()
+    own = subject.select(known)
+    for total in (N, 3 * N + 1):
+        selection = subject.select(known, total=total)
+        assert selection.indices.tolist() == own.indices.tolist(), "a total changes who is selected"
+        weights = selection.weights
+        assert weights.dtype == np.int64 and weights.shape == selection.indices.shape and (weights >= 1).all()
+        if len(selection):
+            assert weights.sum() == total, f"the weights sum to {weights.sum()}, and a total of {total} was asked for"
+    assert (own.weights >= 1).all() and own.weights.dtype == np.int64
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def survives_a_file(subject: Subject, folder: Path) -> None:
+    selection = subject.select(pool())
+    selection.save(folder / "selection.parquet")
+    loaded = Selection.load(folder / "selection.parquet")
+    assert_same(selection, loaded, "what is read is not what was written")
+    for name in VALUES:
+        one, other = getattr(selection, name), getattr(loaded, name)
+        np.testing.assert_array_equal(other, one, err_msg=name)
+        assert other.dtype == one.dtype, name
+    for name in ("n", "m", "total", "selector", "curve"):
+        assert getattr(loaded, name) == getattr(selection, name), name
+    np.testing.assert_array_equal(loaded.ids, selection.ids)
+    for name in ("ot_distance", "lower_bound"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(selection, name), err_msg=name)
+
+
+def is_judged_by_the_transport(subject: Subject) -> None:
+    """Its distance is not below what any subset of its size can have."""
+    selection = subject.select(pool())
+    if not len(selection):
+        raise NotPromised("it selects nobody")
+    assert selection.lower_bound <= selection.ot_distance * (1 + 1e-6)
+    plain = selection.problem.selection(selection.indices, {}, blind=True)
+    np.testing.assert_allclose(selection.ot_distance, plain.ot_distance, rtol=1e-6)
+    np.testing.assert_allclose(selection.lower_bound, plain.lower_bound, rtol=1e-4)
+
+
+# --- what candidates are worth ---------------------------------------------------------------------------------------
+
+
+def values_every_candidate(subject: Subject) -> None:
+    if not isinstance(subject.made(), Valuing):
+        raise NotPromised("it gives no values")
+    for seed, views in ((0, 1), (1, 2)):
+        values = subject.values(pool(seed, views))
+        assert isinstance(values, np.ndarray) and values.dtype == np.float64, f"{type(values)} {values.dtype}"
+        assert values.shape == (N,), f"values have the shape {values.shape}"
+        assert np.isfinite(values).all(), "values that are not finite"
+        np.testing.assert_array_equal(
+            subject.values(pool(seed, views)), values, err_msg="other values when asked again"
+        )
+
+
+def selects_what_it_values(subject: Subject) -> None:
+    """Those that it selects are worth more, on average, than those that it leaves."""
+    if not isinstance(subject.made(), Valuing):
+        raise NotPromised("it gives no values")
+    for seed in range(2):
+        known = pool(seed)
+        values, chosen = subject.values(known), subject.select(known).indices
+        left = np.setdiff1d(np.arange(N), chosen)
+        assert values[chosen].mean() > values[left].mean(), "it selects those of low value: higher must be better"
+
+
+def selects_the_most_valuable(subject: Subject) -> None:
+    """Nobody that it leaves is worth more than one that it selects; higher is better."""
+    if not isinstance(subject.made(), Valuing):
+        raise NotPromised("it gives no values")
+    for seed in range(2):
+        known = pool(seed)
+        values, chosen = subject.values(known), subject.select(known).indices
+        left = np.setdiff1d(np.arange(N), chosen)
+        assert values[chosen].min() >= values[left].max(), "it leaves some that it values more than some that it takes"
+
+
+CHECKS: tuple[Callable[..., None], ...] = (
+    declares_its_facts,
+    describes_itself,
+    keeps_no_state,
+    refuses_impossible_budgets,
+    meets_its_size,
+    selects_valid_candidates,
+    never_selects_zero_rows,
+    follows_its_candidates,
+    follows_its_seed,
+    differs_by_seed,
+    is_the_same_in_every_kind_of_array,
+    works_with_several_views,
+    refuses_what_is_missing_by_name,
+    does_not_look_at_tags_unless_it_needs_them,
+    weighs_up_to_a_total,
+    survives_a_file,
+    is_judged_by_the_transport,
+    values_every_candidate,
+    selects_what_it_values,
+    selects_the_most_valuable,
+)
+
+
+def run(check: Callable[..., None], subject: Subject, folder: Path) -> None:
+    """One check of one selector; folder: an empty one to write in."""
+    check(subject, folder) if check is survives_a_file else check(subject)
+
+
+def assert_same(one: Selection, other: Selection, what: str) -> None:
+    assert one.indices.tolist() == other.indices.tolist(), f"{what}: {one.indices} and {other.indices}"
+    assert one.weights.tolist() == other.weights.tolist(), f"{what}: weights {one.weights} and {other.weights}"
