@@ -8,6 +8,7 @@ to begin a task from; `tests/test_task_contract.py` tells whether it keeps its w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Checkpoint:
     learning_rate: the mean one since the checkpoint before it.
     optimizer_state: parameter name -> torch's own state of it (`exp_avg`, `exp_avg_sq`, `step` for Adam), or None.
     run: which of the independently trained models it belongs to.
+    Raises InputError where it cannot be one.
     """
 
     name: str
@@ -47,6 +49,15 @@ class Checkpoint:
     learning_rate: float
     optimizer_state: Mapping[str, Mapping[str, Tensor]] | None = None
     run: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
+            raise InputError(f"checkpoint {self.name}: learning_rate must be at least 0; it is {self.learning_rate}")
+        if self.run < 0:
+            raise InputError(f"checkpoint {self.name}: run must be at least 0; it is {self.run}")
+        unknown = sorted(set(self.optimizer_state or ()) - set(self.state))
+        if unknown:
+            raise InputError(f"checkpoint {self.name}: optimizer_state is of {unknown[0]}, which state has not")
 
 
 class TaskData(ABC):

@@ -78,6 +78,13 @@ class Training:
             raise InputError(
                 f"train.steps and train.batch_size must be positive; they are {self.steps}, {self.batch_size}"
             )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"train.learning_rate must be positive; it is {self.learning_rate}")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"train.warmup must be a share of the steps; it is {self.warmup}")
+        for name in ("weight_decay", "momentum", "label_smoothing"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"train.{name} must be at least 0; it is {getattr(self, name)}")
 
     def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
         """As plain data; `of_surrogate` without what it does not depend on."""

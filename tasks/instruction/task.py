@@ -20,7 +20,7 @@ from tarot import InputError, Selection
 from tarot.fingerprint import fingerprint
 from tasks.common.cache import cached_checkpoints
 from tasks.common.supervised import SupervisedTask
-from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
+from tasks.instruction.data import Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
@@ -30,7 +30,7 @@ from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
-from tasks.task import Batch, Checkpoint, Split
+from tasks.task import SPLITS, Batch, Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
