@@ -27,7 +27,7 @@ from tarot.projection import Projection
 from tarot.store import FeatureStore, MeanRows
 from tasks.common.training import resolve_device
 from tasks.features.task import FeatureTask
-from tasks.task import Batch, Checkpoint, Split, Task
+from tasks.task import Batch, Checkpoint, CostsSamples, GivesEmbeddings, GivesErrorNorms, Split, Task, able
 
 RowMaker = GradientFeatures | AdamGradients | RankOneAdamGradients | Activations
 
@@ -311,7 +311,7 @@ class _Source:
                 range(start, stop),
                 collate=self.task.collate,
                 batch_size=self.recipe.batch_size,
-                cost=self.task.cost,
+                cost=self.task.cost if isinstance(self.task, CostsSamples) else None,
                 extras=self.columns,
                 device=self.device,
                 ids=ids,
@@ -338,7 +338,7 @@ class _Source:
     def columns(self) -> dict[str, Callable[[nn.Module, Batch], Tensor]]:
         """What is stored beside the features of a row."""
         if self.recipe.scores == "error_norm":
-            return {"error_norm": self.task.error_norms}
+            return {"error_norm": able(self.task, GivesErrorNorms).error_norms}
         return {"residual": self.task.residuals} if self.recipe.gradient else {}
 
     def preconditioner(self, split: Split) -> list[str] | None:
@@ -392,9 +392,10 @@ class _Source:
     @cached_property
     def activations(self) -> Activations:
         sample = to_device(self.task.collate([self.task.candidates()[0]]), self.device)
+        embeddings = able(self.task, GivesEmbeddings).embeddings
         with torch.no_grad():
-            dim = self.task.embeddings(self.model, sample).shape[-1]
-        return Activations(self.model, self.task.losses, self.task.embeddings, dim)
+            dim = embeddings(self.model, sample).shape[-1]
+        return Activations(self.model, self.task.losses, embeddings, dim)
 
 
 def _notes(rows: RowMaker) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,13 +14,12 @@ from experiments.fold_report import Folds, result
 from experiments.repetitions import Repetition, repeat
 from experiments.report import Result
 from experiments.run import Run
-from experiments.stages import evaluate, judges_targets, select, train, training_seed
+from experiments.stages import evaluate, select, train, training_seed
 from tarot import InputError, Selection
 from tarot.progress import progress
 from tarot.selectors import TarotOTM
-from tasks.task import Split, Task
+from tasks.task import Task
 
-log = logging.getLogger("tarot")
 PAPER = (1, 2, 5, 10, 20)
 
 
@@ -50,9 +48,6 @@ class FoldAblation:
                 f"experiment=fold_ablation is about the folds of selector=tarot_otm; {run.name['selector']} has none"
             )
         counts = self._counts(run)
-        split: Split | None = "targets" if judges_targets(run.task) else None
-        if split is None:
-            log.info("evaluate(model, split) of %s takes no split: judged on test alone", run.name["task"])
         repetitions = [repeat(run, number, {"own": run.recipe}, ["own"]) for number in range(self.seeds)]
         with run.clock("select"):
             chosen = [self._select(run, one, counts) for one in repetitions]
@@ -66,7 +61,7 @@ class FoldAblation:
                     }
                     for one, by_folds in zip(repetitions, models, strict=True)
                 ]
-                for where in ("test", *([] if split is None else [split]))
+                for where in ("test", "targets")
             }
         return result(run, self._found(run, repetitions, chosen, outcomes))
 
@@ -138,6 +133,6 @@ class FoldAblation:
                 name: {folds: np.array([one.fact(name) for one in made[folds]]) for folds in counts} for name in facts
             },
             reference=run.selector.folds if run.selector.folds in counts else counts[0],
-            merged=bool(getattr(getattr(run.task, "training", None), "merge_targets", False)),
+            merged=run.task.merges_targets(),
             features=[one.features["own"].fingerprint for one in repetitions],
         )

@@ -84,7 +84,7 @@ def by_folds(found: Folds) -> Figure:
         canvas = Canvas(figsize=(WIDTH, 4.6), layout="constrained")
         above, below = canvas.subplots(2, sharex=True, height_ratios=[2.4, 1])
         places = np.arange(len(found.counts))
-        for side, split in zip((-0.04, 0.04), found.scores, strict=False):
+        for side, split in zip((-0.04, 0.04), found.scores, strict=True):
             label, colour, marker = _SPLITS[split]
             _points(above, places + side, [found.score(split, k) for k in found.counts], colour, marker, label)
         above.set_ylabel(found.metric)
@@ -111,10 +111,8 @@ def _points(axes: Any, places: np.ndarray, scores: Sequence[Interval], colour: s
 
 
 def _caption(found: Folds) -> str:
-    words = f"{found.how} {found.direction}"
-    if "targets" in found.scores:
-        seen = "are trained on, too" if found.merged else "are not trained on"
-        words += f" The target set is what the selection looks at; targets {seen}."
+    seen = "are trained on, too" if found.merged else "are not trained on"
+    words = f"{found.how} {found.direction} The target set is what the selection looks at; targets {seen}."
     if found.metric != found.headline:
         words += f" The task's headline, {found.headline}, is not known of its targets."
     return words

@@ -27,8 +27,8 @@ from tarot.attribution import (
 )
 from tarot.fingerprint import fingerprint
 from tarot.lds import LDS, choose, lds
-from tasks.common.subset_models import refuse_without_subset_models, subset_masks, subset_outputs
-from tasks.task import Task
+from tasks.common.subset_models import subset_masks, subset_outputs
+from tasks.task import MeasuresSubsets, Task, able
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -166,7 +166,7 @@ class LdsExperiment:
             raise InputError("experiment.subsets and experiment.held_back must be at least 2: LDS ranks them")
 
     def run(self, run: Run) -> Result:
-        refuse_without_subset_models(run.task)
+        able(run.task, MeasuresSubsets)
         with run.clock("checkpoints"):
             checkpoints = run.task.checkpoints()
         models = len({checkpoint.run for checkpoint in checkpoints})

@@ -51,8 +51,7 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
             raise InputError(
                 f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
             )
-        training = getattr(task, "surrogate_training", getattr(task, "training", None))
-        optimizer = getattr(training, "optimizer", None)
+        optimizer = task.surrogate_optimizer()
         if recipes[recipe].preconditioner and optimizer is not None and not optimizer.startswith("adam"):
             raise InputError(
                 f"{name} needs Adam's moments in the surrogates' checkpoints, and their optimizer is {optimizer}: set "

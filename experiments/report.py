@@ -17,6 +17,7 @@ from experiments.style import Figure, Picture
 from tarot import Selection
 from tarot.files import atomic_file
 from tarot.fingerprint import fingerprint
+from tasks.task import WritesSelected
 
 if TYPE_CHECKING:
     from experiments.run import Run
@@ -85,7 +86,7 @@ def publish(run: Run, result: Result) -> None:
     """Write everything into the run's directory, each file whole; metrics.json last: where it is, the run is done."""
     if result.selection is not None:
         result.selection.save(run.output / "selection.parquet")
-        if run.task.write_selected is not None:
+        if isinstance(run.task, WritesSelected):
             run.task.write_selected(result.selection, run.output / "selected.jsonl")
     pictures = [figure.render() for figure in result.figures]
     for picture in pictures:

@@ -24,7 +24,7 @@ from tarot.problem import SelectionProblem
 from tarot.progress import progress
 from tarot.selectors import SELECTORS
 from tasks.common.training import resolve_device
-from tasks.task import Task, TaskData
+from tasks.task import DrawsPredictions, Task, TaskData
 
 Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empty where the task has no model
 
@@ -127,7 +127,7 @@ class SelectionExperiment:
         if isinstance(run.task, Task) and headline:
             results = {name: score[headline] for name, score in scores.items()}
             drawn.append(pictures.overview(run.task, own, headline, results, self._how(), run.seed))
-            if run.task.draw_prediction is not None:
+            if isinstance(run.task, DrawsPredictions):
                 drawn.append(pictures.predictions(run.task, self._before_and_after(run, arms), run.seed))
         if run.task.candidate_tags() is not None and len(own):
             drawn.append(figures.tags(run.task.candidate_tags(), own))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 from pathlib import Path
 
@@ -105,22 +104,15 @@ def train(task: Task, selection: Selection, seed: int, cache: Path) -> Path:
 
 
 def evaluate(task: Task, trained: Path, device: str, cache: Path, split: Split = "test") -> dict[str, float]:
-    """The task's metrics of a trained model; the headline metric first. split: another than test, where the task knows
-    it (`judges_targets`)."""
-    options = {} if split == "test" else {"split": split}
+    """The task's metrics of a trained model; the headline metric first. Other splits than test may have fewer."""
     asked = task.recipe().get("evaluation")
 
     def make(path: Path) -> None:
-        path.write_text(json.dumps(task.evaluate(trained_model(task, trained, device), **options)))
+        path.write_text(json.dumps(task.evaluate(trained_model(task, trained, device), split)))
 
     how = [] if asked is None else [fingerprint({"evaluation": asked})]
-    name = "-".join([trained.stem, *options.values(), *how])
+    name = "-".join([trained.stem, *([] if split == "test" else [split]), *how])
     return json.loads(made(cache / "metrics" / f"{name}.json", make).read_text())
-
-
-def judges_targets(task: Task) -> bool:
-    """Whether the task's `evaluate` takes a split."""
-    return "split" in inspect.signature(task.evaluate).parameters
 
 
 def trained_model(task: Task, trained: Path, device: str) -> nn.Module:

@@ -1,16 +1,19 @@
-"""The one contract: everything a new task must say, and nothing else.
+"""The one contract: everything a new task must say, what else it may be able to do, and nothing else.
 
 A task brings candidates to choose from, targets that show what the model must be good at, and the model that is to
-learn it. The experiments do the rest. `tests/test_task_contract.py` tells whether a task keeps its word.
+learn it. The experiments do the rest. What is optional is a protocol of one method: a task has the ability by writing
+the method, and whoever needs it asks `isinstance(task, WritesSelected)`. `tasks/common/supervised.py` is a good place
+to begin a task from; `tests/test_task_contract.py` tells whether it keeps its word.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 Batch = Any
 Split = Literal["candidates", "targets", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
+Ability = TypeVar("Ability")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Checkpoint:
     learning_rate: the mean one since the checkpoint before it.
     optimizer_state: parameter name -> torch's own state of it (`exp_avg`, `exp_avg_sq`, `step` for Adam), or None.
     run: which of the independently trained models it belongs to.
+    Raises InputError where it cannot be one.
     """
 
     name: str
@@ -43,6 +49,15 @@ class Checkpoint:
     learning_rate: float
     optimizer_state: Mapping[str, Mapping[str, Tensor]] | None = None
     run: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
+            raise InputError(f"checkpoint {self.name}: learning_rate must be at least 0; it is {self.learning_rate}")
+        if self.run < 0:
+            raise InputError(f"checkpoint {self.name}: run must be at least 0; it is {self.run}")
+        unknown = sorted(set(self.optimizer_state or ()) - set(self.state))
+        if unknown:
+            raise InputError(f"checkpoint {self.name}: optimizer_state is of {unknown[0]}, which state has not")
 
 
 class TaskData(ABC):
@@ -92,15 +107,15 @@ class TaskData(ABC):
         """The dataset that each candidate comes from, str [N], where there are several; for diagnosis only."""
         return None
 
-    write_selected: Callable[[Selection, Path], None] | None = None
-    """Optional, a method write_selected(selection, path): the selected candidates as a file that other programs train
-    on, one JSON object per line. A run that makes a selection writes it as selected.jsonl."""
-
 
 class Task(TaskData):
-    """Data, a model, and how it is trained and judged. Datasets are map-style: sample i is always sample i."""
+    """Data, a model, and how it is trained and judged. Datasets are map-style: sample i is always sample i.
+
+    device: where models are trained and judged.
+    """
 
     has_model = True
+    device: torch.device = torch.device("cpu")
     collate: Callable[[list], Batch] = staticmethod(default_collate)
 
     @abstractmethod
@@ -118,6 +133,16 @@ class Task(TaskData):
     @abstractmethod
     def test(self) -> Dataset:
         """What `evaluate` reports on; never seen by selection or training."""
+
+    def samples(self, split: Split) -> Dataset:
+        """The same by name."""
+        makers = {
+            "candidates": self.candidates,
+            "targets": self.targets,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return makers[split]()
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -139,41 +164,26 @@ class Task(TaskData):
         """TRAK's Q: how fast a sample's loss falls as its measurement rises, -d loss / d measurement, [B]."""
         return torch.ones_like(self.losses(model, batch))
 
-    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
-        """What the model makes of each sample before its last layer, [B, d]: what methods of embeddings compare."""
-        raise InputError(
-            f"task {self.name} gives no embeddings: write its method embeddings(model, batch), or choose a method that "
-            "needs none"
-        )
-
-    def error_norms(self, model: nn.Module, batch: Batch) -> Tensor:
-        """EL2N: how far the predicted probabilities are from the label, ||softmax - onehot||_2, [B]."""
-        raise InputError(
-            f"task {self.name} gives no error norms: write its method error_norms(model, batch), or choose a method "
-            "that needs none"
-        )
-
-    subset_measurements: Callable[[np.ndarray, int], Tensor] | None = None
-    """Optional, a method subset_measurements(mask, seed): the targets' measurements, [M], by a model of the surrogate's
-    kind trained on the candidates of mask (bool [N]) alone, each of which it sees as many times as a training on all of
-    them would. What attribution is to predict (experiment=lds)."""
-
-    stacked_subset_measurements: Callable[[Sequence[np.ndarray], Sequence[int]], Tensor] | None = None
-    """Optional: the same of several equally large masks at once, [k, M], where that is faster."""
-
     @abstractmethod
     def checkpoints(self) -> list[Checkpoint]:
         """The surrogate's checkpoints: loaded, or trained once and cached."""
+
+    def surrogate_optimizer(self) -> str | None:
+        """What trained the checkpoints, such as adamw; None where nobody knows."""
+        return None
 
     @abstractmethod
     def train(self, selection: Selection, seed: int) -> nn.Module:
         """The downstream model: the selected candidates with their weights, plus the targets where the config's
         `train.merge_targets` says so, or the targets alone where nothing is selected."""
 
+    def merges_targets(self) -> bool:
+        """Whether `train` shows a model the targets beside what is selected."""
+        return False
+
     @abstractmethod
     def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
-        """What the model is worth on `test`; the headline metric first. `split` is optional: a task that takes it can
-        be judged on its targets, too, which may have fewer metrics (experiment=fold_ablation)."""
+        """What the model is worth on a split; the headline metric first. Other splits than `test` may have fewer."""
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether a smaller value of this metric of `evaluate` is the better one."""
@@ -183,11 +193,85 @@ class Task(TaskData):
     def draw(self, sample: Any, axes: Axes) -> None:
         """How a sample looks to a person."""
 
-    cost: Callable[[Any], float] | None = None
-    """Optional, a method cost(sample): its tokens or pixels, where a batch's samples are padded to the largest.
-    Features are then taken of samples of similar cost together, more at once where they cost less."""
 
-    draw_prediction: Callable[[nn.Module | None, Any, Axes], None] | None = None
-    """Optional, a method draw_prediction(model, sample, axes): what a model predicts of a sample, as a person sees it;
-    without a model the truth, drawn in the same way. What it labels stands in a legend below the pictures. Reports that
-    find no such method leave the picture out."""
+# --- what a task may be able to do ------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class WritesSelected(Protocol):
+    """A run that makes a selection writes it as selected.jsonl."""
+
+    def write_selected(self, selection: Selection, path: Path) -> None:
+        """The selected candidates as a file that other programs train on, one JSON object per line."""
+
+
+@runtime_checkable
+class GivesEmbeddings(Protocol):
+    """Methods that compare embeddings."""
+
+    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model makes of each sample before its last layer, [B, d]."""
+
+
+@runtime_checkable
+class GivesErrorNorms(Protocol):
+    """EL2N."""
+
+    def error_norms(self, model: nn.Module, batch: Batch) -> Tensor:
+        """How far the predicted probabilities are from the label, ||softmax - onehot||_2, [B]."""
+
+
+@runtime_checkable
+class MeasuresSubsets(Protocol):
+    """What attribution is to predict (experiment=lds)."""
+
+    def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
+        """The targets' measurements, [M], by a model of the surrogate's kind trained on the candidates of mask
+        (bool [N]) alone, each of which it sees as many times as a training on all of them would."""
+
+
+@runtime_checkable
+class StacksSubsets(MeasuresSubsets, Protocol):
+    """Models of subsets that are trained side by side, as one."""
+
+    def stacks_subsets(self) -> bool:
+        """Whether that is faster for the task's model, where it is trained."""
+
+    def stacked_subset_measurements(self, masks: Sequence[np.ndarray], seeds: Sequence[int]) -> Tensor:
+        """`subset_measurements` of k equally large masks, [k, M]."""
+
+
+@runtime_checkable
+class CostsSamples(Protocol):
+    """Where a batch's samples are padded to the largest: features are then taken of samples of similar cost together,
+    more at once where they cost less."""
+
+    def cost(self, sample: Any) -> float:
+        """A sample's tokens or pixels."""
+
+
+@runtime_checkable
+class DrawsPredictions(Protocol):
+    """Reports show predictions before and after."""
+
+    def draw_prediction(self, model: nn.Module | None, sample: Any, axes: Axes) -> None:
+        """What a model predicts of a sample, as a person sees it; without a model the truth, drawn in the same way.
+        What it labels stands in a legend below the pictures."""
+
+
+_LACKING = {
+    GivesEmbeddings: "gives no embeddings: write its method embeddings(model, batch), or choose a method that needs "
+    "none",
+    GivesErrorNorms: "gives no error norms: write its method error_norms(model, batch), or choose a method that needs "
+    "none",
+    MeasuresSubsets: "trains no models of subsets: write its method subset_measurements(mask, seed), or choose another "
+    "task",
+}
+
+
+def able(task: TaskData, ability: type[Ability]) -> Ability:
+    """The task, which has this ability (of those that somebody cannot do without). Raises InputError where it has not,
+    with what to do."""
+    if not isinstance(task, ability):
+        raise InputError(f"task {task.name} {_LACKING[ability]}")
+    return task

@@ -4,4 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+pytest.register_assert_rewrite("tests.task_conformance")  # its asserts say what they compared, as those of tests do

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
-from experiments.stages import judges_targets
-from tarot import InputError
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
+from tests.task_conformance import CHECKS, Builder, selection
 from tests.tasks.conversations import write_conversations
 from tests.tasks.scene_trees import write_folders
 from tests.tasks.stand_ins import write_cifar10, write_clothing1m
 
 CONF = Path(__file__).parents[1] / "conf"
-SPLITS = ("candidates", "targets", "validation", "test")
 NO_MODEL = {"features"}
 VARIANTS = ["segmentation/folders", "instruction/files"]  # that read data in a way of their own
 # Overrides that make a task small enough for a test of seconds.
@@ -76,11 +70,8 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=sorted({p.stem for p in CONF.glob("task/*.yaml")} - NO_MODEL) + VARIANTS)
-def build(request: pytest.FixtureRequest, cache_dir: Path):
-    """build(*overrides) -> the task; the same overrides give the same object. build.anew() -> another object."""
-    build = cache(lambda *overrides: small_task(request.param, cache_dir, *overrides))
-    build.anew = lambda: small_task(request.param, cache_dir)
-    return build
+def build(request: pytest.FixtureRequest, cache_dir: Path) -> Builder:
+    return Builder(lambda *overrides: small_task(request.param, cache_dir, *overrides))
 
 
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
@@ -92,198 +83,9 @@ def test_variants_of_a_task_compose(variant, tmp_path):
     assert isinstance(instantiate(config.task), Task)
 
 
-def selection(indices, weights=None) -> SimpleNamespace:
-    indices = np.asarray(indices, dtype=np.int64)
-    return SimpleNamespace(indices=indices, weights=np.ones(len(indices), np.int64) if weights is None else weights)
-
-
-def batch_of(task: Task, indices, split: str = "candidates"):
-    data = getattr(task, split)()
-    return task.collate([data[int(i)] for i in indices])
-
-
-def equal(a, b) -> bool:
-    return all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(flatten(a), flatten(b), strict=True))
-
-
-def flatten(sample) -> list:
-    if isinstance(sample, dict):
-        sample = list(sample.values())
-    return [leaf for part in sample for leaf in flatten(part)] if isinstance(sample, list | tuple) else [sample]
-
-
-def surrogate(task: Task) -> torch.nn.Module:
-    model = task.model()
-    model.load_state_dict(task.checkpoints()[-1].state)
-    return model.eval()
-
-
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-def test_sample_i_is_always_sample_i(build):
-    task, again = build(), build.anew()
-    for split in SPLITS:
-        data, other = getattr(task, split)(), getattr(again, split)()
-        assert len(data) == len(other) > 0
-        for i in (0, len(data) // 2, len(data) - 1):
-            assert equal(data[i], data[i]) and equal(data[i], other[i])
-
-
-def test_ids_are_unique_stable_and_of_one_split_alone(build):
-    task, again = build(), build.anew()
-    ids = {split: task.ids(split) for split in SPLITS}
-    assert all(ids[split] == again.ids(split) for split in SPLITS)
-    assert all(len(ids[split]) == len(getattr(task, split)()) for split in SPLITS)
-    together = [name for split in SPLITS for name in ids[split]]
-    assert len(set(together)) == len(together), "an id occurs twice"
-
-
-def test_descriptions_are_aligned(build):
-    task = build()
-    n, m = len(task.candidates()), len(task.targets())
-    assert task.labels() is None or len(task.labels()) == n
-    assert task.labels("targets") is None or len(task.labels("targets")) == m
-    assert task.target_groups() is None or len(task.target_groups()) == m
-    tags = task.candidate_tags()
-    assert tags is None or (len(tags) == n and "target" in tags)
-    sources = task.candidate_sources()
-    assert sources is None or (len(sources) == n and all(sources != ""))
-
-
-def test_recipe_is_plain_data_and_tells_tasks_apart(build):
-    recipe = build().recipe()
-    assert json.loads(json.dumps(recipe)) == recipe
-    assert {"data", "model", "surrogate", "train"} <= set(recipe)
-    assert build("seed=1").recipe()["data"] != recipe["data"]
-
-
-# --- model -----------------------------------------------------------------------------------------------------------
-
-
-def test_losses_are_of_single_samples(build):
-    task = build()
-    model = surrogate(task)
-    together = task.losses(model, batch_of(task, range(6)))
-    assert together.shape == (6,) and together.requires_grad and torch.isfinite(together).all()
-    for i in range(6):
-        torch.testing.assert_close(task.losses(model, batch_of(task, [i]))[0], together[i], rtol=1e-4, atol=1e-5)
-    reversed_ = task.losses(model, batch_of(task, range(5, -1, -1)))
-    torch.testing.assert_close(reversed_.flip(0), together, rtol=1e-4, atol=1e-5)
-
-
-def test_measurements_and_residuals_are_one_number_per_sample(build):
-    task = build()
-    model, batch = surrogate(task), batch_of(task, range(5), "targets")
-    assert task.measurements(model, batch).shape == task.residuals(model, batch).shape == (5,)
-    assert torch.isfinite(task.measurements(model, batch)).all() and (task.residuals(model, batch) >= 0).all()
-
-
-def test_residuals_are_the_slope_of_the_loss(build):
-    """d loss = -Q d measurement, along the gradient of the measurement."""
-    task = build()
-    model, batch = surrogate(task), batch_of(task, [0])
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    d_loss = torch.autograd.grad(task.losses(model, batch).sum(), parameters, allow_unused=True)
-    d_measurement = torch.autograd.grad(task.measurements(model, batch).sum(), parameters, allow_unused=True)
-    residual = task.residuals(model, batch).item()
-    for a, b in zip(d_loss, d_measurement, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            torch.testing.assert_close(a, -residual * b, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("split", ["candidates", "targets"])
-@pytest.mark.parametrize("method", ["embeddings", "error_norms"])
-def test_what_is_optional_is_of_single_samples_too(build, method, split):
-    """A task that gives embeddings gives [B, d], of error norms [B]; one that gives none says so."""
-    task = build()
-    model, measure = surrogate(task), getattr(task, method)
-    if getattr(type(task), method) is getattr(Task, method):
-        with pytest.raises(InputError, match=f"task {task.name} gives no"):
-            measure(model, batch_of(task, range(2), split))
-        return
-    together = measure(model, batch_of(task, range(6), split)).detach()
-    assert together.ndim == (2 if method == "embeddings" else 1) and len(together) == 6
-    assert torch.isfinite(together).all() and (together != together[0]).any()
-    assert method == "embeddings" or (together >= 0).all()
-    for i in range(6):
-        alone = measure(model, batch_of(task, [i], split))[0]
-        torch.testing.assert_close(alone, together[i], rtol=1e-4, atol=1e-5)
-    assert not model.training and torch.equal(measure(model, batch_of(task, range(6), split)), together)
-    assert not any(module._forward_pre_hooks for module in model.modules()), "a hook was left in the model"
-
-
-def test_checkpoints_hold_parameters_and_buffers(build):
-    task = build("surrogate.runs=2", "surrogate.checkpoints=2")
-    model, checkpoints = task.model(), task.checkpoints()
-    assert [checkpoint.run for checkpoint in checkpoints] == [0, 0, 1, 1]
-    assert len({checkpoint.name for checkpoint in checkpoints}) == 4
-    for checkpoint in checkpoints:
-        assert set(checkpoint.state) == set(model.state_dict())
-        assert checkpoint.learning_rate > 0
-        if checkpoint.optimizer_state is not None:
-            learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-            assert set(checkpoint.optimizer_state) == learnt
-    one, two = checkpoints[1].state, checkpoints[3].state
-    assert any(not torch.equal(one[name], two[name]) for name in one), "independent runs gave the same model"
-
-
-def test_checkpoints_are_cached(build):
-    task = build()
-    kept, again = task.checkpoints(), build.anew().checkpoints()
-    assert [checkpoint.name for checkpoint in kept] == [checkpoint.name for checkpoint in again]
-    assert all(torch.equal(kept[0].state[name], again[0].state[name]) for name in kept[0].state)
-
-
-def test_training_follows_its_seed_and_nothing_else(build):
-    task, chosen = build(), selection(range(0, 30, 3))
-    one = task.train(chosen, seed=3).state_dict()
-    torch.manual_seed(12345)
-    np.random.seed(1)  # noqa: NPY002 - the global generator is what must not matter
-    before = torch.get_rng_state()
-    two, other = task.train(chosen, seed=3).state_dict(), task.train(chosen, seed=4).state_dict()
-    assert torch.equal(before, torch.get_rng_state()), "training moved the global generator"
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
-
-
-def test_targets_alone_can_be_trained_on(build):
-    task = build()
-    metrics = task.evaluate(task.train(selection([]), seed=0))
-    assert metrics and all(isinstance(value, float) for value in metrics.values())
-
-
-def test_evaluation_sees_the_test_split_alone(build, monkeypatch):
-    task = build()
-    model = surrogate(task)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    expected = task.evaluate(model)
-
-    def forbidden():
-        raise AssertionError("evaluate looked at another split than test")
-
-    for split in ("candidates", "targets", "validation"):
-        monkeypatch.setattr(task, split, forbidden)
-    assert task.evaluate(model) == expected
-    assert all(torch.equal(model.state_dict()[name], state[name]) for name in state), "evaluate changed the model"
-
-
-def test_targets_can_be_evaluated_alone(build, monkeypatch):
-    task = build()
-    if not judges_targets(task):
-        pytest.skip("it is judged on test alone")
-    model = surrogate(task)
-    tested, found = task.evaluate(model), task.evaluate(model, split="targets")
-    assert set(found) & set(tested) and all(isinstance(value, float) for value in found.values())
-    assert found != tested and task.evaluate(model, split="test") == tested
-
-
-def test_draw_draws(build):
-    task = build()
-    axes = Figure().subplots()
-    task.draw(task.candidates()[0], axes)
-    assert axes.images or axes.lines or axes.texts or axes.collections or axes.patches
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_task_keeps_its_word(build, check):
+    CHECKS[check](build)
 
 
 # --- what all of them train with -------------------------------------------------------------------------------------

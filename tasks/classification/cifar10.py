@@ -36,7 +36,7 @@ class CIFAR10(DomainTask):
     def source(self) -> str:
         return self._content
 
-    def architecture(self) -> dict[str, Any]:
+    def model_recipe(self) -> dict[str, Any]:
         return {"kind": "resnet9", "width": self.width}
 
     def model(self) -> nn.Module:

@@ -42,7 +42,7 @@ class Clothing1M(ClassificationTask):
         size: int = 224,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(surrogate_train=encoder, **options)
         self.counts = {
             "candidates": candidates,
             "encoder_images": encoder_images,
@@ -53,7 +53,7 @@ class Clothing1M(ClassificationTask):
         for name, count in self.counts.items():
             if count is not None and count < 1:
                 raise InputError(f"task.{name} must be positive, or null for all images; it is {count}")
-        self.encoder, self.size = encoder, size
+        self.size = size
 
     @cached_property
     def files(self) -> Clothing1MFiles:
@@ -118,7 +118,7 @@ class Clothing1M(ClassificationTask):
 
     # --- model -------------------------------------------------------------------------------------------------------
 
-    def architecture(self) -> dict[str, Any]:
+    def model_recipe(self) -> dict[str, Any]:
         return {"kind": "resnet18"}
 
     def model(self) -> nn.Module:
@@ -127,14 +127,8 @@ class Clothing1M(ClassificationTask):
     def surrogate_images(self) -> ImageFiles:
         return self._images["encoder_images"]
 
-    @property
-    def surrogate_training(self) -> Training:
-        return self.training if self.encoder is None else self.encoder
-
     def batches(self, *arguments: Any) -> Iterator[Images]:
         return prefetched(super().batches(*arguments))
 
-    def recipe(self) -> dict[str, Any]:
-        recipe = super().recipe()
-        recipe["surrogate"]["encoder_images"] = self.counts["encoder_images"]
-        return recipe
+    def surrogate_recipe(self) -> dict[str, Any]:
+        return {**super().surrogate_recipe(), "encoder_images": self.counts["encoder_images"]}

@@ -35,7 +35,7 @@ class Digits(DomainTask):
         cut = int(TEST_SHARE * len(everything))
         return everything.take(order[cut:]), everything.take(order[:cut])
 
-    def architecture(self) -> dict[str, Any]:
+    def model_recipe(self) -> dict[str, Any]:
         return {"kind": "perceptron", "hidden": list(self.hidden)}
 
     def model(self) -> nn.Module:

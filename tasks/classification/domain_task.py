@@ -65,8 +65,8 @@ class DomainTask(ClassificationTask):
     # --- the model that poison frogs are made for --------------------------------------------------------------------
 
     def _encoder_recipe(self) -> dict[str, Any]:
-        training = {key: value for key, value in asdict(self.training).items() if key != "merge_targets"}
-        return {"model": self.architecture(), "training": training, "seed": 1000 * self.seed + 999}
+        training = self.training.recipe(of_surrogate=True)
+        return {"model": self.model_recipe(), "training": training, "seed": 1000 * self.seed + 999}
 
     def _craft(self, clean: ImageSet, bases: ImageSet, victim: ImageSet) -> tuple[np.ndarray, np.ndarray]:
         """Poisons against a model that the task's own training makes of the clean candidates; both are cached."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tarot import Selection
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
 from tasks.classification.subset_models import stackable, train_one, train_stacked
-from tasks.common.cache import cached_surrogates
-from tasks.common.training import (
-    ONE_SURROGATE,
-    Surrogate,
-    Training,
-    endless_batches,
-    epoch_weights,
-    fit,
-    resolve_device,
-    seeded,
-)
-from tasks.task import Checkpoint, Split, Task
+from tasks.common.supervised import SupervisedTask
+from tasks.common.training import Training, endless_batches, fit
+from tasks.task import Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,81 +25,31 @@ if TYPE_CHECKING:
 Images = tuple[Tensor, Tensor]  # float32 [B, C, H, W], int64 [B]
 
 
-class ClassificationTask(Task):
-    """A subclass brings its images and its model."""
+class ClassificationTask(SupervisedTask):
+    """A subclass brings its images and its model. Other options are `SupervisedTask`'s."""
 
     classes: tuple[str, ...]
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        train: Training,
-        surrogate: Surrogate = ONE_SURROGATE,
-        data_dir: str | Path = "data",
-        cache_dir: str | Path = "cache",
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.name, self.training, self.surrogate, self.seed = name, train, surrogate, seed
-        self.data_dir, self.cache_dir = Path(data_dir), Path(cache_dir)
-        self.device = resolve_device(device)
+    def __init__(self, *, data_dir: str | Path = "data", **options: Any) -> None:
+        super().__init__(**options)
+        self.data_dir = Path(data_dir)
 
     @property
     @abstractmethod
     def splits(self) -> Mapping[Split, LabelledImages]:
         """The images of every split; looked at often, so made once."""
 
-    @abstractmethod
-    def data_recipe(self) -> dict[str, Any]:
-        """What determines the splits, as plain data."""
-
-    @abstractmethod
-    def architecture(self) -> dict[str, Any]:
-        """What determines the model, as plain data."""
-
     def surrogate_images(self) -> LabelledImages:
         """What the surrogates are trained on."""
         return self.candidates()
 
-    @property
-    def surrogate_training(self) -> Training:
-        """How the surrogates are trained."""
-        return self.training
-
     # --- data --------------------------------------------------------------------------------------------------------
-
-    def candidates(self) -> LabelledImages:
-        return self.splits["candidates"]
-
-    def targets(self) -> LabelledImages:
-        return self.splits["targets"]
-
-    def validation(self) -> LabelledImages:
-        return self.splits["validation"]
-
-    def test(self) -> LabelledImages:
-        return self.splits["test"]
-
-    def ids(self, split: Split) -> list[str]:
-        return self.splits[split].ids.tolist()
 
     def labels(self, split: Split = "candidates") -> np.ndarray:
         return self.splits[split].labels
 
     def candidate_tags(self) -> np.ndarray:
         return self.splits["candidates"].tags
-
-    def recipe(self) -> dict[str, Any]:
-        training = asdict(self.surrogate_training)
-        alone = {key: value for key, value in training.items() if key != "merge_targets"}  # surrogates see no targets
-        return {
-            "name": self.name,
-            "data": self.data_recipe(),
-            "model": self.architecture(),
-            "surrogate": {**asdict(self.surrogate), **alone, "seed": self.seed},
-            "train": asdict(self.training),
-        }
 
     # --- model -------------------------------------------------------------------------------------------------------
 
@@ -139,27 +77,19 @@ class ClassificationTask(Task):
         probabilities = model(images).softmax(1)
         return (probabilities - functional.one_hot(labels, probabilities.shape[1])).norm(dim=1)
 
-    def checkpoints(self) -> list[Checkpoint]:
-        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates)
-
-    def _train_surrogates(self) -> list[Checkpoint]:
-        images, kept = self.surrogate_images(), []
+    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+        images = self.surrogate_images()
         everyone = np.ones(len(images), dtype=np.int64)
-        for run in range(self.surrogate.runs):
-            keep = self.surrogate.checkpoints
-            kept += self.fit(images, everyone, self.surrogate_training, 1000 * self.seed + run, run=run, keep=keep)[1]
-        return kept
+        return self.fit(images, everyone, self.surrogate_training, seed, run=run, keep=keep)[1]
 
-    def train(self, selection: Selection, seed: int) -> nn.Module:
-        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
         return self.fit(self.candidates() + self.targets(), weights, self.training, seed)[0]
 
     def fit(
         self, images: LabelledImages, weights: np.ndarray, training: Training, seed: int, *, run: int = 0, keep: int = 0
     ) -> tuple[nn.Module, list[Checkpoint]]:
         """A fresh model, trained on each image as often as its weight (int64 [n]) says, and `keep` checkpoints."""
-        with seeded(seed):
-            model = self.model().to(self.device, memory_format=torch.channels_last)  # faster convolutions on any device
+        model = self.fresh(self.model, seed).to(memory_format=torch.channels_last)  # faster convolutions on any device
 
         def loss(model: nn.Module, batch: Images) -> Tensor:
             images, labels = batch
@@ -173,9 +103,11 @@ class ClassificationTask(Task):
     def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
         return train_one(self, mask, seed)
 
-    @property
-    def stacked_subset_measurements(self) -> Callable[[Sequence[np.ndarray], Sequence[int]], Tensor] | None:
-        return partial(train_stacked, self) if stackable(self) else None
+    def stacks_subsets(self) -> bool:
+        return stackable(self)
+
+    def stacked_subset_measurements(self, masks: Sequence[np.ndarray], seeds: Sequence[int]) -> Tensor:
+        return train_stacked(self, masks, seeds)
 
     def batches(self, images: LabelledImages, weights: np.ndarray, training: Training, seed: int) -> Iterator[Images]:
         """Endless training batches on the device, augmented where the training says so."""
@@ -192,7 +124,7 @@ class ClassificationTask(Task):
     def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
         """Accuracy and mean loss on a split, then the accuracy of each class that occurs there."""
         model.eval()
-        judged = getattr(self, split)()
+        judged: LabelledImages = self.samples(split)
         starts = range(0, len(judged), 512)
         logits = torch.cat([model(judged.batch(slice(i, i + 512))[0].to(self.device)).cpu() for i in starts])
         labels = torch.from_numpy(judged.labels)

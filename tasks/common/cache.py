@@ -37,7 +37,7 @@ def load_checkpoints(path: Path) -> list[Checkpoint]:
     """Raises InputError where the file is not one of ours."""
     try:
         return [Checkpoint(**fields) for fields in torch.load(path, weights_only=True, map_location="cpu")]
-    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, TypeError, InputError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} does not hold checkpoints; delete it to train them again") from error
 
 

@@ -1,8 +1,8 @@
 """The ground truth of attribution: what models trained on random subsets of the candidates say about the targets.
 
-A task trains one such model (`Task.subset_measurements`), or many side by side where it is faster so
-(`Task.stacked_subset_measurements`); otherwise they are shared out over processes. Every model's measurements are a
-file of their own, so an interrupted run goes on where it stopped.
+A task trains one such model (`MeasuresSubsets`), or many side by side where it is faster so (`StacksSubsets`);
+otherwise they are shared out over processes. Every model's measurements are a file of their own, so an interrupted run
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tarot.files import atomic_file
 from tarot.fingerprint import fingerprint
 from tarot.progress import progress
 from tasks.common.training import Surrogate
-from tasks.task import Task
+from tasks.task import MeasuresSubsets, StacksSubsets, Task, able
 
 STACKED = 32  # models trained as one
 
@@ -46,15 +46,6 @@ def subset_masks(n: int, subsets: int, share: float = 0.5, seed: int = 0) -> np.
     return np.argsort(rng.random((subsets, n)), axis=1) < kept
 
 
-def refuse_without_subset_models(task: Task) -> None:
-    """Raises InputError where the task does not know how to train on a subset."""
-    if task.subset_measurements is None:
-        raise InputError(
-            f"task {task.name} trains no models of subsets: write its method subset_measurements(mask, seed), or "
-            "choose another task"
-        )
-
-
 def subset_outputs(
     task: Task, masks: np.ndarray, cache: Path, *, repeats: int = 1, workers: int | None = None
 ) -> np.ndarray:
@@ -64,7 +55,7 @@ def subset_outputs(
     whose measurements are averaged. workers: processes on a CPU, where models are not stacked; default one per core;
     1: this one.
     """
-    refuse_without_subset_models(task)
+    able(task, MeasuresSubsets)
     masks = np.asarray(masks)
     if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != len(task.candidates()):
         raise InputError(f"masks must be bool [m, {len(task.candidates())}]; they are {masks.dtype} {masks.shape}")
@@ -75,7 +66,7 @@ def subset_outputs(
     missing = list({job.path: job for job in jobs if not job.path.exists()}.values())
     with progress("subset models", len(jobs), "models") as advance:
         advance(len(jobs) - len(missing))
-        train = _train_in_processes if task.stacked_subset_measurements is None else _train_stacked
+        train = _train_stacked if isinstance(task, StacksSubsets) and task.stacks_subsets() else _train_in_processes
         for finished in train(task, missing, _workers(task, workers)):
             advance(finished)
     outputs = np.stack([np.load(job.path, allow_pickle=False) for job in jobs])
@@ -90,7 +81,7 @@ def _made_of(task: Task) -> dict:
 
 
 def _workers(task: Task, workers: int | None) -> int:
-    if getattr(task, "device", torch.device("cpu")).type != "cpu":
+    if task.device.type != "cpu":
         return 1  # models of several processes would only share it
     return workers or len(os.sched_getaffinity(0))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,15 @@ class Surrogate:
     runs: int = 1
     checkpoints: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("runs", "checkpoints"):
+            if getattr(self, name) < 1:
+                raise InputError(f"task.surrogate.{name} must be at least 1; it is {getattr(self, name)}")
+
+    def recipe(self) -> dict[str, Any]:
+        """As plain data, but for how they are trained."""
+        return {"runs": self.runs, "checkpoints": self.checkpoints}
+
 
 ONE_SURROGATE = Surrogate()
 
@@ -43,6 +52,8 @@ class Training:
     merge_targets: whether the targets join the epoch: False, each "one" time, or as often as the candidate that is
         repeated most ("max", as the authors do).
     """
+
+    of_selections: ClassVar[Sequence[str]] = ("merge_targets",)  # options that surrogates know nothing of
 
     steps: int = 300
     batch_size: int = 64
@@ -67,6 +78,21 @@ class Training:
             raise InputError(
                 f"train.steps and train.batch_size must be positive; they are {self.steps}, {self.batch_size}"
             )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"train.learning_rate must be positive; it is {self.learning_rate}")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"train.warmup must be a share of the steps; it is {self.warmup}")
+        for name in ("weight_decay", "momentum", "label_smoothing"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"train.{name} must be at least 0; it is {getattr(self, name)}")
+
+    def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
+        """As plain data; `of_surrogate` without what it does not depend on."""
+        return {
+            name: value if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+            for name, value in asdict(self).items()
+            if not (of_surrogate and name in self.of_selections)
+        }
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0..steps-1: a triangle over (0, steps), never 0 itself."""

@@ -15,12 +15,11 @@ from tarot.fingerprint import fingerprint
 from tasks.instruction.rows import Row, check_ids, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
-from tasks.task import Split
+from tasks.task import SPLITS, Split
 
 log = logging.getLogger("tarot")
 Rows = dict[Split, list[Row]]
 Fits = Callable[[Row], bool]
-SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
 Paths = str | Sequence[str] | Mapping[str, str]
 
 

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.fingerprint import fingerprint
-from tasks.common.cache import cached_checkpoints, cached_surrogates
-from tasks.common.training import epoch_weights, resolve_device, seeded
-from tasks.instruction.data import SPLITS, Conversations, Files, Paths, Rows
+from tasks.common.cache import cached_checkpoints
+from tasks.common.supervised import SupervisedTask
+from tasks.instruction.data import Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
@@ -29,8 +29,8 @@ from tasks.instruction.selected import write_selected
 from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
-from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, training_recipe, tune
-from tasks.task import Batch, Checkpoint, Split, Task
+from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
+from tasks.task import SPLITS, Batch, Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tarot")
 
 
-class InstructionTask(Task):
+class InstructionTask(SupervisedTask):
     """data: the conversations. language, adapter: what learns. train: on a selection. surrogate: the warm-up.
 
     pretraining: of a language without a path; null leaves its weights random. tokenizer: a folder or a name on the
@@ -49,16 +49,19 @@ class InstructionTask(Task):
     selected with. It has a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
+    Other options are `SupervisedTask`'s.
     """
+
+    training: Tuning
+    surrogate_training: Tuning
+    surrogate: WarmUp
 
     def __init__(
         self,
         *,
-        name: str,
         data: Conversations,
         language: Language,
         adapter: Adapter,
-        train: Tuning,
         surrogate: WarmUp,
         evaluation: Evaluation,
         pretraining: Pretraining | None = None,
@@ -69,9 +72,7 @@ class InstructionTask(Task):
         nothing_left: str = "raise",
         transfer: Language | Mapping[str, Any] | None = None,
         total_share: float | None = None,
-        cache_dir: str | Path = "cache",
-        seed: int = 0,
-        device: str = "auto",
+        **options: Any,
     ) -> None:
         if language.path is not None and pretraining is not None:
             raise InputError("task.pretraining is of a language that is made on the spot: set it to null with a path")
@@ -84,11 +85,11 @@ class InstructionTask(Task):
             )
         if total_share is not None and not total_share > 0:
             raise InputError(f"task.total_share must be positive, or null; it is {total_share}")
-        self.name, self.data, self.language, self.adapter, self.training = name, data, language, adapter, train
-        self.surrogate, self.evaluation, self.pretraining, self.seed = surrogate, evaluation, pretraining, seed
+        super().__init__(surrogate=surrogate, surrogate_train=surrogate.train, **options)
+        self.data, self.language, self.adapter = data, language, adapter
+        self.evaluation, self.pretraining = evaluation, pretraining
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
-        self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
         self.learner = self if transfer is None else self._with(transfer)
 
     def _with(self, language: Language) -> InstructionTask:
@@ -137,21 +138,6 @@ class InstructionTask(Task):
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
-
-    def candidates(self) -> Tokenized:
-        return self.splits["candidates"]
-
-    def targets(self) -> Tokenized:
-        return self.splits["targets"]
-
-    def validation(self) -> Tokenized:
-        return self.splits["validation"]
-
-    def test(self) -> Tokenized:
-        return self.splits["test"]
-
-    def ids(self, split: Split) -> list[str]:
-        return self.splits[split].ids
 
     def target_groups(self) -> np.ndarray | None:
         groups = self.targets().groups
@@ -233,18 +219,23 @@ class InstructionTask(Task):
             recipe["pretraining"] = {**asdict(self.pretraining), "text": text}
         return recipe
 
+    def data_recipe(self) -> dict[str, Any]:
+        return self._data_recipe
+
+    def model_recipe(self) -> dict[str, Any]:
+        return self._model_recipe
+
+    def train_recipe(self) -> dict[str, Any]:
+        recipe = super().train_recipe()
+        if self.learner is self:
+            return recipe
+        return {**recipe, "transfer": [self.learner.data_recipe(), self.learner.model_recipe()]}
+
+    def surrogate_data(self) -> dict[str, Any]:
+        return self.split_recipe("candidates")
+
     def recipe(self) -> dict[str, Any]:
-        train = {**training_recipe(self.training), "merge_targets": self.training.merge_targets}
-        if self.learner is not self:
-            train["transfer"] = [self.learner._data_recipe, self.learner._model_recipe]
-        return {
-            "name": self.name,
-            "data": self._data_recipe,
-            "model": self._model_recipe,
-            "surrogate": {**self.surrogate.recipe(), "seed": self.seed},
-            "train": train,
-            "evaluation": self.evaluation.recipe(),
-        }
+        return {**super().recipe(), "evaluation": self.evaluation.recipe()}
 
     # --- model --------------------------------------------------------------------------------------------------------
 
@@ -301,30 +292,24 @@ class InstructionTask(Task):
         """What the head is given, averaged over the answers' tokens, [B, hidden]."""
         return model.embeddings(batch["input_ids"], batch["labels"])
 
-    def checkpoints(self) -> list[Checkpoint]:
-        return cached_surrogates(self.cache_dir, self.recipe(), self._warm_up, data=self.split_recipe("candidates"))
-
-    def _warm_up(self) -> list[Checkpoint]:
-        kept = []
-        for run in range(self.surrogate.runs):
-            seed = 1000 * self.seed + run
-            weights = self.surrogate.drawn(len(self.candidates()), seed)
-            self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
-            options = {"run": run, "keep": self.surrogate.checkpoints}
-            kept += tune(self._fresh(seed), self.candidates(), weights, self.surrogate.train, seed, self.pad, **options)
-        return kept
+    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+        """A warm-up."""
+        candidates = self.candidates()
+        weights = self.surrogate.drawn(len(candidates), seed)
+        self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
+        model = self.fresh(self.model, seed)
+        return tune(model, candidates, weights, self.surrogate_training, seed, self.pad, run=run, keep=keep)
 
     def downstream(self) -> LanguageModel:
         """The language that selections are trained with: another one where the task says `transfer`."""
         return self.learner.model()
 
-    def train(self, selection: Selection, seed: int) -> LanguageModel:
-        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
-        if self.learner is not self:
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> LanguageModel:
+        learner = self.learner
+        if learner is not self:
             weights = self._for_learner(weights)
-        rows = self.learner.candidates() + self.learner.targets()
-        model = self.learner._fresh(seed)
-        tune(model, rows, weights, self.training, seed, self.learner.pad)
+        model = learner.fresh(learner.model, seed)
+        tune(model, learner.candidates() + learner.targets(), weights, self.training, seed, learner.pad)
         return model
 
     def _for_learner(self, weights: np.ndarray) -> np.ndarray:
@@ -336,10 +321,6 @@ class InstructionTask(Task):
         if lost:
             log.warning("%d selected rows have no answer within %d tokens of the learner's", lost, self.max_length)
         return np.array([known.get(name, 0) for name in theirs], dtype=np.int64)
-
-    def _fresh(self, seed: int) -> LanguageModel:
-        with seeded(seed):
-            return self.model().to(self.device)
 
     # --- results ------------------------------------------------------------------------------------------------------
 

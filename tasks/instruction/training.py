@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +55,11 @@ class Tuning(Training):
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"train.clip must be positive, or null; it is {self.clip}")
 
+    def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
+        """How a step is split determines nothing."""
+        everything = super().recipe(of_surrogate=of_surrogate)
+        return {name: value for name, value in everything.items() if name != "tokens"}
+
     def of(self, rows: int) -> Tuning:
         """The same, its epochs as steps, for an epoch of so many rows."""
         if self.epochs is None:
@@ -92,11 +97,12 @@ class WarmUp(Surrogate):
     train: Tuning = field(default_factory=lambda: Tuning(epochs=4.0, batch_size=128))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.share <= 1:
             raise InputError(f"task.surrogate.share must be in (0, 1]; it is {self.share}")
 
     def recipe(self) -> dict[str, Any]:
-        return {"runs": self.runs, "checkpoints": self.checkpoints, "share": self.share, **training_recipe(self.train)}
+        return {**super().recipe(), "share": self.share}
 
     def drawn(self, n: int, seed: int) -> np.ndarray:
         """Which of n candidates are seen, as weights, int64 [n]."""
@@ -113,11 +119,6 @@ class WarmUp(Surrogate):
                 f"a warm-up of {steps} steps cannot give {self.checkpoints} checkpoints: ask for fewer "
                 "(task.surrogate.checkpoints), or for more epochs or candidates (task.surrogate.train.epochs, .share)"
             )
-
-
-def training_recipe(training: Tuning) -> dict[str, Any]:
-    """What determines a training, as plain data. How a step is split does not."""
-    return {key: value for key, value in asdict(training).items() if key not in ("tokens", "merge_targets")}
 
 
 def tune(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tarot import InputError, Selection
-from tasks.common.cache import cached_surrogates
-from tasks.common.training import Surrogate, endless_batches, epoch_weights, resolve_device, seeded
+from tarot import InputError
+from tasks.common.supervised import SupervisedTask
+from tasks.common.training import endless_batches, seeded
 from tasks.motion import pictures
 from tasks.motion.features import TYPES, bucket
 from tasks.motion.forecasters import Forecaster
@@ -23,7 +22,7 @@ from tasks.motion.samples import Batch, MotionSamples
 from tasks.motion.sources import MotionData, Splits
 from tasks.motion.submission import Forecast, challenged, demand_challenge, forecasts
 from tasks.motion.training import MotionTraining, train
-from tasks.task import Checkpoint, Split, Task
+from tasks.task import Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,34 +31,33 @@ FIRST = (HEADLINE, "min_ade", "miss_rate")  # of the metrics; these also for eac
 _EVALUATED = 256  # samples at a time
 
 
-class MotionTask(Task):
+class MotionTask(SupervisedTask):
     """forecasters: models by name. select_with, learn_with: those whose gradients select, and that which is trained on
     the selection; each sees scenes in its own way, and samples are known by their ids.
 
     surrogate_train: how the former are trained, on all candidates and targets; on the candidates alone where
-    surrogate_targets is false, as attribution wants it. train: how the latter is.
+    surrogate_targets is false, as attribution wants it. train: how the latter is. Other options are
+    `SupervisedTask`'s.
     """
+
+    training: MotionTraining
+    surrogate_training: MotionTraining
 
     def __init__(
         self,
         *,
-        name: str,
         data: MotionData,
         forecasters: Mapping[str, Forecaster],
         select_with: str,
         learn_with: str,
-        train: MotionTraining,
-        surrogate_train: MotionTraining,
-        surrogate: Surrogate,
         surrogate_targets: bool = True,
-        cache_dir: str | Path = "cache",
-        seed: int = 0,
-        device: str = "auto",
+        **options: Any,
     ) -> None:
+        super().__init__(**options)
         for option, wanted in (("select_with", select_with), ("learn_with", learn_with)):
             if wanted not in forecasters:
                 raise InputError(f"task.{option} must be one of {', '.join(forecasters)}; it is {wanted!r}")
-        self.name, self.data, self.training, self.surrogate_training = name, data, train, surrogate_train
+        self.data, self.surrogate_targets = data, surrogate_targets
         self.selects, self.learns = forecasters[select_with], forecasters[learn_with]
         a, b = self.selects.profile, self.learns.profile
         if (a.steps, a.horizon, a.stride) != (b.steps, b.horizon, b.stride):
@@ -67,8 +65,6 @@ class MotionTask(Task):
                 f"{select_with} and {learn_with} must see the same steps of the past and the future; their profiles "
                 f"{a.name} and {b.name} have {a.steps} and {a.horizon}, and {b.steps} and {b.horizon}"
             )
-        self.surrogate, self.surrogate_targets, self.seed = surrogate, surrogate_targets, seed
-        self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -84,20 +80,16 @@ class MotionTask(Task):
         seen = self.data.splits(self.seed, self.learns.profile, self.cache_dir / "motion")
         return {split: ordered(samples, self._selecting[split].ids) for split, samples in seen.items()}
 
-    def candidates(self) -> MotionSamples:
-        return self._selecting["candidates"]
-
-    def targets(self) -> MotionSamples:
-        return self._selecting["targets"]
+    @property
+    def splits(self) -> Splits:
+        """As the model sees them that selects."""
+        return self._selecting
 
     def validation(self) -> MotionSamples:
         return self._learning["validation"]
 
     def test(self) -> MotionSamples:
         return self._learning["test"]
-
-    def ids(self, split: Split) -> list[str]:
-        return self._selecting[split].ids.tolist()
 
     def candidate_tags(self) -> np.ndarray | None:
         return self._selecting["candidates"].tags if self.data.tagged else None
@@ -113,17 +105,22 @@ class MotionTask(Task):
         """Candidates, surrogates and features stay the same where only what is held out is another."""
         return {**self._data_recipe, "splits": {split: self._data_recipe["splits"][split]}}
 
-    def recipe(self) -> dict[str, Any]:
-        training = self.surrogate_training.recipe(of_surrogate=True)
-        if not self.surrogate_targets:
-            training["targets"] = False
-        return {
-            "name": self.name,
-            "data": self._data_recipe,
-            "model": self.selects.recipe(),
-            "surrogate": {**asdict(self.surrogate), **training, "seed": self.seed},
-            "train": {**self.training.recipe(), "model": self.learns.recipe()},
-        }
+    def data_recipe(self) -> dict[str, Any]:
+        return self._data_recipe
+
+    def model_recipe(self) -> dict[str, Any]:
+        return self.selects.recipe()
+
+    def surrogate_recipe(self) -> dict[str, Any]:
+        recipe = super().surrogate_recipe()
+        return recipe if self.surrogate_targets else {**recipe, "targets": False}
+
+    def surrogate_data(self) -> list[dict[str, Any]]:
+        learnt: tuple[Split, ...] = ("candidates", "targets") if self.surrogate_targets else ("candidates",)
+        return [self.split_recipe(split) for split in learnt]
+
+    def train_recipe(self) -> dict[str, Any]:
+        return {**super().train_recipe(), "model": self.learns.recipe()}
 
     # --- model -------------------------------------------------------------------------------------------------------
 
@@ -141,26 +138,18 @@ class MotionTask(Task):
         """What the last layer is given, averaged over all futures that it tells of, [B, width]."""
         return model.embeddings(batch)
 
-    def checkpoints(self) -> list[Checkpoint]:
-        learnt = ("candidates", "targets") if self.surrogate_targets else ("candidates",)
-        data = [self.split_recipe(split) for split in learnt]
-        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates, data=data)
-
-    def _train_surrogates(self) -> list[Checkpoint]:
-        samples, kept = self.candidates(), []
+    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+        samples = self.candidates()
         if self.surrogate_targets:
             samples = samples + self.targets()
         everyone = np.ones(len(samples), dtype=np.int64)
-        for run in range(self.surrogate.runs):
-            seed, options = 1000 * self.seed + run, {"run": run, "keep": self.surrogate.checkpoints}
-            model = self._fresh(self.selects, seed)
-            kept += self._fit(model, self.selects, self.surrogate_training, samples, everyone, seed, **options)
-        return kept
+        model = self.fresh(self.model, seed)
+        return self._fit(model, self.selects, self.surrogate_training, samples, everyone, seed, run=run, keep=keep)
 
     def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
         """Minus the targets' losses under a surrogate that was trained on these candidates alone."""
         steps = max(1, round(self.surrogate_training.steps * mask.mean()))
-        model = self._fresh(self.selects, seed)
+        model = self.fresh(self.model, seed)
         training = replace(self.surrogate_training, steps=steps)
         self._fit(model, self.selects, training, self.candidates(), mask.astype(np.int64), seed)
         targets = self.targets()
@@ -168,20 +157,15 @@ class MotionTask(Task):
         with torch.no_grad():
             return torch.cat([self.measurements(model, batch) for batch in parts])
 
-    def train(self, selection: Selection, seed: int) -> nn.Module:
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
         """The same number of steps for any selection; the average of its last weights, where `train.average` says so"""
-        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
-        model = self._fresh(self.learns, seed)
+        model = self.fresh(self.downstream, seed)
         self._fit(model, self.learns, self.training, self._learnt_from, weights, seed)
         return model
 
     @cached_property
     def _learnt_from(self) -> MotionSamples:
         return self._learning["candidates"] + self._learning["targets"]
-
-    def _fresh(self, forecaster: Forecaster, seed: int) -> nn.Module:
-        with seeded(seed):
-            return forecaster.build().to(self.device)
 
     def _fit(
         self,

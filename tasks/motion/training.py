@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from tarot import InputError
 from tasks.common.training import Training, fit
 from tasks.task import Batch, Checkpoint
-
-_OF_SELECTIONS = ("merge_targets",)  # options that surrogates know nothing of
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,6 @@ class MotionTraining(Training):
         if self.clip is not None:
             optimizer.register_step_pre_hook(lambda *_: _clip(parameters, self.clip))
         return optimizer
-
-    def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
-        """As plain data; `of_surrogate` without what it does not depend on."""
-        everything = asdict(self) | {"milestones": list(self.milestones)}
-        return {key: value for key, value in everything.items() if not (of_surrogate and key in _OF_SELECTIONS)}
 
 
 PAPER_AUTOBOT_TRAINING = MotionTraining(

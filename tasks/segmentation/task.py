@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from tarot import InputError, Selection
-from tasks.common.cache import cached_surrogates
-from tasks.common.training import Surrogate, epoch_weights, fit, resolve_device, seeded
+from tarot import InputError
+from tasks.common.supervised import SupervisedTask
+from tasks.common.training import fit, seeded
 from tasks.segmentation.data import Rendered, SceneData, Splits
 from tasks.segmentation.model import Architecture, Segmenter
 from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, overlaid, picture
 from tasks.segmentation.training import SegmentationTraining, all_batches, training_batches
-from tasks.task import Checkpoint, Split, Task
+from tasks.task import Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,28 +29,26 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Tensor]  # images float32 [B, 3, H, W], labels int64 [B, H, W]
 
 
-class SegmentationTask(Task):
-    """workers: processes that decode and augment; 0: the one that trains. remember: scenes stay in memory once read."""
+class SegmentationTask(SupervisedTask):
+    """workers: processes that decode and augment; 0: the one that trains. remember: scenes stay in memory once read.
+    Other options are `SupervisedTask`'s."""
+
+    training: SegmentationTraining
 
     def __init__(
         self,
         *,
-        name: str,
         data: SceneData,
         architecture: Architecture,
-        train: SegmentationTraining,
-        surrogate: Surrogate,
         workers: int = 0,
         remember: bool = False,
-        cache_dir: str | Path = "cache",
-        seed: int = 0,
-        device: str = "auto",
+        **options: Any,
     ) -> None:
         if workers < 0:
             raise InputError(f"task.workers must be 0 or more; it is {workers}")
-        self.name, self.data, self.architecture, self.training = name, data, architecture, train
-        self.surrogate, self.workers, self.remember, self.seed = surrogate, workers, remember, seed
-        self.cache_dir, self.device = Path(cache_dir), resolve_device(device)
+        super().__init__(**options)
+        self.data, self.architecture = data, architecture
+        self.workers, self.remember = workers, remember
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -62,21 +59,6 @@ class SegmentationTask(Task):
     @cached_property
     def splits(self) -> Splits:
         return {split: scenes.remembered() if self.remember else scenes for split, scenes in self._sources.items()}
-
-    def candidates(self) -> Scenes:
-        return self.splits["candidates"]
-
-    def targets(self) -> Scenes:
-        return self.splits["targets"]
-
-    def validation(self) -> Scenes:
-        return self.splits["validation"]
-
-    def test(self) -> Scenes:
-        return self.splits["test"]
-
-    def ids(self, split: Split) -> list[str]:
-        return self.splits[split].ids.tolist()
 
     def candidate_tags(self) -> np.ndarray | None:
         return self.splits["candidates"].tags if self.data.tagged else None
@@ -94,14 +76,11 @@ class SegmentationTask(Task):
     def _data_recipe(self) -> dict[str, Any]:
         return self.data.recipe(self.seed, self._sources)
 
-    def recipe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "data": self._data_recipe,
-            "model": self.architecture.recipe(),
-            "surrogate": {**asdict(self.surrogate), **self.training.recipe(of_surrogate=True), "seed": self.seed},
-            "train": self.training.recipe(),
-        }
+    def data_recipe(self) -> dict[str, Any]:
+        return self._data_recipe
+
+    def model_recipe(self) -> dict[str, Any]:
+        return self.architecture.recipe()
 
     # --- model -------------------------------------------------------------------------------------------------------
 
@@ -116,22 +95,15 @@ class SegmentationTask(Task):
         """What the last convolution is given, averaged over the image, [B, 256]."""
         return model.embeddings(batch[0])
 
-    def checkpoints(self) -> list[Checkpoint]:
-        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates)
-
-    def _train_surrogates(self) -> list[Checkpoint]:
-        scenes, kept = self.candidates(), []
+    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+        scenes = self.candidates()
         everyone = np.ones(len(scenes), dtype=np.int64)
-        for run in range(self.surrogate.runs):
-            model, seed = self._fresh(1000 * self.seed + run), 1000 * self.seed + run
-            fitted = self._fit(model, scenes, everyone, seed, run=run, keep=self.surrogate.checkpoints)
-            # momentum is of no use to anybody and as large as the model; Adam's moments are LESS's
-            kept += [replace(c, optimizer_state=None) if self.training.optimizer == "sgd" else c for c in fitted]
-        return kept
+        kept = self._fit(self._fresh(seed), scenes, everyone, seed, run=run, keep=keep)
+        # momentum is of no use to anybody and as large as the model; Adam's moments are LESS's
+        return [replace(c, optimizer_state=None) if self.training.optimizer == "sgd" else c for c in kept]
 
-    def train(self, selection: Selection, seed: int) -> Segmenter:
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> Segmenter:
         """Validated now and then; the model that was best, or the last one (`train.choose`)."""
-        weights = epoch_weights(selection, len(self.candidates()), len(self.targets()), self.training.merge_targets)
         model, moments, kept = self._fresh(seed), self.training.moments(), {}
 
         def watch(model: Segmenter, step: int) -> None:
@@ -152,8 +124,8 @@ class SegmentationTask(Task):
         return model
 
     def _fresh(self, seed: int) -> Segmenter:
-        with seeded(seed):
-            return self.model().to(self.device, memory_format=torch.channels_last)  # faster convolutions on any device
+        model = self.fresh(self.model, seed)
+        return model.to(memory_format=torch.channels_last)  # faster convolutions on any device
 
     def _fit(
         self, model: Segmenter, scenes: Scenes, weights: np.ndarray, seed: int, **options: Any

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tarot import InputError
 from tasks.common.training import Training, endless_batches
 from tasks.segmentation.scenes import IGNORE, MEAN, Pixels, Scenes, tensors
-
-_OF_SELECTIONS = ("merge_targets", "validations", "choose")  # options that surrogates know nothing of
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ class SegmentationTraining(Training):
     validations: how often the model is judged on the validation split, evenly spaced, the last at the end.
     choose: best or last; the model that comes of it.
     """
+
+    of_selections: ClassVar[Sequence[str]] = (*Training.of_selections, "validations", "choose")
 
     optimizer: Literal["adamw", "sgd"] = "sgd"
     weight_decay: float = 1e-4
@@ -67,11 +67,6 @@ class SegmentationTraining(Training):
     def moments(self) -> set[int]:
         """After how many steps the model is validated."""
         return {math.ceil(self.steps * (i + 1) / self.validations) for i in range(self.validations)}
-
-    def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
-        """As plain data; `of_surrogate` without what it does not depend on."""
-        everything = asdict(self) | {"scales": list(self.scales)}
-        return {key: value for key, value in everything.items() if not (of_surrogate and key in _OF_SELECTIONS)}
 
 
 def augmented(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, scales: Sequence[float]) -> Pixels:

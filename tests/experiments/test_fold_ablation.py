@@ -73,25 +73,20 @@ def test_what_can_be_mended_is_said_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "cache" / "checkpoints").exists()
 
 
-def test_a_task_that_judges_test_alone_has_no_other_line(tmp_path, monkeypatch):
-    from tasks.classification import Digits
-
-    evaluate = Digits.evaluate
-    monkeypatch.setattr(Digits, "evaluate", lambda self, model: evaluate(self, model))
+def test_one_model_has_no_interval(tmp_path):
     metrics = command(tmp_path, *changed(TINY, "experiment.seeds=1", "experiment.folds=[1,3]")).metrics
-    assert set(metrics["folds"]["1"]) == {"test", "minus_reference", "selection"}
-    assert metrics["folds"]["1"]["test"]["interval"] == [None, None], "one model has no interval"
+    assert set(metrics["folds"]["1"]) == {"test", "targets", "minus_reference", "selection"}
+    assert metrics["folds"]["1"]["test"]["interval"] == [None, None]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
-@pytest.mark.parametrize("splits", [("test",), ("test", "targets")])
-def test_a_lower_metric_may_be_the_better_and_the_figure_is_drawn(seeds, splits):
+def test_a_lower_metric_may_be_the_better_and_the_figure_is_drawn(seeds):
     rng = np.random.default_rng(0)
     found = Folds(
         metric="loss",
         headline="accuracy",
         lower_is_better=True,
-        scores={split: {k: k + rng.random((seeds, 1)) for k in (1, 4, 10)} for split in splits},
+        scores={split: {k: k + rng.random((seeds, 1)) for k in (1, 4, 10)} for split in ("test", "targets")},
         facts={name: {k: rng.random(seeds) for k in (1, 4, 10)} for name in ("size", "ratio", "ot_distance")},
         reference=10,
         merged=False,

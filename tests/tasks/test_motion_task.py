@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
 from tarot import InputError
+from tasks.common.training import Surrogate
 from tasks.motion import Forecaster, LossWeights, MotionTask, Simulated
 from tasks.motion.autobots import MINI_AUTOBOT, AutoBot
 from tasks.motion.pictures import title
@@ -95,7 +96,7 @@ def test_samples_are_the_same_ones_in_another_profile(cache_dir):
     }
     task = MotionTask(
         name="motion", data=data, forecasters=forecasters, select_with="autobot", learn_with="wayformer",
-        surrogate=SimpleNamespace(runs=1, checkpoints=1), cache_dir=cache_dir, device="cpu", **options,
+        surrogate=Surrogate(), cache_dir=cache_dir, device="cpu", **options,
     )  # fmt: skip
     assert task.candidates()[0]["agents"].shape[0] == 6 and task.test()[0]["agents"].shape[0] == 8
     for split, samples in task._learning.items():
@@ -107,7 +108,7 @@ def test_samples_are_the_same_ones_in_another_profile(cache_dir):
         MotionTask(
             name="motion", data=data, select_with="autobot", learn_with="wayformer", cache_dir=cache_dir,
             forecasters={**forecasters, "wayformer": Forecaster(MINI_WAYFORMER, far, LossWeights(0, 0, 1))},
-            surrogate=SimpleNamespace(runs=1, checkpoints=1), device="cpu", **options,
+            surrogate=Surrogate(), device="cpu", **options,
         )  # fmt: skip
 
 

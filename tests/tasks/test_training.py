@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import asdict
 from itertools import islice
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import nn
 
 from tarot import InputError
 from tasks.common.cache import cached_checkpoints, load_checkpoints
-from tasks.common.training import Training, WeightedSampler, endless_batches, fit, resolve_device
+from tasks.common.training import Surrogate, Training, WeightedSampler, endless_batches, fit, resolve_device
+from tasks.task import Checkpoint
 
 
 def test_the_rate_is_a_triangle_that_is_never_zero():
@@ -76,11 +78,40 @@ def test_checkpoint_files(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"optimizer": "adam"}, {"merge_targets": True}, {"merge_targets": "all"}, {"steps": 0}, {"autocast": "int8"}],
-)
+    [{"optimizer": "adam"}, {"merge_targets": True}, {"merge_targets": "all"}, {"steps": 0}, {"autocast": "int8"},
+     {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": 1.5}, {"weight_decay": -1.0}],
+)  # fmt: skip
 def test_options_that_are_none(options):
     with pytest.raises(InputError, match=f"train.{next(iter(options))}"):
         Training(**options)
+
+
+@pytest.mark.parametrize("options", [{"runs": 0}, {"checkpoints": 0}])
+def test_surrogates_that_are_none(options):
+    with pytest.raises(InputError, match=f"task.surrogate.{next(iter(options))} must be at least 1; it is 0"):
+        Surrogate(**options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate must be at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0"),
+        ({"run": -1}, "run must be at least 0"),
+        ({"optimizer_state": {"bias": {}}}, "optimizer_state is of bias, which state has not"),
+    ],
+)
+def test_a_checkpoint_that_exists_is_valid(fields, why):
+    with pytest.raises(InputError, match=f"checkpoint last: {why}"):
+        Checkpoint(**{"name": "last", "state": {"weight": torch.ones(1)}, "learning_rate": 1.0, **fields})
+
+
+def test_a_recipe_of_surrogates_leaves_out_what_they_know_nothing_of():
+    training = Training(steps=7, merge_targets="one")
+    assert training.recipe() == asdict(training)
+    assert training.recipe(of_surrogate=True) == {
+        name: value for name, value in asdict(training).items() if name != "merge_targets"
+    }
 
 
 def test_devices():

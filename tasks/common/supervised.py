@@ -1,0 +1,140 @@
+"""What tasks have in common that train a model on weighted samples: splits, recipes, checkpoints and training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import nn
+from torch.utils.data import Dataset
+
+from tarot import InputError, Selection
+from tasks.common.cache import cached_surrogates
+from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, resolve_device, seeded
+from tasks.task import Checkpoint, Split, Task
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class SupervisedTask(Task):
+    """A subclass brings its splits, its model, what determines both, and how the model is fitted to samples.
+
+    train: how the downstream model is trained. surrogate_train: how the surrogates are; None is as the former is.
+    surrogate: how many of them there are. seed: of the splits and of the surrogates. device: auto is a GPU where there
+    is one. Raises InputError for a seed below 0 and a device that is not there.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        train: Training,
+        surrogate_train: Training | None = None,
+        surrogate: Surrogate = ONE_SURROGATE,
+        cache_dir: str | Path = "cache",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        if seed < 0:
+            raise InputError(f"task.seed must be at least 0; it is {seed}")
+        self.name = name
+        self.training = train
+        self.surrogate_training = train if surrogate_train is None else surrogate_train
+        self.surrogate = surrogate
+        self.cache_dir = Path(cache_dir)
+        self.seed = seed
+        self.device = resolve_device(device)
+
+    # --- what a subclass brings --------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def splits(self) -> Mapping[Split, Dataset]:
+        """The samples of every split; looked at often, so made once."""
+
+    @abstractmethod
+    def data_recipe(self) -> dict[str, Any]:
+        """What determines the splits, as plain data."""
+
+    @abstractmethod
+    def model_recipe(self) -> dict[str, Any]:
+        """What determines the model of the surrogates, as plain data."""
+
+    @abstractmethod
+    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+        """Train one surrogate; its `keep` checkpoints, each of this run."""
+
+    @abstractmethod
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
+        """A model trained on each candidate, and then each target, as often as its weight says, int64 [N + M]."""
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> Any:
+        return self.splits["candidates"]
+
+    def targets(self) -> Any:
+        return self.splits["targets"]
+
+    def validation(self) -> Any:
+        return self.splits["validation"]
+
+    def test(self) -> Any:
+        return self.splits["test"]
+
+    def ids(self, split: Split) -> list[str]:
+        """Those of a split that knows them by itself (`ids`, [n])."""
+        return list(map(str, self.splits[split].ids))
+
+    # --- recipe ------------------------------------------------------------------------------------------------------
+
+    def recipe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "data": self.data_recipe(),
+            "model": self.model_recipe(),
+            "surrogate": self.surrogate_recipe(),
+            "train": self.train_recipe(),
+        }
+
+    def surrogate_recipe(self) -> dict[str, Any]:
+        """What determines the checkpoints, beside the data and the model."""
+        training = self.surrogate_training.recipe(of_surrogate=True)
+        return {**self.surrogate.recipe(), **training, "seed": self.seed}
+
+    def train_recipe(self) -> dict[str, Any]:
+        """What determines the downstream model, beside all this and the selection."""
+        return self.training.recipe()
+
+    def surrogate_data(self) -> Any:
+        """What determines the samples that surrogates are trained on, as plain data. Default: all of the data."""
+        return self.data_recipe()
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Checkpoint]:
+        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates, data=self.surrogate_data())
+
+    def _train_surrogates(self) -> list[Checkpoint]:
+        kept: list[Checkpoint] = []
+        for run in range(self.surrogate.runs):
+            kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate.checkpoints)
+        return kept
+
+    def train(self, selection: Selection, seed: int) -> nn.Module:
+        n, m = len(self.candidates()), len(self.targets())
+        return self.fit_downstream(epoch_weights(selection, n, m, self.training.merge_targets), seed)
+
+    def fresh(self, make: Callable[[], Model], seed: int) -> Model:
+        """What `make` gives (`model` or `downstream`), on the device; its weights are decided by the seed."""
+        with seeded(seed):
+            return make().to(self.device)
+
+    def surrogate_optimizer(self) -> str:
+        return self.surrogate_training.optimizer
+
+    def merges_targets(self) -> bool:
+        return bool(self.training.merge_targets)
