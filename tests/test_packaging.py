@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -121,3 +123,22 @@ def test_version_and_public_names():
     undocumented = [name for name in tarot.__all__ if name != "__version__" and not getattr(tarot, name).__doc__]
     assert not undocumented
     assert (Path(tarot.__file__).parent / "py.typed").exists()
+
+
+def test_the_wheel_holds_the_engine_and_its_command_alone(tmp_path):
+    source = tmp_path / "source"  # a build leaves things behind
+    shutil.copytree(ROOT / "tarot", source / "tarot", ignore=shutil.ignore_patterns("__pycache__"))
+    for place in ("tasks", "experiments", "conf"):
+        (source / place).mkdir()
+    for file in ("pyproject.toml", "README.md", "LICENSE", "run.py"):
+        shutil.copy(ROOT / file, source)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    engine = {str(file.relative_to(ROOT)) for file in (ROOT / "tarot").rglob("*.py")}
+    assert {name for name in names if ".dist-info/" not in name} == engine | {"tarot/py.typed"}
+    assert entry_points.split() == ["[console_scripts]", "tarot", "=", "tarot.cli:main"]
