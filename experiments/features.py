@@ -19,8 +19,9 @@ from tarot import InputError
 from tarot.activations import Activations
 from tarot.arrays import Rows, blocks
 from tarot.batches import to_device
+from tarot.featurize import stored_rows
 from tarot.fingerprint import fingerprint, hash_tensors
-from tarot.gradients import GradientFeatures, Losses, gradient_rows
+from tarot.gradients import GradientFeatures, Losses
 from tarot.influence import influence_scores
 from tarot.preconditioning import AdamGradients, RankOneAdamGradients, adam_features
 from tarot.projection import Projection
@@ -300,37 +301,22 @@ class _Source:
         }
 
     def store(self, split: Split, cache: Path) -> FeatureStore:
-        made_of = self.made_of(split)
-        dataset = self.task.candidates() if split == "candidates" else self.task.targets()
         ids = self.task.ids(split)
-
-        def compute(start: int, stop: int) -> dict[str, Tensor]:
-            return gradient_rows(
-                self.rows(split),
-                dataset,
-                range(start, stop),
-                collate=self.task.collate,
-                batch_size=self.recipe.batch_size,
-                cost=self.task.cost if isinstance(self.task, CostsSamples) else None,
-                extras=self.columns,
-                device=self.device,
-                ids=ids,
-                on_nonfinite=self.recipe.on_nonfinite,
-                workers=self.recipe.workers,
-            )
-
-        path = cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}"
-        if path.exists():  # whole: no need to build the model, nor to know its parameters
-            return FeatureStore.open(path, made_of)
-        return FeatureStore.build(
-            path,
-            recipe=made_of,
+        made_of = self.made_of(split)
+        return stored_rows(
+            cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
+            lambda: self.rows(split),
+            self.task.candidates() if split == "candidates" else self.task.targets(),
+            made_of=made_of,
             ids=ids,
-            dim=self.rows(split).dim,
-            compute=compute,
+            collate=self.task.collate,
+            batch_size=self.recipe.batch_size,
+            cost=self.task.cost if isinstance(self.task, CostsSamples) else None,
+            extras=self.columns,
+            device=self.device,
             dtype=self.recipe.dtype,
-            columns=(*self.columns, *(("dropped",) if self.recipe.on_nonfinite == "drop" else ())),
-            notes=lambda: _notes(self.rows(split)),
+            on_nonfinite=self.recipe.on_nonfinite,
+            workers=self.recipe.workers,
             description=f"{self.described(split)} of {len(ids)} {split}, {self.checkpoint.name}",
         )
 
@@ -396,16 +382,6 @@ class _Source:
         with torch.no_grad():
             dim = embeddings(self.model, sample).shape[-1]
         return Activations(self.model, self.task.losses, embeddings, dim)
-
-
-def _notes(rows: RowMaker) -> dict[str, Any]:
-    """Which parameters the rows are made of, for the manifest."""
-    if isinstance(rows, Activations):
-        return {"covered_parameters": {}, "excluded_parameters": {}}
-    return {
-        "covered_parameters": dict(rows.coverage.covered),
-        "excluded_parameters": dict(rows.coverage.excluded),
-    }
 
 
 def given_features(task: FeatureTask) -> Features:

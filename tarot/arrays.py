@@ -72,7 +72,11 @@ def block_size(columns: int, block_bytes: int = BLOCK_BYTES) -> int:
 
 
 def blocks(rows: Rows, size: int | None = None, name: str = "features") -> Iterator[tuple[int, Tensor]]:
-    """(start, float32 [b, d]) for consecutive blocks of rows."""
+    """(start, float32 CPU tensor [b, d]) for consecutive blocks of `rows` [n, d], from the first to the last.
+
+    size: rows per block, the last one may have fewer; default as many as make BLOCK_BYTES, at least 256. name: of the
+    argument, for errors. Raises InputError at the first NaN or infinity, with its row and column.
+    """
     n, d = rows.shape
     size = size or block_size(d)
     for start in range(0, n, size):

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 import scipy.sparse
 import torch
 from torch import Tensor
@@ -104,6 +103,8 @@ def _solve_exactly(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
     supply = np.append(np.full(r, 1 / size), extra_supply)
     demand = np.append(np.full(m, 1 / m), supply.sum() - 1)
     matrix = scipy.sparse.coo_matrix((costs, (rows, columns)), shape=(len(supply), m + 1))
+    import ot  # takes two seconds to import
+
     coupling, log = ot.emd(supply, demand, matrix, numItermax=10**8, log=True, center_dual=False)
     if log.get("warning"):
         raise RuntimeError(f"the network simplex did not reach the optimum: {log['warning']}")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from tarot.arrays import InputError
 
@@ -157,6 +156,8 @@ def _skipped(predictions: np.ndarray, scale: np.ndarray, outputs: np.ndarray) ->
 
 def _standard_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks of each column, ties averaged, with mean 0 and variance 1: their mean product is Spearman's correlation."""
+    from scipy.stats import rankdata  # takes a second to import
+
     ranks = rankdata(values, axis=0)
     ranks -= ranks.mean(axis=0)
     return ranks / ranks.std(axis=0)

@@ -1,8 +1,10 @@
-"""Feature matrices made elsewhere: .npy, safetensors, parquet, and the memory maps of a TRAK run."""
+"""What was made elsewhere: feature matrices (.npy, safetensors, parquet, a TRAK run), and vectors beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,3 +122,48 @@ def _read_trak(path: Path) -> Rows:
             "not gradients: name that file if it is what you want"
         )
     return _read_npy(model / "grads.mmap")
+
+
+# --- what goes with a matrix -----------------------------------------------------------------------------------------
+
+
+def read_vector(path: str | Path | None, name: str, length: int) -> np.ndarray | None:
+    """A label, id or number per row, [length]: of a .npy vector, or of a text file with one value per line (strings).
+
+    None without a path. name: of the argument, for errors. Raises InputError where the file is missing, holds something
+    else, or has another length.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{name}: there is no {path}")
+    if path.suffix == ".npy":
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{name}: {path} holds no plain array") from error
+    else:
+        try:
+            vector = np.array(path.read_text(encoding="utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: {path} is neither a .npy vector nor text in UTF-8: {error}") from error
+    if vector.shape != (length,):
+        raise InputError(f"{name} must be a vector of {length} values, one per row; that of {path} is {vector.shape}")
+    return vector
+
+
+def existing_paths(paths: str | Path | Sequence[str | Path], name: str) -> list[Path]:
+    """One path or several, as a list. Raises InputError, naming the argument, where one of them is not there."""
+    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    for path in listed:
+        if not path.exists():
+            raise InputError(f"{name}: there is no {path}")
+    return listed
+
+
+def file_identity(path: Path) -> list[Any]:
+    """What tells a file, or a folder of files, from another: place, size and time of change. Hashing could take longer
+    than what is to be done with it."""
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in inside if file.is_file()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 import scipy.sparse
 import torch
 from torch import Tensor
@@ -42,8 +41,7 @@ def exact(
     n, m = cost.shape
     a, b = marginals(n, m, a, b)
     if n * m <= _DENSE_SIMPLEX_PAIRS:
-        coupling, log = ot.emd(a, b, cost.double().numpy(), numItermax=10**8, log=True, center_dual=False)
-        return _plan(scipy.sparse.coo_matrix(coupling), log)
+        return _network_simplex(a, b, cost.double().numpy())
     if g is None:
         g = _rough_potentials(cost, a, b)
     arcs = _promising_arcs(cost, torch.from_numpy(np.asarray(g)).float(), _ARCS_PER_NODE * (n + m))
@@ -56,17 +54,19 @@ def exact(
         arcs |= violated
 
 
-def _plan(coupling: scipy.sparse.coo_matrix, log: dict) -> Plan:
+def _network_simplex(a: np.ndarray, b: np.ndarray, cost: np.ndarray | scipy.sparse.coo_matrix) -> Plan:
+    import ot  # takes two seconds to import
+
+    coupling, log = ot.emd(a, b, cost, numItermax=10**8, log=True, center_dual=False)
     if log.get("warning"):
         raise RuntimeError(f"the network simplex did not reach the optimum: {log['warning']}")
-    return Plan(float(log["cost"]), coupling, log["u"], log["v"])
+    return Plan(float(log["cost"]), scipy.sparse.coo_matrix(coupling), log["u"], log["v"])
 
 
 def _sparse_simplex(cost: Tensor, arcs: Tensor, a: np.ndarray, b: np.ndarray) -> Plan:
     i, j = arcs.nonzero(as_tuple=True)
     graph = scipy.sparse.coo_matrix((cost[i, j].double().numpy(), (i.numpy(), j.numpy())), shape=tuple(cost.shape))
-    coupling, log = ot.emd(a, b, graph, numItermax=10**8, log=True, center_dual=False)
-    return _plan(coupling.tocoo(), log)
+    return _network_simplex(a, b, graph)
 
 
 def _rough_potentials(cost: Tensor, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -102,6 +102,11 @@ class FeatureStore:
         for number in range(len(self.manifest["shards"])):
             self._check_bits(number)
 
+    @property
+    def bytes(self) -> int:
+        """On disk, without the manifest."""
+        return sum(shard["bytes"] for shard in self.manifest["shards"])
+
     def _open_shard(self, number: int) -> dict[str, Tensor]:
         if number not in self._verified:
             self._check_bits(number)
@@ -109,9 +114,9 @@ class FeatureStore:
         return _map_shard(self.path / self.manifest["shards"][number]["file"])
 
     def _check_bits(self, number: int) -> None:
-        shard = self.manifest["shards"][number]
-        if _file_hash(self.path / shard["file"]) != shard["sha256"]:
-            raise StoreError(f"{self.path / shard['file']} is damaged: its bits differ from its checksum. {_REBUILD}")
+        damage = _bit_damage(self.path, self.manifest["shards"][number])
+        if damage is not None:
+            raise StoreError(f"{damage}. {_REBUILD}")
 
     # --- making and finding stores -----------------------------------------------------------------------------------
 
@@ -158,13 +163,28 @@ class FeatureStore:
         or of the wrong size. The bits of a shard are checked when it is first read; `verify()` checks all.
         """
         path = Path(path)
-        if not (path / _MANIFEST).is_file():
-            raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
-        manifest = _read_manifest(path)
-        _check_manifest(path, manifest)
+        manifest = _finished_manifest(path)
+        for damage in map(partial(_size_damage, path), manifest["shards"]):
+            if damage is not None:
+                raise StoreError(f"{damage}. {_REBUILD}")
         if recipe is not None:
             _refuse_difference(path, manifest, {"recipe": json.loads(canonical(recipe))})
         return cls(path, manifest)
+
+
+def damaged_shards(path: str | os.PathLike) -> Iterator[str]:
+    """What is wrong with each damaged shard of the store at `path`, a line each; every byte is read.
+
+    Raises StoreError where there is no finished store, or its manifest is damaged.
+    """
+    path = Path(path)
+    shards = _finished_manifest(path)["shards"]
+    with progress("checksums", len(shards), "shards") as advance:
+        for shard in shards:
+            damage = _size_damage(path, shard) or _bit_damage(path, shard)
+            if damage is not None:
+                yield damage
+            advance(1)
 
 
 class MeanRows:
@@ -335,16 +355,29 @@ def _writing(path: Path) -> Iterator[None]:
 # --- checking -------------------------------------------------------------------------------------------------------
 
 
-def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+def _finished_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a finished store; StoreError where there is none, or it is not as it was written."""
+    if not (path / _MANIFEST).is_file():
+        raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
+    manifest = _read_manifest(path)
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     if manifest.get("checksum") != fingerprint(content):
         raise StoreError(f"{path / _MANIFEST} is damaged: it differs from its own checksum. {_REBUILD}")
-    for shard in manifest["shards"]:
-        file = path / shard["file"]
-        if not file.is_file():
-            raise StoreError(f"{file} is missing. {_REBUILD}")
-        if file.stat().st_size != shard["bytes"]:
-            raise StoreError(f"{file} has {file.stat().st_size} bytes instead of {shard['bytes']}. {_REBUILD}")
+    return manifest
+
+
+def _size_damage(path: Path, shard: Mapping[str, Any]) -> str | None:
+    file = path / shard["file"]
+    if not file.is_file():
+        return f"{file} is missing"
+    if file.stat().st_size != shard["bytes"]:
+        return f"{file} has {file.stat().st_size} bytes instead of {shard['bytes']}"
+    return None
+
+
+def _bit_damage(path: Path, shard: Mapping[str, Any]) -> str | None:
+    file = path / shard["file"]
+    return None if _file_hash(file) == shard["sha256"] else f"{file} is damaged: its bits differ from its checksum"
 
 
 def _refuse_difference(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 
 from tarot.arrays import InputError, Rows, blocks, read_rows
 from tarot.problem import SelectionProblem
@@ -53,6 +52,8 @@ class Prototypes:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
     def _distances(self, rows: Rows) -> np.ndarray:
+        from sklearn.cluster import MiniBatchKMeans  # takes seconds to import
+
         generator = random_generator(self.seed)
         code, usable = _hashes(rows, generator)
         candidates = np.flatnonzero(usable)

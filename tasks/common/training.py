@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
+from tarot.batches import resolve_device as resolve_device  # where every task looks for it
 from tasks.task import Batch, Checkpoint
 
 MergeTargets = Literal[False, "one", "max"]
@@ -166,19 +167,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         yield
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        known = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
-    if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
-    return known
 
 
 def fit(

@@ -10,6 +10,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.arrays import Rows
+from tarot.readers import existing_paths, file_identity, read_vector
 from tarot.store import open_features
 from tasks.task import Split, TaskData
 
@@ -46,8 +47,8 @@ class FeatureTask(TaskData):
             )
         self.name = name
         self.paths = {
-            "candidates": _listed(candidates, "task.candidates"),
-            "targets": _listed(targets, "task.targets"),
+            "candidates": existing_paths(candidates, "task.candidates"),
+            "targets": existing_paths(targets, "task.targets"),
         }
         if len(self.paths["candidates"]) != len(self.paths["targets"]):
             raise InputError("task.candidates and task.targets must list as many files each: one per model")
@@ -60,10 +61,10 @@ class FeatureTask(TaskData):
         self.rows = {split: [open_features(path) for path in paths] for split, paths in self.paths.items()}
         sizes = {split: rows[0].shape[0] for split, rows in self.rows.items()}
         self.vectors = {
-            "labels": _vector(labels, "task.labels", sizes["candidates"]),
-            "target_labels": _vector(target_labels, "task.target_labels", sizes["targets"]),
-            "ids": _vector(ids, "task.ids", sizes["candidates"]),
-            "groups": _vector(groups, "task.groups", sizes["targets"]),
+            "labels": read_vector(labels, "task.labels", sizes["candidates"]),
+            "target_labels": read_vector(target_labels, "task.target_labels", sizes["targets"]),
+            "ids": read_vector(ids, "task.ids", sizes["candidates"]),
+            "groups": read_vector(groups, "task.groups", sizes["targets"]),
         }
         given = {"labels": labels, "target_labels": target_labels, "ids": ids, "groups": groups}
         self.files = self.paths | {role: [Path(path)] for role, path in given.items() if path is not None}
@@ -87,35 +88,5 @@ class FeatureTask(TaskData):
 
     def recipe(self) -> dict[str, Any]:
         """Files are told apart by their place, size and time: hashing them could take longer than the selection."""
-        files = {role: [_identity(path) for path in paths] for role, paths in self.files.items()}
+        files = {role: [file_identity(path) for path in paths] for role, paths in self.files.items()}
         return {"name": self.name, "data": {"files": files, "learning_rates": self.learning_rates}}
-
-
-def _listed(paths: Paths, name: str) -> list[Path]:
-    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    for path in listed:
-        if not path.exists():
-            raise InputError(f"{name}: there is no {path}")
-    return listed
-
-
-def _identity(path: Path) -> list[Any]:
-    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in inside if file.is_file()]
-
-
-def _vector(path: str | Path | None, name: str, length: int) -> np.ndarray | None:
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise InputError(f"{name}: there is no {path}")
-    if Path(path).suffix == ".npy":
-        try:
-            vector = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{name}: {path} holds no plain array") from error
-    else:
-        vector = np.array(Path(path).read_text(encoding="utf-8").splitlines())
-    if vector.shape != (length,):
-        raise InputError(f"{name} must be a vector of {length} values, one per row; that of {path} is {vector.shape}")
-    return vector

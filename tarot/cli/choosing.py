@@ -1,0 +1,209 @@
+"""`tarot select` and `tarot value`: files of features in, a file of candidates or of values out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tarot.api import select, value
+from tarot.arrays import InputError, Rows
+from tarot.cli.selectors import option_lines, selector_of
+from tarot.files import atomic_file
+from tarot.readers import existing_paths, read_vector
+from tarot.selection import Selection
+from tarot.store import FeatureStore, open_features
+
+
+def add_select(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "select",
+        help="choose candidates to train on",
+        description="Choose which candidates to train on, and how often to repeat each, to serve the targets.",
+        epilog=f"selectors and their options (-o NAME=VALUE):\n{option_lines()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--selector", default="tarot_otm", metavar="NAME", help="the method (default: %(default)s)")
+    parser.add_argument("--total", type=int, metavar="N", help="what the weights sum to (default: the method's)")
+    _add_sides(parser)
+    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--candidate-tags", metavar="FILE", help="which candidates are like the target, for `oracle`")
+    parser.add_argument("--out", type=Path, default=Path("selection.parquet"), help="default: %(default)s")
+    parser.set_defaults(run=run_select)
+    return parser
+
+
+def add_value(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "value",
+        help="say what each candidate is worth",
+        description="Say what every candidate is worth to the targets: higher is more valuable.",
+        epilog=f"methods and their options (-o NAME=VALUE):\n{option_lines()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--method", required=True, metavar="NAME", help="such as lava, dsdm, knn_shapley")
+    _add_sides(parser)
+    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("values.parquet"), help=".parquet or .npy; default: %(default)s"
+    )
+    parser.set_defaults(run=run_value)
+    return parser
+
+
+def _add_sides(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("pool", metavar="POOL", help="features of the candidates [N, d]; of several models: FILE,FILE,...")
+    add("targets", metavar="TARGETS", help="features of the targets [M, d], as many files")
+    add("--size", metavar="S", help="how many candidates to select")
+    add("--ratio", metavar="R", help="what share of the candidates to select, in (0, 1]")
+    add("--seed", metavar="I", help="of a method that draws")
+    add("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; repeatable")
+    add("--whitening", choices=["auto", "cholesky", "zca", "none"], default="auto", help="default: %(default)s")
+    add("--regularization", type=float, default=1e-3, metavar="X", help="ridge of the whitening (default: %(default)s)")
+    add("--tensor", metavar="NAME", help="which tensor of .safetensors files with several")
+    vector = "a .npy vector, or a text file with one value per line"
+    add("--candidate-labels", "--labels", metavar="FILE", help=f"of the candidates: {vector}")
+    add("--target-labels", metavar="FILE", help="of the targets")
+    add("--groups", metavar="FILE", help="the subtask of each target")
+    add("--residuals", metavar="FILES", help="TRAK's Q of each candidate, one file per model (dsdm)")
+    add("--scores", metavar="FILES", help="scores of each candidate, one file per model (el2n, influence)")
+    add(
+        "--learning-rates", metavar="X,X,...", help="one per file of POOL, where they are of checkpoints (less, tracin)"
+    )
+
+
+def run_select(options: argparse.Namespace) -> int:
+    _check_out(options.out, ".parquet")
+    selector = selector_of(options.selector, _method_options(options))
+    candidates, targets = _sides(options)
+    n = candidates[0].shape[0]
+    selection = select(
+        candidates,
+        targets,
+        selector,
+        total=options.total,
+        candidate_ids=_ids(options, candidates),
+        candidate_tags=read_vector(options.candidate_tags, "--candidate-tags", n),
+        **_known(options, n, targets[0].shape[0]),
+    )
+    selection.save(options.out)
+    if not options.quiet:
+        print(_summary(selection, options.out))
+    return 0
+
+
+def run_value(options: argparse.Namespace) -> int:
+    _check_out(options.out, ".parquet", ".npy")
+    method = selector_of(options.method, _method_options(options))
+    candidates, targets = _sides(options)
+    n = candidates[0].shape[0]
+    ids = _ids(options, candidates)
+    values = value(candidates, targets, method, **_known(options, n, targets[0].shape[0]))
+    with atomic_file(options.out) as temporary:
+        if options.out.suffix == ".npy":
+            with open(temporary, "wb") as file:
+                np.save(file, values)
+        else:
+            named = {} if ids is None else {"id": ids}
+            pq.write_table(pa.table({"index": np.arange(n), "value": values, **named}), temporary)
+    if not options.quiet:
+        best = ", ".join(str(i if ids is None else ids[i]) for i in np.argsort(-values, kind="stable")[:5])
+        print(f"valued {n} candidates from {values.min():.6g} to {values.max():.6g}; the highest: {best}")
+        print(f"written to {options.out}")
+    return 0
+
+
+def _summary(selection: Selection, out: Path) -> str:
+    size, bracket = len(selection), selection.ot_bracket
+    exactly = "" if bracket.lower == bracket.upper else f" (at least {bracket.lower:.6g})"
+    return "\n".join(
+        [
+            f"selected {size} of {selection.n} candidates for {selection.m} targets, weights sum to "
+            f"{int(selection.weights.sum())}",
+            f"OT distance {selection.ot_distance:.6g}{exactly}; no {size} candidates go below "
+            f"{selection.lower_bound:.6g}",
+            f"written to {out}",
+        ]
+    )
+
+
+# --- the arguments ---------------------------------------------------------------------------------------------------
+
+
+def _check_out(out: Path, *suffixes: str) -> None:
+    """Before the work begins, not after it."""
+    if out.suffix not in suffixes:
+        raise InputError(f"--out must end in {' or '.join(suffixes)}; it is {out}")
+    if out.is_dir():
+        raise InputError(f"--out: {out} is a directory")
+
+
+def _method_options(options: argparse.Namespace) -> list[str]:
+    explicit = {"size": options.size, "ratio": options.ratio, "seed": options.seed}
+    return [*(f"{name}={text}" for name, text in explicit.items() if text is not None), *options.option]
+
+
+def _sides(options: argparse.Namespace) -> tuple[list[Rows], list[Rows]]:
+    """One matrix per model of the candidates, and of the targets."""
+    paths = [_paths(options.pool, "POOL"), _paths(options.targets, "TARGETS")]
+    if len(paths[0]) != len(paths[1]):
+        raise InputError(f"POOL has {len(paths[0])} files and TARGETS {len(paths[1])}; give one per model on each side")
+    candidates, targets = ([_opened(path, options.tensor) for path in side] for side in paths)
+    return candidates, targets
+
+
+def _opened(path: Path, tensor: str | None) -> Rows:
+    return open_features(path, tensor if path.suffix == ".safetensors" else None)
+
+
+def _paths(text: str, name: str) -> list[Path]:
+    """Files with commas between them; a file that has a comma in its own name is one."""
+    return existing_paths(text if Path(text).exists() else [part for part in text.split(",") if part], name)
+
+
+def _ids(options: argparse.Namespace, candidates: list[Rows]) -> np.ndarray | None:
+    if options.ids is None and isinstance(candidates[0], FeatureStore):
+        return candidates[0].ids
+    return read_vector(options.ids, "--ids", candidates[0].shape[0])
+
+
+def _known(options: argparse.Namespace, n: int, m: int) -> dict[str, Any]:
+    """What `tarot.select` and `tarot.value` are both told."""
+    return {
+        "whitening": None if options.whitening == "none" else options.whitening,
+        "regularization": options.regularization,
+        "candidate_labels": read_vector(options.candidate_labels, "--candidate-labels", n),
+        "target_labels": read_vector(options.target_labels, "--target-labels", m),
+        "target_groups": read_vector(options.groups, "--groups", m),
+        "candidate_residuals": _numbers(options.residuals, "--residuals", n),
+        "candidate_scores": _numbers(options.scores, "--scores", n),
+        "learning_rates": _rates(options.learning_rates),
+    }
+
+
+def _numbers(text: str | None, name: str, length: int) -> list[np.ndarray] | None:
+    """One vector of numbers per model."""
+    if text is None:
+        return None
+    vectors = []
+    for path in _paths(text, name):
+        vector = read_vector(path, name, length)
+        try:
+            vectors.append(vector.astype(np.float64))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name}: {path} must hold numbers: {error}") from error
+    return vectors
+
+
+def _rates(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--learning-rates must be numbers with commas between them; they are {text!r}") from error

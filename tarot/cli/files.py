@@ -1,0 +1,287 @@
+"""`tarot inspect`, `tarot verify`, `tarot convert`: what is in a file of features, is it whole, in another format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tarot.arrays import InputError, Rows, blocks, read_block
+from tarot.files import atomic_file
+from tarot.progress import progress
+from tarot.readers import existing_paths, file_identity, read_vector
+from tarot.selection import Selection
+from tarot.store import FeatureStore, damaged_shards, open_features
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def add_inspect(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "inspect",
+        help="say what is in a file",
+        description="Say what is in a store, a file of features, or a selection.",
+    )
+    parser.add_argument("path", metavar="STORE", type=Path)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run_inspect)
+    return parser
+
+
+def add_verify(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "verify",
+        help="compare a store with its checksums",
+        description="Read every byte of feature stores and compare it with the checksums. One line per damaged shard; "
+        "the exit code is 1 where there is one.",
+    )
+    parser.add_argument("paths", metavar="STORE", nargs="+")
+    parser.set_defaults(run=run_verify)
+    return parser
+
+
+def add_convert(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "convert",
+        help="write features in another format",
+        description="Read features (.npy, .safetensors, .parquet, a feature store, a TRAK store) and write them as "
+        ".npy, .safetensors, .parquet or, where the new path has no suffix, a feature store. Names of rows are kept "
+        "by .parquet and by stores, further columns by .safetensors, too.",
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path)
+    parser.add_argument("out", metavar="OUT", type=Path)
+    parser.add_argument(
+        "--dtype", choices=list(_DTYPES), help="default: the source's, or float32 where that is another"
+    )
+    parser.add_argument("--ids", metavar="FILE", help="a name per row (default: those of a feature store, or 0..n-1)")
+    parser.add_argument("--tensor", metavar="NAME", help="which tensor of a .safetensors file with several")
+    parser.set_defaults(run=run_convert)
+    return parser
+
+
+# --- inspect ---------------------------------------------------------------------------------------------------------
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    (path,) = existing_paths(options.path, "STORE")
+    facts = _facts(path)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for name, value in facts.items():
+        for key, item in _flat(name, value):
+            print(f"{key:24} {item}")
+    return 0
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    if path.suffix == ".parquet" and b"selection" in (_metadata(path) or {}):
+        return _facts_of_selection(path)
+    rows = open_features(path)
+    if isinstance(rows, FeatureStore):
+        return _facts_of_store(rows)
+    size = sum(entry[1] for entry in file_identity(path))
+    dtype = str(rows.dtype).removeprefix("torch.")
+    return {"kind": "features", "rows": rows.shape[0], "dim": rows.shape[1], "dtype": dtype, "size": _readable(size)}
+
+
+def _metadata(path: Path) -> dict[bytes, bytes] | None:
+    try:
+        return pq.read_schema(path).metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a whole parquet file: {error}") from error
+
+
+def _facts_of_store(store: FeatureStore) -> dict[str, Any]:
+    manifest = store.manifest
+    ids = store.ids[:3].tolist() + (["..."] if len(store) > 3 else [])
+    return {
+        "kind": "feature store",
+        "rows": len(store),
+        "dim": manifest["dim"],
+        "dtype": manifest["dtype"],
+        "zero rows": manifest["zero_rows"],
+        "ids": ids,
+        "columns": list(manifest["columns"]),
+        "shards": len(manifest["shards"]),
+        "rows per shard": manifest["rows_per_shard"],
+        "size": _readable(store.bytes),
+        "fingerprint": manifest["fingerprint"],
+        "recipe": manifest["recipe"],
+        "notes": manifest["notes"],
+    }
+
+
+def _facts_of_selection(path: Path) -> dict[str, Any]:
+    selection = Selection.load(path)
+    return {
+        "kind": "selection",
+        "selected": len(selection),
+        "candidates": selection.n,
+        "targets": selection.m,
+        "weights sum to": int(selection.weights.sum()),
+        "OT distance": selection.ot_distance,
+        "lower bound": selection.lower_bound,
+        "ids": selection.ids is not None,
+        "size": _readable(path.stat().st_size),
+        "selector": selection.selector,
+    }
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    """One line per value: nested names are joined by dots."""
+    if isinstance(value, dict) and value:
+        return [line for key, item in value.items() for line in _flat(f"{name}.{key}", item)]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(map(str, value)) or "none")]
+    return [(name, "none" if value is None or value == {} else str(value))]
+
+
+def _readable(size: int) -> str:
+    for unit, scale in ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    code = 0
+    for path in existing_paths(options.paths, "STORE"):
+        damages = list(damaged_shards(path))
+        for damage in damages:
+            print(damage)
+        code = max(code, bool(damages))
+        if not damages and not options.quiet:
+            store = FeatureStore.open(path)
+            print(f"{path}: {len(store)} rows in {len(store.manifest['shards'])} shards are whole")
+    return int(code)
+
+
+# --- convert ---------------------------------------------------------------------------------------------------------
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    (source,), out = existing_paths(options.source, "SOURCE"), options.out
+    if out.exists():
+        raise InputError(f"OUT: {out} exists; give another path, or delete it")
+    if out.suffix not in _WRITERS:
+        raise InputError(f"OUT must end in .npy, .safetensors or .parquet, or have no suffix (a store); it is {out}")
+    rows = open_features(source, options.tensor)
+    ids = read_vector(options.ids, "--ids", rows.shape[0])
+    if ids is None and isinstance(rows, FeatureStore):
+        ids = rows.ids
+    dtype = options.dtype or _dtype_of(rows)
+    _WRITERS[out.suffix](out, rows, ids, dtype, source)
+    if not options.quiet:
+        print(f"{rows.shape[0]} rows of {rows.shape[1]} numbers, {dtype}, written to {out}")
+    return 0
+
+
+def _dtype_of(rows: Rows) -> str:
+    if isinstance(rows, FeatureStore):
+        return rows.manifest["dtype"]
+    name = str(rows.dtype).removeprefix("torch.")
+    return name if name in _DTYPES else "float32"
+
+
+def _columns(rows: Rows) -> dict[str, np.ndarray]:
+    return rows.columns if isinstance(rows, FeatureStore) else {}
+
+
+def _block(rows: Rows, start: int, stop: int, dtype: str) -> Tensor:
+    """Rows start..stop in `dtype`. Raises InputError, naming the row, where a number is too large for it."""
+    block = read_block(rows, start, stop)
+    cast = block.to(_DTYPES[dtype])
+    if not cast.isfinite().all():
+        row = start + int((~cast.isfinite()).any(dim=1).nonzero()[0])
+        raise InputError(f"row {row} is too large for {dtype}; use float32 or bfloat16")
+    return cast
+
+
+def _in_blocks(rows: Rows, dtype: str, write: Callable[[int, Tensor], None]) -> None:
+    with progress("rows", rows.shape[0]) as advance:
+        for start, block in blocks(rows):
+            write(start, _block(rows, start, start + len(block), dtype))
+            advance(len(block))
+
+
+def _write_npy(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+    if dtype == "bfloat16":
+        raise InputError("a .npy file cannot hold bfloat16; give --dtype float32, which holds every bfloat16 exactly")
+    with atomic_file(out) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.dtype(dtype), tuple(rows.shape))
+
+        def write(start: int, block: Tensor) -> None:
+            array[start : start + len(block)] = block.numpy()
+
+        _in_blocks(rows, dtype, write)
+        array.flush()
+
+
+def _write_safetensors(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+    """Held in memory whole, as the format's writer wants it."""
+    features = torch.empty(tuple(rows.shape), dtype=_DTYPES[dtype])
+
+    def write(start: int, block: Tensor) -> None:
+        features[start : start + len(block)] = block
+
+    _in_blocks(rows, dtype, write)
+    columns = {name: torch.from_numpy(values.copy()) for name, values in _columns(rows).items()}
+    with atomic_file(out) as temporary:
+        safetensors.torch.save_file({"features": features, **columns}, temporary)
+
+
+def _write_parquet(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+    if dtype == "bfloat16":
+        raise InputError("parquet cannot hold bfloat16; give --dtype float32, which holds every bfloat16 exactly")
+    kind = pa.from_numpy_dtype(np.dtype(dtype))
+    beside = {**({} if ids is None else {"id": ids}), **_columns(rows)}
+    vectors = {name: pa.array(values) for name, values in beside.items()}
+    types = {name: vector.type for name, vector in vectors.items()}
+    schema = pa.schema({**types, "features": pa.list_(kind, rows.shape[1])})
+    with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+
+        def write(start: int, block: Tensor) -> None:
+            values = pa.array(block.numpy().reshape(-1), kind)
+            matrix = pa.FixedSizeListArray.from_arrays(values, block.shape[1])
+            here = {name: vector.slice(start, len(block)) for name, vector in vectors.items()}
+            writer.write_table(pa.table({**here, "features": matrix}, schema))
+
+        _in_blocks(rows, dtype, write)
+
+
+def _write_store(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+    columns = _columns(rows)
+
+    def compute(start: int, stop: int) -> dict[str, Tensor]:
+        beside = {name: torch.from_numpy(values[start:stop].copy()) for name, values in columns.items()}
+        return {"features": read_block(rows, start, stop), **beside}
+
+    of_store = isinstance(rows, FeatureStore)
+    FeatureStore.build(
+        out,
+        recipe={"converted": rows.manifest["fingerprint"] if of_store else file_identity(source)},
+        ids=range(rows.shape[0]) if ids is None else ids,
+        dim=rows.shape[1],
+        compute=compute,
+        dtype=dtype,
+        columns=tuple(columns),
+        notes={"converted_from": os.fspath(source), **(rows.manifest["notes"] if of_store else {})},
+        description="rows",
+    )
+
+
+_WRITERS = {".npy": _write_npy, ".safetensors": _write_safetensors, ".parquet": _write_parquet, "": _write_store}

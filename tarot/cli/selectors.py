@@ -1,0 +1,100 @@
+"""Options of selectors as text: `folds=5` becomes TarotOTM(folds=5), by the annotations of the dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, Union
+
+from tarot.arrays import InputError
+from tarot.selectors import SELECTORS, Selector
+
+
+def selector_of(name: str, options: Sequence[str]) -> Selector:
+    """The selector of that name with options given as `name=value`, the last one of a name counting.
+
+    Raises InputError for a selector or an option that there is not, and for a value of another kind than the option's.
+    """
+    if name not in SELECTORS:
+        raise InputError(f"there is no selector {name!r}; there are {', '.join(sorted(SELECTORS))}")
+    kind = SELECTORS[name]
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    given = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise InputError(f"an option of a selector is NAME=VALUE; this is {option!r}")
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise InputError(f"selector {name!r} has no option {key!r}; its options are: {known}")
+        given[key] = parsed(text, fields[key], key)
+    return kind(**given)
+
+
+def parsed(text: str, hint: Any, name: str) -> Any:
+    """`text` as a value of the annotation `hint`. Raises InputError saying what the option may be."""
+    for kind in _alternatives(hint):
+        try:
+            return _of_kind(text, kind)
+        except ValueError:
+            continue
+    raise InputError(f"{name} must be {_words(hint)}; it is {text!r}")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _of_kind(text: str, kind: Any) -> Any:
+    """Raises ValueError where `text` is none of `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is type(None):
+        return _one_of(text.lower(), {"none": None, "null": None})
+    if kind is bool:
+        return _one_of(text.lower(), {"true": True, "false": False})
+    if kind in (int, float, str):
+        return kind(text)
+    if origin is Literal:
+        return _one_of(text, {str(value): value for value in arguments})
+    if origin is tuple:
+        return tuple(_of_kind(part, of) for part, of in zip(text.split(","), arguments, strict=True))
+    raise TypeError(f"options of type {kind} are not read from text")
+
+
+def _one_of(text: str, values: dict[str, Any]) -> Any:
+    if text not in values:
+        raise ValueError(text)
+    return values[text]
+
+
+def _words(hint: Any) -> str:
+    """An annotation as a person says it."""
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+    parts = []
+    for kind in _alternatives(hint):
+        if typing.get_origin(kind) is Literal:
+            parts += [str(value) for value in typing.get_args(kind)]
+        elif typing.get_origin(kind) is tuple:
+            parts.append(f"{len(typing.get_args(kind))} numbers with commas between them")
+        else:
+            parts.append(words[kind])
+    return " or ".join(parts)
+
+
+def option_lines() -> str:
+    """Every selector with its options and their defaults, for --help."""
+    lines = []
+    for name, kind in sorted(SELECTORS.items()):
+        options = " ".join(f"{field.name}={_shown(field)}" for field in dataclasses.fields(kind))
+        lines.append(f"  {name:16}{options}".rstrip())
+    return "\n".join(lines)
+
+
+def _shown(field: dataclasses.Field) -> str:
+    default = field.default
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if default is None or isinstance(default, bool) else str(default)

@@ -1,0 +1,310 @@
+"""From a PyTorch model and a dataset to features on disk, in one call: resumable, and never mixed up."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset, default_collate
+
+from tarot.arrays import InputError
+from tarot.batches import resolve_device
+from tarot.feature_rows import gradient_rows
+from tarot.fingerprint import fingerprint, hash_tensors
+from tarot.gradients import GradientFeatures
+from tarot.oracles import Losses
+from tarot.projection import Projection
+from tarot.store import FeatureStore
+
+if TYPE_CHECKING:
+    from tarot.activations import Activations
+
+_VERSION = 1  # of what is computed here; another one never mixes with stores of this one
+_AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PLAIN = (bool, int, float, str, type(None))
+
+Extras = Mapping[str, Callable[[nn.Module, Any], Tensor]]
+
+
+def featurize(
+    model: nn.Module,
+    losses: Losses,
+    dataset: Any,
+    path: str | os.PathLike,
+    *,
+    projection: Projection | None = None,
+    dim: int | None = None,
+    batch_size: int | str = "auto",
+    ids: Sequence[str] | Sequence[int] | np.ndarray | None = None,
+    collate: Callable[[list], Any] = default_collate,
+    device: torch.device | str = "auto",
+    dtype: str = "float32",
+    workers: int = 0,
+    parameters: Callable[[str], bool] | None = None,
+    autocast: torch.dtype | str | None = None,
+    cost: Callable[[Any], float] | None = None,
+    on_nonfinite: str = "raise",
+    recipe: Mapping[str, Any] | None = None,
+    rows_per_shard: int = 4096,
+) -> FeatureStore:
+    """Projected loss gradients of every sample of `dataset`, as a FeatureStore [n, dim] at `path`.
+
+        pool = tarot.featurize(model, losses, candidates, "features/pool")
+        wanted = tarot.featurize(model, losses, targets, "features/targets")
+        selection = tarot.select(pool, wanted, "tarot_fixed", ratio=0.05)
+
+    model: in any mode; it is evaluated (no dropout, BatchNorm's running statistics) and left as it was.
+    losses(model, batch) -> [B]: one loss per sample, which does not depend on the rest of its batch.
+    dataset: map-style, with a length n; sample i is always the same.
+    projection: default `Projection()`, factored. dim: its number of dimensions, where only that is to be said. The two
+        sides of a selection must share both, and so they do by default: neither depends on the dataset.
+    batch_size, collate, cost, workers, on_nonfinite: as in `gradient_rows`; they change no row, but for rounding, and
+        `collate` where it changes the samples. With on_nonfinite="drop" the store's column "dropped" [n] says which.
+    ids: a unique name per row; default 0..n-1.
+    device: "auto" is where the model is, or a GPU where there is one and the model is on the CPU. The model is moved
+        there for the pass, and back.
+    dtype: on disk, "float32", "float16" or "bfloat16". autocast: of the forward pass, "bfloat16", "float16" or None.
+    parameters: which of the trainable parameters, by name; None for all.
+    recipe: what else tells this data from other data, such as {"file": "pool.jsonl", "version": 3}; plain data.
+    rows_per_shard: a call that was killed goes on from its last whole shard when it is made again.
+
+    A finished store of the same fingerprint is opened, not computed again. The fingerprint holds the model's parameters
+    and buffers, the source of its modules' classes, of `losses` and of `collate`, n, ids, `recipe`, and every option
+    that changes rows. It does not see the samples themselves (say in `recipe` when they change), nor what a function
+    calls or reads from outside, nor the insides of PyTorch.
+
+    Raises InputError (StoreError where `path` holds other features, naming what differs): for a loss that is not one
+    per sample, a sample whose gradient is not finite, duplicate ids, and options that make no sense.
+    """
+    ids = _checked_ids(ids, _length(dataset))
+    projection, forward = _projection(projection, dim), _autocast(autocast)
+    with _on_device(model, device) as where:
+        gradients = GradientFeatures(model, losses, projection, parameters=parameters, autocast=forward)
+        made_of = {
+            "featurize": _VERSION,
+            "model": _model_described(model),
+            "losses": _described(losses),
+            "data": {"rows": len(ids), "ids": fingerprint({"ids": ids}), "collate": _described(collate)},
+            "recipe": None if recipe is None else dict(recipe),
+            "parameters": sorted(gradients.trainable),
+            "projection": projection.as_dict(),
+            "autocast": None if forward is None else str(forward),
+            "on_nonfinite": on_nonfinite,
+            "dtype": dtype,
+        }
+        return stored_rows(
+            path,
+            lambda: gradients,
+            dataset,
+            made_of=made_of,
+            ids=ids,
+            collate=collate,
+            batch_size=batch_size,
+            cost=cost,
+            device=where,
+            dtype=dtype,
+            on_nonfinite=on_nonfinite,
+            workers=workers,
+            rows_per_shard=rows_per_shard,
+            description=f"gradients of {len(ids)} samples",
+        )
+
+
+def stored_rows(
+    path: str | os.PathLike,
+    maker: Callable[[], GradientFeatures | Activations],
+    dataset: Any,
+    *,
+    made_of: Mapping[str, Any],
+    ids: Sequence[str] | Sequence[int],
+    collate: Callable[[list], Any] = default_collate,
+    batch_size: int | str = "auto",
+    cost: Callable[[Any], float] | None = None,
+    extras: Extras | None = None,
+    device: torch.device | str | None = None,
+    dtype: str = "float32",
+    on_nonfinite: str = "raise",
+    workers: int = 0,
+    rows_per_shard: int = 4096,
+    description: str = "features",
+) -> FeatureStore:
+    """The rows that `maker()` makes of all samples, as a store at `path`: the one that is there, or built.
+
+    maker: what makes rows, such as `GradientFeatures`; asked only where a row has to be computed. made_of: all that
+    determines the rows. extras: the store's columns. The other arguments are those of `gradient_rows` and
+    `FeatureStore.build`, and so are the errors.
+    """
+    extras = extras or {}
+    if os.path.exists(path):  # whole: no need for the model
+        return FeatureStore.open(path, made_of)
+    rows = maker()
+
+    def compute(start: int, stop: int) -> dict[str, Tensor]:
+        return gradient_rows(
+            rows,
+            dataset,
+            range(start, stop),
+            collate=collate,
+            batch_size=batch_size,
+            cost=cost,
+            extras=extras,
+            device=device,
+            ids=ids,
+            on_nonfinite=on_nonfinite,
+            workers=workers,
+        )
+
+    return FeatureStore.build(
+        path,
+        recipe=made_of,
+        ids=ids,
+        dim=rows.dim,
+        compute=compute,
+        dtype=dtype,
+        rows_per_shard=rows_per_shard,
+        columns=(*extras, *(("dropped",) if on_nonfinite == "drop" else ())),
+        notes=lambda: _notes(rows),
+        description=description,
+    )
+
+
+def _notes(rows: Any) -> dict[str, Any]:
+    """Which parameters the rows are made of, for the manifest."""
+    if not hasattr(rows, "coverage"):  # activations
+        return {"covered_parameters": {}, "excluded_parameters": {}}
+    return {
+        "covered_parameters": dict(rows.coverage.covered),
+        "excluded_parameters": dict(rows.coverage.excluded),
+    }
+
+
+# --- the arguments ---------------------------------------------------------------------------------------------------
+
+
+def _length(dataset: Any) -> int:
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise InputError(
+            f"dataset must be map-style, with a length and items by number; {type(dataset).__name__} is not. For a "
+            "stream, make a list of its samples"
+        )
+    if not len(dataset):
+        raise InputError("dataset is empty")
+    return len(dataset)
+
+
+def _checked_ids(ids: Any, rows: int) -> list[Any]:
+    listed = list(range(rows)) if ids is None else np.asarray(ids).tolist()
+    if len(listed) != rows:
+        raise InputError(f"ids must name each of the {rows} samples; there are {len(listed)}")
+    return listed
+
+
+def _projection(projection: Projection | None, dim: int | None) -> Projection:
+    if projection is None:
+        return Projection() if dim is None else Projection(dim=dim)
+    if dim is not None:
+        raise InputError(f"give either projection or dim, not both: the projection has dim {projection.dim}")
+    return projection
+
+
+def _autocast(autocast: torch.dtype | str | None) -> torch.dtype | None:
+    known = str(autocast).removeprefix("torch.") if isinstance(autocast, torch.dtype) else autocast
+    if known not in _AUTOCASTS:
+        raise InputError(f"autocast must be 'bfloat16', 'float16' or None; it is {autocast!r}")
+    return _AUTOCASTS[known]
+
+
+@contextlib.contextmanager
+def _on_device(model: nn.Module, device: torch.device | str) -> Iterator[torch.device]:
+    """The model on `device`, and back where it was at the end. "auto" leaves a model that is on a GPU there."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise InputError(f"the model has no parameters to take gradients of: {type(model).__name__}")
+    before = parameter.device
+    wanted = before if device == "auto" and before.type != "cpu" else resolve_device(str(device))
+    if wanted == before:
+        yield before
+        return
+    try:
+        model.to(wanted)
+        yield parameter.device
+    finally:
+        model.to(before)
+
+
+# --- what made the rows ----------------------------------------------------------------------------------------------
+
+
+def _model_described(model: nn.Module) -> dict[str, Any]:
+    """The model's class, a hash of its parameters and buffers, and of the source of every class of module in it that
+    is not PyTorch's own."""
+    kinds = {type(module) for module in model.modules()}
+    return {
+        "class": _name(type(model)),
+        "source": {_name(kind): _source(kind) for kind in kinds if not _is_torchs(kind)},
+        "tensors": hash_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())}),
+    }
+
+
+def _described(function: Any) -> dict[str, Any]:
+    """A function as plain data: its name, a hash of its source where there is one, and plain values that it closes
+    over. A function of PyTorch goes by its name alone."""
+    if isinstance(function, functools.partial):
+        return {
+            "partial": _described(function.func),
+            "arguments": [_plain(value) for value in function.args],
+            "options": {name: _plain(value) for name, value in function.keywords.items()},
+        }
+    if inspect.ismethod(function):
+        function = function.__func__
+    elif not inspect.isroutine(function):
+        function = type(function)  # an object that is called, such as nn.CrossEntropyLoss
+    closed = zip(
+        getattr(getattr(function, "__code__", None), "co_freevars", ()),
+        getattr(function, "__closure__", None) or (),
+        strict=True,
+    )
+    kept = {name: _plain(value) for name, cell in closed for value in _cell(cell)}
+    return {"name": _name(function), "source": _source(function), "closure": kept}
+
+
+def _cell(cell: Any) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:  # a name that has no value yet
+        return []
+
+
+def _plain(value: Any) -> Any:
+    """What is plain data as it is; of everything else only the type, since a repr may differ between two processes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if type(value) in _PLAIN else f"a {type(value).__name__}"
+
+
+def _name(what: Any) -> str:
+    """Without its module where that is a script: one that is imported is the same code."""
+    module, name = getattr(what, "__module__", None), getattr(what, "__qualname__", type(what).__qualname__)
+    return name if module in (None, "__main__") else f"{module}.{name}"
+
+
+def _source(what: Any) -> str | None:
+    if _is_torchs(what):
+        return None
+    try:
+        return hashlib.sha256(inspect.getsource(what).encode()).hexdigest()[:16]
+    except (OSError, TypeError):  # built in, or typed at a prompt
+        return None
+
+
+def _is_torchs(what: Any) -> bool:
+    return (getattr(what, "__module__", None) or "").partition(".")[0] == "torch"
