@@ -328,7 +328,7 @@ class _Source:
         return {"residual": self.task.residuals} if self.recipe.gradient else {}
 
     def preconditioner(self, split: Split) -> list[str] | None:
-        """LESS: candidates move the model by Adam's steps, targets say which way is down (selectors.md section 2)."""
+        """LESS: candidates move the model by Adam's steps, targets say which way is down (theory.md 2)."""
         if self.recipe.preconditioner is None or split != "candidates":
             return None
         state = self.checkpoint.optimizer_state or {}  # its absence is an error of the engine's

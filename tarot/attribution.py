@@ -179,7 +179,7 @@ def dsdm_scores(
     """DsDm (Engstrom et al. 2024): the mean TRAK score over the targets, float64 [N].
 
     groups [M]: the subtask of each target; then the mean over subtasks of their means, so that a subtask counts the
-    same with many targets as with few (selectors.md section 3). TRAK is linear in phi(x), so the mean target feature
+    same with many targets as with few (theory.md 3.2). TRAK is linear in phi(x), so the mean target feature
     gives it without the [N, M] matrix.
     """
     models = _models(candidates, targets)

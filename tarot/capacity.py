@@ -1,4 +1,4 @@
-"""Capacity-constrained transport: the best that any S candidates could do (selectors.md section 10).
+"""Capacity-constrained transport: the best that any S candidates could do (theory.md 10).
 
     LB(S) = min_{pi >= 0} <C, pi>   s.t.   sum_j pi_ij <= 1/S for all i,   sum_i pi_ij = 1/M for all j
 

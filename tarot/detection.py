@@ -1,4 +1,4 @@
-"""How well values find corrupted samples: the detection curve, its area, and opendataval's F1 (selectors.md 6, 7)."""
+"""How well values find corrupted samples: the detection curve, its area, and opendataval's F1 (theory.md 6)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Transport between samples, and between batches of samples: the two levels of SAVA (Kessler et al., selectors.md
-section 6).
+"""Transport between samples, and between batches of samples: the two levels of SAVA (Kessler et al., theory.md 6).
 
 The first level solves every pair of a batch of candidates with a batch of targets; the second transports the batches
 with the values of the first as its cost. Memory is that of one pair, and one float32 per candidate and batch of

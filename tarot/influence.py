@@ -1,4 +1,4 @@
-"""Influence functions on the model itself (Koh and Liang, 2017; selectors.md section 7).
+"""Influence functions on the model itself (Koh and Liang, 2017; theory.md 7.3).
 
     I(z, D) = <mean of grad l(t) over targets t in D, (C + damping)^-1 grad l(z)>
 

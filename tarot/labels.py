@@ -1,4 +1,4 @@
-"""Labelled samples in one space: the cost C(z, z') = d(x, x') + label_weight W[y, y'] of LAVA (selectors.md section 5).
+"""Labelled samples in one space: the cost C(z, z') = d(x, x') + label_weight W[y, y'] of LAVA (theory.md 5).
 
 W[y, y'] is itself a transport distance, between the candidates' features of class y and the targets' of class y'
 (Alvarez-Melis and Fusi, 2020). Classes are codes of one index over both sides, so no batch, and no class that one side

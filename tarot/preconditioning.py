@@ -1,4 +1,4 @@
-"""Per-sample gradients as Adam would take them: the candidates' features of LESS (Xia et al. 2024; selectors.md 2).
+"""Per-sample gradients as Adam would take them: the candidates' features of LESS (Xia et al. 2024; theory.md 2).
 
 A checkpoint's optimizer holds, for each parameter, the raw moments m and v after `step` updates. One more step with a
 sample's gradient g as the batch would be, before the learning rate,

@@ -1,8 +1,7 @@
 """What a selector is given: the pool, the target, and the questions that selectors ask of them.
 
 One problem may be seen by several independently trained models: candidates and targets are then lists of feature
-matrices, one per model, whitened each and joined, so that squared distances are averaged (`per_ckpt`, selectors.md
-1.1).
+matrices, one per model, whitened each and joined, so that squared distances are averaged (`per_ckpt`, theory.md 1.1).
 """
 
 from __future__ import annotations
@@ -271,7 +270,7 @@ class SelectionProblem:
         return part
 
     def capacity_plan(self, size: int) -> CapacityPlan:
-        """The transport of section 10: every candidate may send at most 1/size. Its value bounds every selection."""
+        """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection."""
         return solve_capacity(self.neighbours, self.n, len(self.targets), size)
 
     def marginal_cost(self, chosen: np.ndarray, layer: np.ndarray, exact: bool = False) -> np.ndarray:

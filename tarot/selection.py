@@ -1,7 +1,7 @@
 """What a selector returns: which candidates, how often each, and how good that is.
 
-Weights: potentials become integer repetition counts (selectors.md 0.4 and 1.4). Quality: the transport distance to the
-targets beside a lower bound that no subset of the size can beat (section 10). What costs a transport problem is
+Weights: potentials become integer repetition counts (theory.md 0.4 and 1.4). Quality: the transport distance to the
+targets beside a lower bound that no subset of the size can beat (theory.md 10). What costs a transport problem is
 computed when it is first read, and saved with the rest.
 """
 
@@ -30,7 +30,7 @@ from tarot.transport import entropic_potentials
 if TYPE_CHECKING:
     from tarot.problem import SelectionProblem
 
-DELTA = 0.1  # the worst selected candidate keeps this share of the range of benefits (selectors.md 1.4)
+DELTA = 0.1  # the worst selected candidate keeps this share of the range of benefits (theory.md 1.4)
 _FORMAT = "tarot.selection/1"
 
 
@@ -38,7 +38,7 @@ def integer_weights(potentials: Any, total: int, delta: float = DELTA) -> np.nda
     """Positive integers, int64 [S], that sum to `total` and fall as the potentials float [S] rise.
 
     Benefit u_i = max f - f_i + delta (max f - min f); everyone gets one, the rest is shared out in proportion to u by
-    largest remainder, ties by index (selectors.md 0.4, 1.4; ledger L-06, L-18). Raises InputError where total < S.
+    largest remainder, ties by index (theory.md 0.4, 1.4; ledger L-06, L-18). Raises InputError where total < S.
     """
     f = np.asarray(potentials, dtype=np.float64)
     if f.ndim != 1 or not len(f) or not np.isfinite(f).all():
@@ -47,7 +47,7 @@ def integer_weights(potentials: Any, total: int, delta: float = DELTA) -> np.nda
 
 
 def allocate(utilities: Any, total: int) -> np.ndarray:
-    """Integer weights >= 1, int64 [S], of non-negative utilities [S], summing to `total` (selectors.md 0.4)."""
+    """Integer weights >= 1, int64 [S], of non-negative utilities [S], summing to `total` (theory.md 0.4)."""
     u = np.asarray(utilities, dtype=np.float64)
     if total != int(total):
         raise InputError(f"total must be an integer; it is {total!r}")
@@ -108,7 +108,7 @@ class Selection:
         """Order the chosen, int64 [S], and attach what the selector already knows, aligned with them.
 
         A `total` of the selector's own choice gives way to the caller's, which is shared out in proportion to `weights`
-        where the selector has its own, else to all alike (selectors.md 1.4).
+        where the selector has its own, else to all alike (theory.md 1.4).
 
         Raises InputError where the chosen are not different candidates of the problem; where one of them has zero
         features, unless the choice was `blind` to features; where weights are not integers of at least 1; and where
@@ -187,7 +187,7 @@ class Selection:
 
     @cached_property
     def lower_bound(self) -> float:
-        """No subset of this size is nearer to the targets: the capacity-constrained OT distance (selectors.md 10)."""
+        """No subset of this size is nearer to the targets: the capacity-constrained OT distance (theory.md 10)."""
         return self._problem().capacity_plan(len(self)).lower_bound if len(self) else float("nan")
 
     @cached_property

@@ -2,7 +2,7 @@
 
 All costs are an [n, m] matrix between n candidates and m targets (tarot.costs). Marginals a [n], b [m] are uniform
 unless given. Potentials f [n], g [m] are the dual variables; f is the gradient of the distance with respect to the
-mass of a candidate: LOWER = more useful (selectors.md 0.2). Exact solutions: tarot.simplex; entropic: tarot.sinkhorn.
+mass of a candidate: LOWER = more useful (theory.md 0.2). Exact solutions: tarot.simplex; entropic: tarot.sinkhorn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tarot.costs import DENSE_PAIRS, Cost, StreamedCost, dense
 from tarot.simplex import Plan, exact
 from tarot.sinkhorn import TOLERANCE, Entropic, annealed, check_epsilon, sinkhorn
 
-EPSILON = 0.01  # entropic regularisation of the potentials that rank and weigh (selectors.md 0.2)
+EPSILON = 0.01  # entropic regularisation of the potentials that rank and weigh (theory.md 0.2)
 _SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exact duals that seed it
 _GAUGE_WORK = 100_000_000  # iterations at each epsilon times pairs of components
 
@@ -49,7 +49,7 @@ def potentials(x: Any, y: Any, epsilon: float = EPSILON) -> tuple[np.ndarray, np
 
 
 def calibrated(f: np.ndarray) -> np.ndarray:
-    """Calibrated gradient f_i - mean_{j != i} f_j = n/(n-1) (f_i - mean f); sums to zero (selectors.md 0.2)."""
+    """Calibrated gradient f_i - mean_{j != i} f_j = n/(n-1) (f_i - mean f); sums to zero (theory.md 0.2)."""
     f = np.asarray(f, dtype=np.float64)
     return (f - f.mean()) * (len(f) / (len(f) - 1)) if len(f) > 1 else np.zeros_like(f)
 
@@ -82,7 +82,7 @@ def _in_entropic_gauge(cost: Tensor, plan: Plan, epsilon: float) -> np.ndarray:
 
     Where masses are commensurate (n a multiple of m, above all) the optimal coupling falls into components that
     exchange no mass. The exact duals of each may shift against the others' without any loss, and a vertex of the
-    network simplex has them anywhere, while entropic duals are unique (selectors.md 0.2; ledger L-06). The leaks that
+    network simplex has them anywhere, while entropic duals are unique (theory.md 0.2; ledger L-06). The leaks that
     fix them are of order exp(-gap / epsilon) and show in no marginal error, so they must be right before the solve:
     annealing the transport between whole components sees the leaks while epsilon is large, and keeps what it saw.
     """

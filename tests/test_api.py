@@ -1,4 +1,4 @@
-"""The public Python API exactly as the design writes it, its defaults, and what it says to bad input."""
+"""The public Python API exactly as it is documented, its defaults, and what it says to bad input."""
 
 import inspect
 import pickle

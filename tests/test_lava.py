@@ -99,7 +99,7 @@ def test_lava_is_a_transcription_of_its_formulas(kind, weight, epsilon, relative
 
 @pytest.mark.parametrize(("weight", "cost"), [(1.0, 4.0), (0.5, 3.0)])
 def test_congruent_and_released_label_weight(weight, cost):
-    """Section 5 (b): classes A at 0 and B at 2; C(A, B') = 2 + 2 = 4, and 2 + 1 = 3 with the second halving."""
+    """Ledger LAVA (b): classes A at 0 and B at 2; C(A, B') = 2 + 2 = 4, and 2 + 1 = 3 with the second halving."""
     c, t = np.array([[0.0], [0], [2], [2]], dtype=np.float32), np.array([[0.0], [2]], dtype=np.float32)
     of_c, of_t = ["A", "A", "B", "B"], ["A", "B"]
     space = next(labelled_spaces(problem(c, t, of_c, of_t), LabelCosts(label_weight=weight), "lava"))
@@ -108,7 +108,7 @@ def test_congruent_and_released_label_weight(weight, cost):
 
 
 def test_calibrated_gradient_is_the_change_of_transport_with_mass():
-    """Section 5: moving h of mass onto candidate i, from all others alike, changes OT_epsilon by h cal_i."""
+    """theory.md 5: moving h of mass onto candidate i, from all others alike, changes OT_epsilon by h cal_i."""
     c, of_c, _ = labelled(8)
     t, of_t, _ = labelled(6, seed=1)
     cost, epsilon = slow_cost(c, t, of_c, of_t)
@@ -140,7 +140,7 @@ def test_tiny_epsilon_is_the_linear_program():
 
 
 def test_the_example_of_calibration():
-    """Section 0.2: f = (1, 2, 4) gives (-2, -0.5, 2.5); with one target f is the cost, whatever epsilon."""
+    """theory.md 0.2: f = (1, 2, 4) gives (-2, -0.5, 2.5); with one target f is the cost, whatever epsilon."""
     solved = mass_gradient(torch.tensor([[1.0], [2.0], [4.0]]), 0.7, 1e-4)
     np.testing.assert_allclose(solved.calibrated, [-2, -0.5, 2.5], atol=1e-6)
     assert solved.value == pytest.approx(7 / 3)

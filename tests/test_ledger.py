@@ -1,4 +1,4 @@
-"""The ledger (selectors.md 1.5): where the paper's text, its algorithm box and its released code disagree.
+"""The ledger (docs/discrepancies.md): where the paper's text, its algorithm box and its released code disagree.
 
 One test per row that concerns what is built, with the row's own tiny example; the first line of each docstring says
 what is wrong elsewhere and what we do. Points are given by their angle in degrees, so features are unit vectors in
@@ -145,7 +145,7 @@ def test_L06_the_lowest_potential_is_taken_and_weighs_most(exact):
 
 
 def test_L06_the_worst_of_all_four_weighs_least():
-    """S = 4 is a multiple of M = 2: exact duals are degenerate there (0.2), and entropic ones are not; 130 is last."""
+    """S = 4 is a multiple of M = 2: exact duals are degenerate, entropic ones are not (theory.md 0.2); 130 is last."""
     potentials = pick((1, 2, 91, 130), (0, 90), "all").potentials
     assert potentials[3] > potentials[:3].max() + 0.3
     np.testing.assert_allclose(potentials, [-0.125, -0.107, -0.217, 0.449], atol=0.02)

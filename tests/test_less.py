@@ -1,4 +1,4 @@
-"""LESS and TracIn against their formulas written out; every example of selectors.md sections 2 and 7 about them."""
+"""LESS and TracIn against their formulas written out; every example of theory.md 2 and 7.2 about them."""
 
 import dataclasses
 
@@ -80,14 +80,14 @@ def test_L22_less_takes_the_maximum_over_subtasks_where_a_mean_takes_another():
 
 
 def test_paper_averages_gradients_and_released_code_cosines():
-    """selectors.md section 2, deviation (b): target gradients (10, 0), (0, 1) and z = (1, 0)."""
+    """Ledger LESS (b): target gradients (10, 0), (0, 1) and z = (1, 0)."""
     z, targets = np.array([[1.0, 0.0]]), np.array([[10.0, 0.0], [0.0, 1.0]])
     assert less_scores(z, targets)[0, 0] == pytest.approx(0.995, abs=5e-4)
     assert less_scores(z, targets, variant="released")[0, 0] == pytest.approx(0.5)
 
 
 def test_released_learning_rates_are_normalised(views):
-    """The four checkpoints' rates of section 2: their size does not matter, their ratios do."""
+    """The four checkpoints' rates of theory.md 2: their size does not matter, their ratios do."""
     rates = [1.6877e-5, 1.2859e-5, 7.7030e-6, 2.5616e-6]
     four = [[*side, side[0][::-1].copy()] for side in views]
     scores = less_scores(*four, rates, GROUPS, variant="released")
@@ -98,7 +98,7 @@ def test_released_learning_rates_are_normalised(views):
 
 
 def test_the_maximum_is_taken_after_the_sum_over_checkpoints():
-    """Deviation (f): +1 and -1 on subtask A, 0.2 twice on B: B wins."""
+    """Ledger LESS (f): +1 and -1 on subtask A, 0.2 twice on B: B wins."""
     angle = np.array([[0.2, 0.96**0.5]])
     checkpoints = [np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]])]
     targets = [np.concatenate([[[1.0, 0.0]], sign * angle]) for sign in (1, -1)]

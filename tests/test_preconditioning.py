@@ -151,13 +151,13 @@ def test_features_do_not_depend_on_the_batch(mode, kind):
 
 
 def test_bias_correction_cancels_and_eps_inside_the_root_does_not():
-    """selectors.md section 2, deviation (a)."""
+    """Ledger LESS (a)."""
     gradient, late = np.zeros(2), 10_000
     m, v = np.array([1e-6, 1e-3]), np.array([1e-12, 1e-6])
     paper, code = formula(gradient, m, v, late), released_formula(gradient, m, v, late)
     direction = [x / x[np.abs(x).argmax()] for x in (paper, code)]
     np.testing.assert_allclose(direction[0], (0.99, 1), atol=2e-3)
-    np.testing.assert_allclose(direction[1], (0.01, 1), atol=2e-3)  # the spec's (.01, .995) before scaling
+    np.testing.assert_allclose(direction[1], (0.01, 1), atol=2e-3)  # (.01, .995) before scaling
     assert cosines(paper[None], code[None])[0] == pytest.approx(0.72, abs=0.02)
 
     def both(state, mode):

@@ -33,7 +33,7 @@ def distance_matrix(problem):
 
 
 def slow_layers(distance, targets=None):
-    """selectors.md 0.3 and 1.2: o_{k,j} by a stable sort of every column; layer k without what was seen."""
+    """theory.md 0.3 and 1.2: o_{k,j} by a stable sort of every column; layer k without what was seen."""
     order = np.argsort(distance[:, targets] if targets is not None else distance, axis=0, kind="stable")
     seen, layers = set(), []
     for row in order:
@@ -186,7 +186,7 @@ def test_the_space_is_the_public_whitening(method):
 
 
 def test_independently_trained_models_average_squared_distances():
-    """per_ckpt of selectors.md 1.1; dimensions may differ between models."""
+    """per_ckpt of theory.md 1.1; dimensions may differ between models."""
     generator = np.random.default_rng(0)
     views = [(generator.normal(size=(40, d)), generator.normal(size=(6, d))) for d in (3, 5, 4)]
     candidates, targets = zip(*views, strict=True)
@@ -274,7 +274,7 @@ def test_exact_marginal_cost_of_costs_that_are_streamed(monkeypatch):
 
 
 def test_fast_marginal_cost_finds_the_best_of_a_layer_or_nearly():
-    """selectors.md 1.2: the lowest potential of the union is near Eq. 13's best; that of the layer alone is not."""
+    """theory.md 1.2: the lowest potential of the union is near Eq. 13's best; that of the layer alone is not."""
     union, alone, same = [], [], 0
     for seed in range(30):
         problem = SelectionProblem((unit(40, seed=seed),), (unit(10, seed=100 + seed),))

@@ -148,7 +148,7 @@ def test_hierarchical_transport_bounds_the_transport_of_all(batch_size):
 
 
 def test_a_short_batch_is_not_weighed_down():
-    """Section 6: P_ij is divided by the mass of the batch, so a candidate's value does not shrink with its batch."""
+    """theory.md 6: P_ij is divided by the mass of the batch, so a candidate's value does not shrink with its batch."""
     rows, columns = [np.array([0, 2, 3, 5]), np.array([1, 4])], [np.array([0]), np.array([1])]
     gradients = np.array([[1, 5, -2, 3, -5, -2], [3, 1, -4, 2, -1, -1]], dtype=np.float32)
     solved = BatchTransports(rows, columns, np.ones((2, 2)), gradients, 0.1)
@@ -171,7 +171,7 @@ def test_batches_are_nearly_equal_and_nobody_is_alone():
 
 
 def test_released_batchwise_average():
-    """Section 6: (tanh(cal) + 1) / 2 sums to one inside each batch of candidates, for every batch of targets."""
+    """theory.md 6: (tanh(cal) + 1) / 2 sums to one inside each batch of candidates, for every batch of targets."""
     c, t, of_c, of_t = example()
     c, t = 0.2 * c, 0.2 * t
     rows, columns, _, gradients = slow_pairs(13, 0, 0.2)

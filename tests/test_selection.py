@@ -23,7 +23,7 @@ from tests.test_transport import converged
 
 
 def largest_remainder(utilities, total):
-    """selectors.md 0.4 in exact fractions."""
+    """theory.md 0.4 in exact fractions."""
     u = [Fraction(x) for x in utilities]
     extra = total - len(u)
     shares = [extra * x / sum(u) if sum(u) else Fraction(extra, len(u)) for x in u]
@@ -34,7 +34,7 @@ def largest_remainder(utilities, total):
     return weights
 
 
-def test_the_specs_example():
+def test_the_example_of_the_theory():
     assert allocate([0.1, 0.2, 0.7], 5).tolist() == [1, 2, 2]
     assert allocate([0.1, 0.2, 0.7], 10).tolist() == [2, 2, 6]
 
@@ -194,7 +194,7 @@ def test_a_total_may_give_way_to_a_larger_selection():
     [("random", {"size": 20}), ("dsdm", {"size": 20}), ("all", {}), ("oracle", {"candidate_tags": ["target"] * 60})],
 )
 def test_baselines_weigh_one_each_and_repeat_uniformly_up_to_a_total(selector, options):
-    """selectors.md 1.4: baselines use uniform repetition to the same R."""
+    """theory.md 1.4: baselines use uniform repetition to the same R."""
     s = tarot.select(CANDIDATES, TARGETS, selector, **options)
     assert s.weights.tolist() == [1] * len(s)
     repeated = tarot.select(CANDIDATES, TARGETS, selector, total=2 * len(s) + 3, **options)
@@ -268,7 +268,7 @@ def test_a_selection_is_in_order_however_it_is_made():
 
 
 def test_candidates_without_features_are_not_selected_but_blindly():
-    """selectors.md 0.2: a zero gradient is never selected; arms that do not look at features take the pool as it is."""
+    """theory.md 0.2: a zero gradient is never selected; arms that do not look at features take the pool as it is."""
     candidates = CANDIDATES.copy()
     candidates[[5, 11]] = 0
     problem = SelectionProblem(candidates, TARGETS)

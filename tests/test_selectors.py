@@ -47,7 +47,7 @@ def select(c, t, selector, **options):
 
 
 def slow_fixed(distance, size):
-    """selectors.md 1.2: the whole layers, and the layer that does not fit."""
+    """theory.md 1.2: the whole layers, and the layer that does not fit."""
     order = np.argsort(distance, axis=0, kind="stable")
     chosen = []
     for row in order:
@@ -100,7 +100,7 @@ def test_fixed_reaches_every_budget(exact):
 
 
 def slow_otm(distance, sides, tolerance=1e-4, min_cos=None):
-    """selectors.md 1.3, line by line, with POT's exact distance."""
+    """theory.md 1.3, line by line, with POT's exact distance."""
     union = set()
     for sel, ev in sides:
         order = np.argsort(distance[:, sel], axis=0, kind="stable")
@@ -274,7 +274,7 @@ def test_exact_never_takes_a_candidate_without_features():
 
 @pytest.mark.parametrize("seed", range(2))
 def test_the_size_is_chosen_by_held_out_distance(seed):
-    """The rule of the design, re-done from outside: one selection per fold and size, POT on the held-out targets."""
+    """The rule of theory.md 10, re-done from outside: one selection per fold and size, POT on the held-out targets."""
     c, t = mixture(60, 10, seed=seed)
     s = select(c, t, "tarot_exact", size="auto", seed=seed)
     sizes = s.curve["size"]

@@ -329,7 +329,7 @@ def test_potentials_rank_as_converged_ones_do(n, m, seed, monkeypatch):
 
 @pytest.mark.parametrize("case", [((1, 2, 91, 130), (0, 90)), ((180, 160, 60, 200), (111, 181))])
 def test_potentials_of_commensurate_masses_are_the_converged_ones(case):
-    """n a multiple of m: the exact plan falls apart, and its duals are one of many (selectors.md 0.2)."""
+    """n a multiple of m: the exact plan falls apart, and its duals are one of many (theory.md 0.2)."""
     x, y = (np.stack([np.cos(r), np.sin(r)], 1).astype(np.float32) for r in map(np.deg2rad, case))
     expected = converged(cost_of(x, y), 0.01)[0]
     f = potentials(x, y)[0]

@@ -34,7 +34,7 @@ def slow_density(c, sigma, k):
 
 
 def slow_events(d, index, rho, n, alpha, C):
-    """selectors.md section 4, event by event."""
+    """theory.md 4, event by event."""
     m, k = d.shape
     heap = [(1 / rho[j, 0], 1, j) for j in range(m)]
     heapq.heapify(heap)

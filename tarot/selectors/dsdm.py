@@ -1,4 +1,4 @@
-"""DsDm: the candidates with the highest mean TRAK score (Engstrom et al., 2024; selectors.md section 3)."""
+"""DsDm: the candidates with the highest mean TRAK score (Engstrom et al., 2024; theory.md 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EL2N: the error norm of each candidate early in training (Paul et al., 2021; selectors.md section 7)."""
+"""EL2N: the error norm of each candidate early in training (Paul et al., 2021; theory.md 7.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Influence functions (Koh and Liang, 2017; selectors.md section 7): candidates that lower the targets' loss most."""
+"""Influence functions (Koh and Liang, 2017; theory.md 7.3): candidates that lower the targets' loss most."""
 
 from __future__ import annotations
 

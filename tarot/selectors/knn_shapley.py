@@ -1,5 +1,5 @@
 """KNN-Shapley: the exact Shapley value of every candidate for a nearest-neighbour classifier of the targets
-(Jia et al., 2019; selectors.md section 7)."""
+(Jia et al., 2019; theory.md 7.1)."""
 
 from __future__ import annotations
 

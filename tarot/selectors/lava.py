@@ -1,5 +1,5 @@
 """LAVA: how the transport distance to the targets changes with the mass of each candidate (Just et al., 2023;
-selectors.md section 5)."""
+theory.md 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LESS: the candidates that serve one subtask best (Xia et al., 2024; selectors.md section 2)."""
+"""LESS: the candidates that serve one subtask best (Xia et al., 2024; theory.md 2)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Supervised prototypes: how far each candidate is from the centre of its cluster (Sorscher et al., 2022;
-selectors.md section 7)."""
+theory.md 7.5)."""
 
 from __future__ import annotations
 

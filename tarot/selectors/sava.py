@@ -1,5 +1,5 @@
 """SAVA: LAVA on pairs of batches, weighed by the transport between the batches (Kessler et al., Algorithm 1;
-selectors.md section 6); and batch-wise LAVA, which weighs all batches alike."""
+theory.md 6); and batch-wise LAVA, which weighs all batches alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subset of least OT distance, from capacity-constrained transport (ours; selectors.md section 10)."""
+"""The subset of least OT distance, from capacity-constrained transport (ours; theory.md 10)."""
 
 from __future__ import annotations
 

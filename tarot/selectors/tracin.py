@@ -1,4 +1,4 @@
-"""TracInCP: how far steps on a candidate lowered the targets' loss (Pruthi et al., 2020; selectors.md section 7)."""
+"""TracInCP: how far steps on a candidate lowered the targets' loss (Pruthi et al., 2020; theory.md 7.2)."""
 
 from __future__ import annotations
 

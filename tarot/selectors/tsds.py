@@ -1,4 +1,4 @@
-"""TSDS: sampling by regularised optimal transport to the targets (Liu et al., 2024; selectors.md section 4)."""
+"""TSDS: sampling by regularised optimal transport to the targets (Liu et al., 2024; theory.md 4)."""
 
 from __future__ import annotations
 

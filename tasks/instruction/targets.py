@@ -1,6 +1,6 @@
 """MMLU and BBH, as targets and as questions to be tested on, from their own files.
 
-Targets are what LESS takes (selectors.md, section 2): of MMLU the 57 x 5 development questions without examples, of BBH
+Targets are what LESS takes (theory.md 2): of MMLU the 57 x 5 development questions without examples, of BBH
 each of a task's three worked examples behind the other two. Their answers begin with a few words that are given and end
 without an end token, so what is learned is LESS's completion to the letter. One thing is not: LESS reads MMLU's tables
 as numbers where it can and so shows some options as `2.0` that say `2`; here they stand as in the file.

@@ -1,6 +1,6 @@
 """From a conversation to text, and which of it is learned.
 
-LESS's template (selectors.md, section 2): every message is `<|role|>\\n{content}\\n`, an assistant's
+LESS's template (theory.md 2): every message is `<|role|>\\n{content}\\n`, an assistant's
 `<|assistant|>\\n{content}{end}\\n`; learned is all that follows the tag `<|assistant|>\\n` up to the next one: content,
 end token and line break. A prompt/completion row is the two joined, with a space where neither has one, and the end
 token; the prompt is not learned.

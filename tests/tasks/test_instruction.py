@@ -112,7 +112,7 @@ def test_schedules():
 
 
 def test_less_has_the_mean_rates_of_its_four_epochs():
-    """Of 420 steps of 128 rows (selectors.md, section 2), to the half step that ours are shifted by."""
+    """Of 420 steps of 128 rows (theory.md 2), to the half step that ours are shifted by."""
     training = Tuning(epochs=4, batch_size=128, learning_rate=2e-5, warmup=0.03).of(105 * 128)
     assert training.steps == 420 and training.epochs is None
     edges = (0, 105, 211, 317, 420)

@@ -91,7 +91,7 @@ def test_the_tokenizers_own_template(tokenizer):
 
 
 def transcription(turns, tokenizer, max_length: int) -> tuple[list[int], list[int]]:
-    """Section 2's mask as LESS finds it: by the token counts of what comes before and after each message."""
+    """The mask of theory.md 2 as LESS finds it: by the token counts of what comes before and after each message."""
 
     def text(some) -> str:
         end = {"assistant": tokenizer.eos_token}
