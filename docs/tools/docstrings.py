@@ -12,7 +12,7 @@ from typing import Any
 import griffe
 
 _CLOSING = re.compile(r"(?<=[.;]) (?=(?:Raises|Returns) )")  # what is said of the whole, not of the last argument
-_SHAPE = r"(?: \[[^\]]*\])?(?: \([^)]*\))?"
+_SHAPE = r"(?:\([^)]*\) -> [^:,]+)?(?: \[[^\]]*\])?(?: \([^)]*\))?"  # losses(model, batch) -> [B]; labels [N] (ours)
 
 
 def listed(text: str, names: set[str]) -> str:
@@ -40,7 +40,17 @@ def _paragraph(paragraph: str, explained: re.Pattern[str]) -> str:
 
 
 class Explained(griffe.Extension):
-    """Rewrites the docstrings of functions and classes."""
+    """Rewrites the docstrings of functions and classes. Where a package gives a function the name of the module it
+    comes from, the name is the function's, as it is for those who import it."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        for name, origin in pkg.imports.items():
+            module = pkg.members.get(name)
+            if isinstance(module, griffe.Module) and origin.startswith(f"{module.path}."):
+                for other, path in pkg.imports.items():
+                    if path.startswith(f"{module.path}."):
+                        source = module.members[path.removeprefix(f"{module.path}.")]
+                        pkg.members[other] = griffe.Alias(other, source, parent=pkg)
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None and (obj.is_function or obj.is_class):

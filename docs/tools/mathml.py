@@ -22,6 +22,8 @@ def on_page_content(content: str, **_: Any) -> str:
 def _drawn(match: re.Match[str]) -> str:
     latex = html.unescape(match[2]).strip()
     drawn = convert(latex, display="block" if match[1] == "div" else "inline")
+    if "\\" in drawn:
+        raise ValueError(f"this formula has a command that has no MathML: {latex}")
     rows = re.fullmatch(r"(<math[^>]*>)(.*)</math>", drawn, re.DOTALL)
     note = f'<annotation encoding="application/x-tex">{html.escape(latex)}</annotation>'
     return f"{rows[1]}<semantics>{rows[2]}{note}</semantics></math>"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 
+import pytest
+
 import tarot
-from tests.docs.pages import HOW_TO, REFERENCE, TUTORIALS
+from tests.docs.pages import DOCS, HOW_TO, REFERENCE, ROOT, TUTORIALS
 
 METHODS = {kind.__name__: kind for kind in tarot.selectors.SELECTORS.values()}
 PUBLIC = {
@@ -40,6 +42,16 @@ def test_every_public_name_appears_in_a_tutorial_or_a_how_to():
 def test_every_public_name_has_a_docstring():
     silent = [name for name, value in PUBLIC.items() if not is_plain(value) and not _own_docstring(value)]
     assert sorted(silent) == []
+
+
+def test_entries_are_found_as_what_they_are():
+    griffe = pytest.importorskip("griffe")
+    extensions = griffe.load_extensions(str(DOCS / "tools" / "docstrings.py"))
+    package = griffe.load("tarot", search_paths=[str(ROOT)], extensions=extensions, resolve_aliases=True)
+    for name in ENTRIES:
+        found, value = package[name.removeprefix("tarot.")], PUBLIC[name]
+        kinds = (inspect.isclass(value), inspect.isroutine(value), inspect.ismodule(value))
+        assert (found.is_class, found.is_function, found.is_module) == kinds, name
 
 
 def _as_used(name: str) -> str:
