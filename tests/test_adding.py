@@ -1,4 +1,4 @@
-"""docs/adding.md: the files that it shows are written where it says, and its commands run."""
+"""How to add a task and a selector: the files that the pages show are written where they say, and the commands run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "docs" / "how-to" / f"add-a-{what}.md" for what in ("task", "selector")]  # one builds on the other
+PAGE = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 FILES = dict(re.findall(r"^`([\w/.]+)`\n\n```(?:python|yaml)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
 
 
@@ -40,14 +41,14 @@ SMALL = ["task.size=80", "task.train.steps=20", "experiment.trainings=2", "exper
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which the page was followed."""
+    """A copy of the project in which the pages were followed."""
     root = tmp_path_factory.mktemp("checkout")
     for part in ("conf", "experiments", "tarot", "tasks", "tests"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("run.py", "pyproject.toml"):
         shutil.copy(ROOT / part, root / part)
     for path, content in FILES.items():
-        assert not (root / path).exists(), f"{path} is there without the page"
+        assert not (root / path).exists(), f"{path} is there without the pages"
         (root / path).write_text(content, encoding="utf-8")
     registry = root / "tarot" / "selectors" / "__init__.py"
     (entry,) = re.findall(r"an import and a line `(.*?)` in `SELECTORS`", PAGE, re.IGNORECASE)
@@ -62,7 +63,7 @@ def test_the_page_has_what_is_looked_for():
     assert set(FILES) == {
         "tasks/moons.py", "conf/task/moons.yaml", "tarot/selectors/nearest_mean.py", "conf/selector/nearest_mean.yaml",
     }  # fmt: skip
-    assert len(shown("python")) == 1 and len(COMMANDS) == 4
+    assert len(shown("python")) == 2 and len(COMMANDS) == 5
     assert all(words[0] == "python" and words[1] in ("run.py", "-m") for words in COMMANDS)
 
 
@@ -73,7 +74,7 @@ def test_it_runs_as_it_stands(checkout):
         for words, folder in zip(COMMANDS, folders, strict=True)
     ]
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps([*commands, shown("python")])],
+        [sys.executable, "-c", DRIVER, json.dumps([*commands, ["\n".join(shown("python"))]])],
         cwd=checkout,
         env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
         capture_output=True,
