@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.methods import REFERENCES
 from experiments.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
 from tarot import Selection
+from tarot.selectors import REFERENCES
 from tasks.task import TaskData
 
 

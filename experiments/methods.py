@@ -12,7 +12,6 @@ from tarot.selectors import SELECTORS, Selector
 from tasks.task import Task
 
 COMMON = "wfd"  # the features of methods that look at none
-REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)  # arms that others are compared with
 
 
 def known(where: str, given: Collection[str], allowed: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from experiments.arms import Arm, Findings, Outcome
 from experiments.features import FeatureRecipe
-from experiments.methods import COMMON, REFERENCES, features_of, known, method, refuse
+from experiments.methods import COMMON, features_of, known, method, refuse
 from experiments.ratio_report import result
 from experiments.repetitions import Repetition, repeat
 from experiments.report import Result
@@ -19,7 +19,7 @@ from experiments.stages import distance, evaluate, select, train, training_seed
 from tarot import InputError, Selection
 from tarot.problem import SelectionProblem
 from tarot.progress import progress
-from tarot.selectors import SELECTORS
+from tarot.selectors import REFERENCES, SELECTORS
 from tasks.task import Task
 
 log = logging.getLogger("tarot")

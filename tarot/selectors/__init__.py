@@ -39,3 +39,6 @@ SELECTORS: dict[str, type[Selector]] = {
     "tracin": TracIn,
     "tsds": Tsds,
 }
+
+REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)
+"""The arms that others are compared with."""
