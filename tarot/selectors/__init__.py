@@ -4,13 +4,14 @@ of `Selector`."""
 from __future__ import annotations
 
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
-from tarot.selectors.contract import Selector
+from tarot.selectors.contract import Selector, Valuing, check_selector
 from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.el2n import El2n
 from tarot.selectors.influence import Influence
 from tarot.selectors.knn_shapley import KnnShapley
 from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
+from tarot.selectors.options import described
 from tarot.selectors.prototypes import Prototypes
 from tarot.selectors.sava import BatchwiseLava, Sava
 from tarot.selectors.tarot_exact import TarotExact
@@ -42,3 +43,30 @@ SELECTORS: dict[str, type[Selector]] = {
 
 REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)
 """The arms that others are compared with."""
+
+__all__ = [
+    "REFERENCES",
+    "SELECTORS",
+    "All",
+    "BatchwiseLava",
+    "Dsdm",
+    "El2n",
+    "Influence",
+    "KnnShapley",
+    "Lava",
+    "Less",
+    "Oracle",
+    "Prototypes",
+    "Random",
+    "Sava",
+    "Selector",
+    "TargetOnly",
+    "TarotExact",
+    "TarotFixed",
+    "TarotOTM",
+    "TracIn",
+    "Tsds",
+    "Valuing",
+    "check_selector",
+    "described",
+]
