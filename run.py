@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.errors import JobFailed, message_of
-from experiments.resolvers import register_resolvers
+from experiments.command.errors import JobFailed, message_of
+from experiments.command.resolvers import register_resolvers
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 log = logging.getLogger("tarot")
@@ -27,7 +27,7 @@ failures = logging.getLogger("tarot.failures")  # to the run's own run.log alone
 
 @hydra.main(version_base=None, config_path=str(Path(__file__).parent / "conf"), config_name="config")
 def run(config: DictConfig) -> None:
-    from experiments.run import Run  # imports torch, which takes seconds that `--help` should not
+    from experiments.frame.run import Run
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: log.warning("warning: %s", message)

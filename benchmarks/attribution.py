@@ -19,11 +19,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from experiments.resolvers import register_resolvers
-from tarot.attribution import gradcos_scores, graddot_scores, tempered_scores, trak_scores, wfd_scores
-from tarot.gradients import GradientFeatures, gradient_rows
-from tarot.lds import LDS, choose, lds
-from tarot.projection import Projection
+from experiments.command.resolvers import register_resolvers
+from tarot.attribution import LDS, choose, gradcos_scores, graddot_scores, lds, tempered_scores, trak_scores, wfd_scores
+from tarot.gradients import GradientFeatures, Projection, gradient_rows
 from tasks.classification.subset_models import subset_masks, subset_outputs
 from tasks.classification.task import ClassificationTask
 

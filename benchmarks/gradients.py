@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tarot.gradients import GradientFeatures
-from tarot.projection import Projection
+from tarot.gradients import GradientFeatures, Projection
 from tasks.classification.models import resnet9
 
 Batch = tuple[Tensor, Tensor]

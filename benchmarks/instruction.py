@@ -26,10 +26,9 @@ from functools import partial
 
 import torch
 
-from tarot.gradients import GradientFeatures
-from tarot.preconditioning import adam_features
-from tarot.projection import Projection
-from tasks.instruction.model import IGNORE, Adapter, Language
+from tarot.gradients import GradientFeatures, Projection, adam_features
+from tasks.instruction.model import Adapter, Language
+from tasks.instruction.tokens import IGNORE
 
 SIZES = {  # hidden, layers, heads, key_heads, intermediate, vocabulary
     "tiny": (128, 4, 4, 2, 384, 512),

@@ -22,9 +22,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tarot.gradients import GradientFeatures
-from tarot.preconditioning import OptimizerState, adam_features
-from tarot.projection import Projection
+from tarot.gradients import GradientFeatures, OptimizerState, Projection, adam_features
 from tasks.classification.models import resnet9
 
 Batch = tuple[Tensor, Tensor]

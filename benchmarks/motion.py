@@ -18,12 +18,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tarot.gradients import GradientFeatures
-from tarot.projection import Projection
-from tasks.motion.autobots import MINI_AUTOBOT, AutoBotArchitecture
-from tasks.motion.losses import MINI_LOSS, autobot_losses, wayformer_losses
-from tasks.motion.profile import MINI, PAPER_AUTOBOT, PAPER_WAYFORMER, Profile
-from tasks.motion.wayformer import MINI_WAYFORMER, WayformerArchitecture
+from tarot.gradients import GradientFeatures, Projection
+from tasks.motion.models import (
+    MINI_AUTOBOT,
+    MINI_LOSS,
+    MINI_WAYFORMER,
+    AutoBotArchitecture,
+    WayformerArchitecture,
+    autobot_losses,
+    wayformer_losses,
+)
+from tasks.motion.views import MINI, PAPER_AUTOBOT, PAPER_WAYFORMER, Profile
 
 MODELS = {
     "mini-autobot": (MINI_AUTOBOT, MINI, autobot_losses),

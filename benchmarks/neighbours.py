@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tarot.neighbours import nearest_unit
-from tarot.whitening import unit_norm
+from tarot.space import nearest_unit, unit_norm
 
 
 def main() -> None:

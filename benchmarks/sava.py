@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tarot.problem import SelectionProblem
-from tarot.selectors.lava import Lava
-from tarot.selectors.sava import Sava
+from tarot.selection import SelectionProblem
+from tarot.selectors import Lava, Sava
 
 CLASSES, DIMENSIONS, WRONG = 10, 64, 0.3
 _BLOCK = 50_000

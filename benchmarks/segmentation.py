@@ -21,8 +21,7 @@ import time
 
 import torch
 
-from tarot.gradients import GradientFeatures
-from tarot.projection import Projection
+from tarot.gradients import GradientFeatures, Projection
 from tasks.segmentation.model import Architecture
 from tasks.segmentation.scenes import IGNORE
 from tasks.segmentation.task import SegmentationTask

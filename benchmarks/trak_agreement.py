@@ -22,10 +22,9 @@ from torch.utils.data import DataLoader
 from trak import TRAKer
 from trak.projectors import AbstractProjector, BasicProjector, ProjectionType
 
-from experiments.resolvers import register_resolvers
+from experiments.command.resolvers import register_resolvers
 from tarot.attribution import trak_scores
-from tarot.gradients import GradientFeatures, gradient_rows
-from tarot.projection import Plan, Projection, plan
+from tarot.gradients import GradientFeatures, Plan, Projection, gradient_rows, plan
 from tasks.classification.task import ClassificationTask
 
 

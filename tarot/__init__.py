@@ -2,36 +2,28 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tarot import selectors
-from tarot.activations import Activations
 from tarot.api import select, value
-from tarot.arrays import InputError, Rows, blocks
 from tarot.attribution import (
+    LDS,
     dsdm_scores,
     gradcos_scores,
     graddot_scores,
+    lds,
     less_scores,
     tempered_scores,
     tracin_scores,
     trak_scores,
     wfd_scores,
 )
-from tarot.feature_rows import gradient_rows
+from tarot.common import InputError
+from tarot.features import FeatureStore, MeanRows, Rows, StoreError, blocks, open_features
 from tarot.featurize import featurize
-from tarot.gradients import GradientFeatures
+from tarot.gradients import Activations, GradientFeatures, Projection, adam_features, gradient_rows, loop_gradients
 from tarot.influence import Influences, influence_scores
-from tarot.lds import LDS, lds
-from tarot.neighbours import nearest
-from tarot.oracles import loop_gradients
-from tarot.preconditioning import adam_features
-from tarot.problem import SelectionProblem
-from tarot.projection import Projection
-from tarot.selection import Selection, integer_weights
-from tarot.selectors import Selector
-from tarot.selectors.options import described
-from tarot.store import FeatureStore, MeanRows, StoreError, open_features
+from tarot.selection import Selection, SelectionProblem, integer_weights
+from tarot.selectors import Selector, described
+from tarot.space import nearest, whiten
 from tarot.transport import ot_distance, potentials
-from tarot.whitening import whiten
 
 try:
     __version__ = version("tarot-select")  # as pyproject.toml says

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tarot.arrays import InputError
-from tarot.problem import WHITENINGS, SelectionProblem
-from tarot.selection import Selection
-from tarot.selectors import SELECTORS, Selector
-from tarot.selectors.contract import Valuing, check_selector
+from tarot.common import InputError
+from tarot.selection import WHITENINGS, Selection, SelectionProblem
+from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
 
 
 def select(

@@ -16,17 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
-from tarot.arrays import InputError
-from tarot.batches import resolve_device
-from tarot.feature_rows import gradient_rows
-from tarot.fingerprint import fingerprint, hash_tensors
-from tarot.gradients import GradientFeatures
-from tarot.oracles import Losses
-from tarot.projection import Projection
-from tarot.store import FeatureStore
+from tarot.common import InputError, fingerprint, hash_tensors
+from tarot.features import FeatureStore
+from tarot.gradients import GradientFeatures, Losses, Projection, gradient_rows, resolve_device
 
 if TYPE_CHECKING:
-    from tarot.activations import Activations
+    from tarot.gradients import Activations
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one
 _AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}

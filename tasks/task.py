@@ -3,7 +3,7 @@
 A task brings candidates to choose from, targets that show what the model must be good at, and the model that is to
 learn it. The experiments do the rest. What is optional is a protocol of one method: a task has the ability by writing
 the method, and whoever needs it asks `isinstance(task, WritesSelected)`. `tasks/common/supervised.py` is a good place
-to begin a task from; `tests/test_task_contract.py` tells whether it keeps its word.
+to begin a task from; `tests/tasks/test_contract.py` tells whether it keeps its word.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from tarot.arrays import InputError
+from tarot.common import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ import yaml
 
 from tarot import Selection
 from tasks.classification.task import ClassificationTask
-from tests.experiments.command import ROOT, SMALL, Outcome, command
+from tests.experiments.running import ROOT, SMALL, Outcome, command
 
 
 @pytest.fixture(scope="module")

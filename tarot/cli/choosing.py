@@ -11,12 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tarot.api import select, value
-from tarot.arrays import InputError, Rows
 from tarot.cli.selectors import option_lines, selector_of
-from tarot.files import atomic_file
-from tarot.readers import existing_paths, read_vector
+from tarot.common import InputError, atomic_file
+from tarot.features import FeatureStore, Rows, existing_paths, open_features, read_vector
 from tarot.selection import Selection
-from tarot.store import FeatureStore, open_features
 
 
 def add_select(commands: Any) -> argparse.ArgumentParser:

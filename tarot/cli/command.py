@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import tarot
-from tarot.arrays import InputError
 from tarot.cli import choosing, files
+from tarot.common import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,12 +16,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tarot.arrays import InputError, Rows, blocks, read_block
-from tarot.files import atomic_file
-from tarot.progress import progress
-from tarot.readers import existing_paths, file_identity, read_vector
+from tarot.common import InputError, atomic_file, progress
+from tarot.features import (
+    FeatureStore,
+    Rows,
+    blocks,
+    damaged_shards,
+    existing_paths,
+    file_identity,
+    open_features,
+    read_block,
+    read_vector,
+)
 from tarot.selection import Selection
-from tarot.store import FeatureStore, damaged_shards, open_features
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, Union
 
-from tarot.arrays import InputError
+from tarot.common import InputError
 from tarot.selectors import SELECTORS, Selector
 
 

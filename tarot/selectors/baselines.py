@@ -10,9 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.arrays import InputError
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.common import InputError
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from tarot.arrays import InputError
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.common import InputError
+from tarot.selection import Selection, SelectionProblem
 
 Whitening = Literal["cholesky"] | None
 

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.arrays import InputError
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.common import InputError
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 
@@ -19,7 +18,7 @@ class Influence:
     """Top candidates by influence on the mean target loss; every weight is 1.
 
     Influences are measured on the model itself, not on features: `candidate_scores`, one [N] per checkpoint, as
-    `tarot.influence.influence_scores` makes them. Several checkpoints' are averaged, as they are.
+    `tarot.influence.scores.influence_scores` makes them. Several checkpoints' are averaged, as they are.
     """
 
     features: ClassVar[str | None] = "influence"
@@ -34,7 +33,7 @@ class Influence:
         if problem.candidate_scores is None:
             raise InputError(
                 "influence needs candidate_scores, measured on the model: features=influence on the command line, "
-                "tarot.influence.influence_scores(...).scores in Python"
+                "tarot.influence.scores.influence_scores(...).scores in Python"
             )
         return np.mean([np.asarray(view, dtype=np.float64) for view in problem.candidate_scores], axis=0)
 

@@ -8,12 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.arrays import Rows
-from tarot.problem import SelectionProblem
-from tarot.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
-from tarot.selection import Selection
+from tarot.features import Rows
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import check_count, described
+from tarot.space import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from tarot.arrays import InputError, block_size
-from tarot.feature_rows import memory_limit
-from tarot.hierarchy import mass_gradient
-from tarot.labels import LabelCosts, LabelledSpace, labelled_spaces
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.common import InputError, memory_limit
+from tarot.features import block_size
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
+from tarot.selectors.hierarchical import mass_gradient
+from tarot.selectors.labelled import LabelCosts, LabelledSpace, labelled_spaces
 from tarot.selectors.options import described
 
 _SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tarot.arrays import InputError
+from tarot.common import InputError
 
 
 def described(selector: Any) -> dict[str, Any]:

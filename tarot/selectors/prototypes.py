@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from tarot.arrays import InputError, Rows, blocks, read_rows
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.common import InputError
+from tarot.features import Rows, blocks, read_rows
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import check_count, described, random_generator
-from tarot.whitening import unit_norm
+from tarot.space import unit_norm
 
 _BATCH = 1024
 _CANDIDATES_PER_CENTROID = 100

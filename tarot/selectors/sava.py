@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.hierarchy import BatchTransports, batch_transports, transport_batches
-from tarot.labels import LabelCosts, labelled_spaces
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
+from tarot.selectors.hierarchical import BatchTransports, batch_transports, transport_batches
+from tarot.selectors.labelled import LabelCosts, labelled_spaces
 from tarot.selectors.options import check_count, check_number, described, random_generator
 
 

@@ -9,14 +9,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from tarot.arrays import InputError
-from tarot.costs import dense
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.common import InputError
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 from tarot.selectors.tarot_fixed import TarotFixed
-from tarot.simplex import Plan, exact
+from tarot.transport import Plan, dense, solve_exact
 
 _NEIGHBOURS = 32  # of every target: the pool that swaps draw from
 _GRID, _FOLDS = 10, 5  # sizes tried by size="auto", and folds of targets held out
@@ -67,7 +65,7 @@ class TarotExact:
             rest = problem.restricted(np.setdiff1d(np.arange(m), fold))
             for row, size in enumerate(sizes):
                 chosen, _ = best_subset(rest, int(size), swaps=0)
-                held_out[row, column] = exact(dense(problem.cost(chosen, fold))).value
+                held_out[row, column] = solve_exact(dense(problem.cost(chosen, fold))).value
         mean, error = held_out.mean(1), held_out.std(1, ddof=1) / np.sqrt(len(folds))
         best = int(mean.argmin())
         size = int(sizes[np.flatnonzero(mean <= mean[best] + error[best])[0]])
@@ -104,7 +102,7 @@ class _Subset:
 
 
 def _subset(cost: Tensor, members: np.ndarray, g: np.ndarray | None = None) -> _Subset:
-    return _Subset(members, exact(cost[members], g=g))
+    return _Subset(members, solve_exact(cost[members], g=g))
 
 
 def _settle(cost: Tensor, subset: _Subset) -> _Subset:

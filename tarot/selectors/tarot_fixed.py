@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.arrays import blocks
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.features import blocks
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 from tarot.transport import entropic_potentials

@@ -11,14 +11,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from tarot.arrays import InputError
-from tarot.costs import dense
-from tarot.problem import SelectionProblem
-from tarot.progress import progress
-from tarot.selection import Selection
+from tarot.common import InputError, progress
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
-from tarot.simplex import Plan, exact
+from tarot.transport import Plan, dense, solve_exact
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class TarotOTM:
         curve: list[float] = []
         for layer in problem.layers(sel, min_cos=self.min_cos):
             cost = torch.cat([cost, dense(problem.cost(layer, ev))])
-            plan = exact(cost, g=None if best is None else best.g)
+            plan = solve_exact(cost, g=None if best is None else best.g)
             curve.append(plan.value)
             count_layer()
             if best is not None and plan.value > best.value * (1 + self.tolerance):

@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tarot.attribution import tracin_values
-from tarot.problem import SelectionProblem
-from tarot.selection import Selection
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described
 

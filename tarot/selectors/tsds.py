@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tarot.arrays import InputError, read_rows
-from tarot.problem import SelectionProblem
-from tarot.ranking import nearest_of_many
-from tarot.selection import Selection
+from tarot.common import InputError
+from tarot.features import read_rows
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
+from tarot.space import nearest_of_many
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
 _MANY = 16  # neighbours that are more than 1/16 of the pool are faster found by sorting all of it

@@ -19,7 +19,7 @@ from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
 from tarot import InputError
-from tarot.files import atomic_file
+from tarot.common import atomic_file
 from tasks.common.safe_pickle import load_pickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

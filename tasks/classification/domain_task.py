@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tarot import InputError
-from tarot.fingerprint import fingerprint
+from tarot.common import fingerprint
 from tasks.classification.corruption import Corrupted
 from tasks.classification.domain import Plain, Rotated, Splits
 from tasks.classification.images import ImageSet

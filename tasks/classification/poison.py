@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tarot.progress import progress
+from tarot.common import progress
 
 Encode = Callable[[Tensor], Tensor]  # float32 [B, C, H, W] on the scale 0..1 -> [B, d]
 

@@ -15,8 +15,7 @@ import torch
 from filelock import FileLock
 
 from tarot import InputError
-from tarot.files import atomic_file
-from tarot.fingerprint import fingerprint
+from tarot.common import atomic_file, fingerprint
 from tasks.task import Checkpoint
 
 

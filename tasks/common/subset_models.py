@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from tarot import InputError
-from tarot.files import atomic_file
-from tarot.fingerprint import fingerprint
-from tarot.progress import progress
+from tarot.common import atomic_file, fingerprint, progress
 from tasks.common.training import Surrogate
 from tasks.task import MeasuresSubsets, StacksSubsets, Task, able
 

@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from tarot import InputError, Selection
+from tarot.gradients import resolve_device
 from tasks.common.cache import cached_surrogates
-from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, resolve_device, seeded
+from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
 from tasks.task import Checkpoint, Split, Task
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
-from tarot.batches import resolve_device as resolve_device  # where every task looks for it
+from tarot.gradients import resolve_device as resolve_device
 from tasks.task import Batch, Checkpoint
 
 MergeTargets = Literal[False, "one", "max"]

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.arrays import Rows
-from tarot.readers import existing_paths, file_identity, read_vector
-from tarot.store import open_features
+from tarot.features import Rows, existing_paths, file_identity, open_features, read_vector
 from tasks.task import Split, TaskData
 
 Paths = str | Path | Sequence[str | Path]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tarot import InputError
-from tarot.fingerprint import fingerprint
+from tarot.common import fingerprint
 from tasks.instruction.rows import Row, check_ids, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot import Selection
-from tarot.files import atomic_file
+from tarot.common import atomic_file
 from tasks.instruction.rows import Row
 
 COLUMNS = ("weight", "nearest_target", "distance")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
-from tarot.fingerprint import fingerprint
+from tarot.common import fingerprint
 from tasks.common.cache import cached_checkpoints
 from tasks.common.supervised import SupervisedTask
 from tasks.instruction.data import Conversations, Files, Paths, Rows

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tarot import InputError
-from tarot.files import atomic_directory
+from tarot.common import atomic_directory
 from tasks.instruction.refusals import reason
 from tasks.instruction.template import TAGS
 

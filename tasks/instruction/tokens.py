@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
-from tarot.feature_rows import batches_by_cost
+from tarot.gradients import batches_by_cost
 from tasks.instruction.rows import Row
 from tasks.instruction.template import Rendered, Template
 

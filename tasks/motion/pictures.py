@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from tasks.motion.prediction import Prediction
-from tasks.motion.tags import trajectory_type
+from tasks.motion.models import Prediction
+from tasks.motion.views import trajectory_type
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,15 +19,20 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.fingerprint import fingerprint
+from tarot.common import fingerprint
 from tasks.common.identity import hash_file
-from tasks.motion.argoverse2 import argoverse2_folders, read_argoverse2
-from tasks.motion.profile import Profile
-from tasks.motion.samples import LAYOUT, MotionSamples, cached_samples, samples_of
-from tasks.motion.scenario import Scenario
-from tasks.motion.scenarionet import count_unreadable, databases, read_database, read_scenario, scenario_files
-from tasks.motion.sim_databases import CANDIDATES, SHARES, START, database
-from tasks.motion.windows import TargetFilter
+from tasks.motion.formats import (
+    Scenario,
+    argoverse2_folders,
+    count_unreadable,
+    databases,
+    read_argoverse2,
+    read_database,
+    read_scenario,
+    scenario_files,
+)
+from tasks.motion.simulator import CANDIDATES, SHARES, START, database
+from tasks.motion.views import LAYOUT, MotionSamples, Profile, TargetFilter, cached_samples, samples_of
 from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from tarot import InputError
-from tarot.files import atomic_file
+from tarot.common import atomic_file
+from tasks.motion.formats import placed
 from tasks.motion.metrics import nuscenes_steps
-from tasks.motion.samples import MotionSamples
-from tasks.motion.scenario import placed
+from tasks.motion.views import MotionSamples
 
 POINTS, MOST_FUTURES, MOST_BYTES = 12, 25, 1 << 30
 _TOKENS = re.compile(r"(?:.*_)?([0-9a-f]{32})_([0-9a-f]{32})")

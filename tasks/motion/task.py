@@ -15,13 +15,12 @@ from tarot import InputError
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import endless_batches, seeded
 from tasks.motion import pictures
-from tasks.motion.features import TYPES, bucket
-from tasks.motion.forecasters import Forecaster
 from tasks.motion.metrics import HEADLINE, errors, summary
-from tasks.motion.samples import Batch, MotionSamples
+from tasks.motion.models import Forecaster
 from tasks.motion.sources import MotionData, Splits
 from tasks.motion.submission import Forecast, challenged, demand_challenge, forecasts
 from tasks.motion.training import MotionTraining, train
+from tasks.motion.views import TYPES, Batch, MotionSamples, bucket
 from tasks.task import Checkpoint, Split
 
 if TYPE_CHECKING:

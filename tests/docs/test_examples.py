@@ -41,7 +41,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     matplotlib.use("agg")
     namespace = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):
-        if block.is_file or block.not_run:  # files: tests/test_adding.py
+        if block.is_file or block.not_run:  # files: tests/docs/test_adding.py
             continue
         namespace.update(reader_brings() if page.stem == "README" else {})
         code = "\n" * (block.line - 1) + block.code  # so that a traceback has the page's own line

@@ -1,0 +1,51 @@
+"""Errors that the user can mend become one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+
+class JobFailed(Exception):
+    """A job of a sweep that failed, and said so, for a reason that the user can mend; it may come from a worker."""
+
+
+def message_of(error: BaseException) -> str | None:
+    """One line that says what to mend, or None where the error is not the user's."""
+    from tarot import InputError
+
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, MissingConfigException) and cause.options:
+            group, _, name = (cause.missing_cfg_file or "").rpartition("/")
+            return f"there is no {group} {name!r}; there are {', '.join(cause.options)}"
+        if isinstance(cause, InputError):
+            return _one_line(cause)
+        if isinstance(cause, JobFailed):
+            return f"a job of the sweep failed: {cause}"
+        if type(cause).__name__ == "OutOfMemoryError" or isinstance(cause, MemoryError):
+            return f"out of memory: {_one_line(cause)} (try a smaller features.batch_size or features.dim)"
+    for cause in causes:
+        if isinstance(cause, OSError):
+            return _one_line(cause)
+    if isinstance(causes[0], InstantiationException) and isinstance(causes[-1], TypeError):  # an option's name or type
+        where = re.search(r"full_key: (\S+)", str(causes[-2]))
+        return f"{where[1]}: {_one_line(causes[-1])}" if where else _one_line(causes[-1])
+    if isinstance(causes[0], HydraException | OmegaConfBaseException):
+        return _one_line(causes[0])
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that, ..."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

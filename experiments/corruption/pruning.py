@@ -1,0 +1,108 @@
+"""What valuation is worth to training: the worst candidates are dropped, and a model learns from the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.corruption.case import Case
+from tarot import InputError
+
+Scores = dict[str, list[float]]  # arm -> the headline metric, one number per fraction or part
+
+
+@dataclass(frozen=True)
+class Prune:
+    """kinds: corruptions whose candidates are pruned. methods: by whose values; beside them `random`, and the `oracle`
+    that drops what is corrupted first. fractions: of the candidates that are dropped."""
+
+    kinds: Sequence[str]
+    methods: Sequence[str]
+    fractions: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not self.fractions or not all(0 <= fraction < 1 for fraction in self.fractions):
+            raise InputError(f"experiment.prune.fractions must be in [0, 1); they are {list(self.fractions)}")
+
+    @property
+    def trainings(self) -> int:
+        """Of one case."""
+        return len(self.fractions) * (len(self.methods) + 2)
+
+    def run(self, case: Case, advance: Callable[[int], object]) -> Scores:
+        worst_first = {name: np.argsort(case.value(name).values, kind="stable") for name in self.methods}
+        chance = shuffled(case)
+        worst_first |= {"random": chance, "oracle": oracle_order(chance, case.corrupted)}
+        scores: Scores = {}
+        for name, order in worst_first.items():
+            scores[name] = []
+            for fraction in self.fractions:
+                scores[name].append(case.score(order[dropped(fraction, case.n) :]))
+                advance(1)
+        return scores
+
+
+@dataclass(frozen=True)
+class Incremental:
+    """SAVA's Algorithm 2: candidates arrive in `parts` of one size; after each, all that have arrived are valued
+    against the targets, the worst `prune` of them are left out and a model learns from the others. Beside the methods
+    stand `random` pruning and `no pruning`.
+
+    What was left out is valued again with the next part, and the surrogates that gave the features have seen all parts.
+    """
+
+    kinds: Sequence[str]
+    methods: Sequence[str]
+    parts: int
+    prune: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parts, bool) or not isinstance(self.parts, int) or self.parts < 1:
+            raise InputError(f"experiment.incremental.parts must be a positive integer; it is {self.parts!r}")
+        if not 0 <= self.prune < 1:
+            raise InputError(f"experiment.incremental.prune must be in [0, 1); it is {self.prune!r}")
+
+    @property
+    def trainings(self) -> int:
+        """Of one case."""
+        return self.parts * (len(self.methods) + 2)
+
+    def sizes(self, n: int) -> list[int]:
+        """How many of N candidates have arrived after each part."""
+        if self.parts > n:
+            raise InputError(f"experiment.incremental.parts={self.parts} is more than the {n} candidates")
+        return [round(n * (part + 1) / self.parts) for part in range(self.parts)]
+
+    def run(self, case: Case, advance: Callable[[int], object]) -> Scores:
+        arrival = shuffled(case)
+        scores: Scores = {name: [] for name in (*self.methods, "random", "no pruning")}
+        for size in self.sizes(case.n):
+            arrived = np.sort(arrival[:size])
+            drop = dropped(self.prune, size)
+            chance = np.random.default_rng((case.seed, size)).permutation(arrived)
+            kept = {"random": chance[drop:], "no pruning": arrived}
+            for name in self.methods:
+                values = case.value(name, None if size == case.n else arrived).values
+                kept[name] = arrived[np.argsort(values, kind="stable")[drop:]]
+            for name in scores:
+                scores[name].append(case.score(kept[name]))
+                advance(1)
+        return scores
+
+
+def dropped(fraction: float, n: int) -> int:
+    """How many of N a fraction is; 1e-9: .3 of 10 is 3."""
+    return math.floor(fraction * n + 1e-9)
+
+
+def shuffled(case: Case) -> np.ndarray:
+    """The candidates in an order of chance, the case's own."""
+    return np.random.default_rng((case.seed, 7)).permutation(case.n)
+
+
+def oracle_order(order: np.ndarray, corrupted: np.ndarray) -> np.ndarray:
+    """`order` with all that is corrupted [N] before all that is not."""
+    return np.concatenate([order[corrupted[order]], order[~corrupted[order]]])

@@ -1,0 +1,137 @@
+"""The paper's Figure 8: how many folds tarot_otm should have. What it selects by them, and what models make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from experiments.fold_ablation.report import Folds, result
+from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.run import Run
+from experiments.report import Outcome, Result
+from experiments.stages import evaluate, select, train, training_seed
+from tarot import InputError, Selection
+from tarot.common import progress
+from tarot.selectors import TarotOTM
+from tasks.task import Task
+
+PAPER = (1, 2, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class FoldAblation:
+    """conf/experiment/fold_ablation.yaml says what each option means."""
+
+    task_type: ClassVar = Task
+
+    folds: Sequence[int] | None = None
+    seeds: int = 3
+    trainings: int = 1
+
+    def __post_init__(self) -> None:
+        counts = [] if self.folds is None else self.folds
+        for name, values in (("folds", counts), ("seeds", [self.seeds]), ("trainings", [self.trainings])):
+            for value in values:
+                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                    raise InputError(f"experiment.{name} must be positive whole numbers; {value!r} is not")
+        if self.folds is not None and (not counts or len(set(counts)) < len(counts)):
+            raise InputError(f"experiment.folds must name one or more numbers, each once; they are {list(counts)}")
+
+    def run(self, run: Run) -> Result:
+        if not isinstance(run.selector, TarotOTM):
+            raise InputError(
+                f"experiment=fold_ablation is about the folds of selector=tarot_otm; {run.name['selector']} has none"
+            )
+        counts = self._counts(run)
+        repetitions = [repeat(run, number, {"own": run.recipe}, ["own"]) for number in range(self.seeds)]
+        with run.clock("select"):
+            chosen = [self._select(run, one, counts) for one in repetitions]
+        models = self._train(run, repetitions, chosen)
+        with run.clock("evaluate"):
+            outcomes = {
+                where: [
+                    {
+                        folds: [evaluate(one.task, path, run.config["device"], run.cache, where) for path in paths]
+                        for folds, paths in by_folds.items()
+                    }
+                    for one, by_folds in zip(repetitions, models, strict=True)
+                ]
+                for where in ("test", "targets")
+            }
+        return result(run, self._found(run, repetitions, chosen, outcomes))
+
+    def _counts(self, run: Run) -> list[int]:
+        """The numbers of folds, increasing. Raises InputError for one that there are too few targets for."""
+        targets = len(run.task.ids("targets"))
+        if self.folds is None:
+            return [folds for folds in PAPER if folds <= targets]
+        over = [folds for folds in self.folds if folds > targets]
+        if over:
+            raise InputError(
+                f"experiment.folds: {over[0]} folds need as many targets, and {run.name['task']} has {targets}"
+            )
+        return sorted(self.folds)
+
+    def _select(self, run: Run, one: Repetition, counts: Sequence[int]) -> dict[int, Selection]:
+        def choice(folds: int) -> Selection:
+            selector = dataclasses.replace(run.selector, folds=folds, seed=one.seed)
+            return select(one.task, one.features["own"], one.recipes["own"], selector, None, run.cache)
+
+        return {folds: choice(folds) for folds in counts}
+
+    def _train(
+        self, run: Run, repetitions: Sequence[Repetition], chosen: Sequence[Mapping[int, Selection]]
+    ) -> list[dict[int, list]]:
+        """Of each repetition: folds -> where its models are."""
+        models = [{folds: [] for folds in selections} for selections in chosen]
+        total = self.trainings * sum(len(selections) for selections in chosen)
+        with run.clock("train"), progress("trainings", total, "models") as advance:
+            for one, selections, paths in zip(repetitions, chosen, models, strict=True):
+                for folds, selection in selections.items():
+                    for training in range(self.trainings):
+                        seed = training_seed(one.seed, training)
+                        paths[folds].append(train(one.task, selection, seed, run.cache))
+                        advance(1)
+        return models
+
+    def _found(
+        self,
+        run: Run,
+        repetitions: Sequence[Repetition],
+        chosen: Sequence[Mapping[int, Selection]],
+        outcomes: Mapping[str, Sequence[Mapping[int, Sequence[Mapping[str, float]]]]],
+    ) -> Folds:
+        counts = list(chosen[0])
+        first = [next(iter(of_split[0].values()))[0] for of_split in outcomes.values()]
+        shared = [name for name in first[0] if all(name in metrics for metrics in first)]
+        if not shared:
+            raise InputError(f"no metric of {run.name['task']} is known of test and targets alike")
+
+        def numbers(where: str, folds: int) -> np.ndarray:
+            table = [[metrics[shared[0]] for metrics in by_folds[folds]] for by_folds in outcomes[where]]
+            return np.array(table, dtype=np.float64)
+
+        facts = ("size", "ratio", "ot_distance", *([] if run.task.candidate_tags() is None else ["precision"]))
+        made = {
+            folds: [
+                Outcome(one.task, selections[folds], selections[folds].ot_distance, ())
+                for one, selections in zip(repetitions, chosen, strict=True)
+            ]
+            for folds in counts
+        }
+        return Folds(
+            metric=shared[0],
+            headline=next(iter(first[0])),
+            lower_is_better=run.task.lower_is_better(shared[0]),
+            scores={where: {folds: numbers(where, folds) for folds in counts} for where in outcomes},
+            facts={
+                name: {folds: np.array([one.fact(name) for one in made[folds]]) for folds in counts} for name in facts
+            },
+            reference=run.selector.folds if run.selector.folds in counts else counts[0],
+            merged=run.task.merges_targets(),
+            features=[one.features["own"].fingerprint for one in repetitions],
+        )

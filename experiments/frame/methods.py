@@ -1,0 +1,58 @@
+"""Methods by name, as experiments that have several of them are given: each with its options, on its own features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from experiments.stages import FeatureRecipe
+from tarot import InputError
+from tarot.selectors import SELECTORS, Selector
+from tasks.task import Task
+
+COMMON = "wfd"  # the features of methods that look at none
+
+
+def known(where: str, given: Collection[str], allowed: Collection[str]) -> None:
+    """Raises InputError where something given is not allowed, or given twice."""
+    for name in given:
+        if name not in allowed:
+            raise InputError(f"{where} names {name!r}; there are {', '.join(allowed)}")
+    if len(set(given)) < len(given):
+        raise InputError(f"{where} names something twice: {', '.join(given)}")
+
+
+def method(name: str, options: Mapping[str, Any], seed: int, **defaults: Any) -> Selector:
+    """With the repetition's seed and these defaults, where the method has such an option and is not given it.
+
+    Raises InputError for an option that it does not have.
+    """
+    kind = SELECTORS[name]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    applied = {key: value for key, value in {"seed": seed, **defaults}.items() if key in fields}
+    try:
+        return kind(**{**applied, **options})
+    except TypeError as error:
+        raise InputError(f"experiment.options.{name}: {error}") from error
+
+
+def features_of(name: str) -> str:
+    """The recipe that a method asks for; the common one where it asks for none."""
+    return SELECTORS[name].features or COMMON
+
+
+def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe], task: Task) -> None:
+    """Requirements that can be known before a model is trained. Raises InputError by method; where: that names them."""
+    for name in names:
+        recipe = features_of(name)
+        if recipe not in recipes:
+            raise InputError(
+                f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
+            )
+        optimizer = task.surrogate_optimizer()
+        if recipes[recipe].preconditioner and optimizer is not None and not optimizer.startswith("adam"):
+            raise InputError(
+                f"{name} needs Adam's moments in the surrogates' checkpoints, and their optimizer is {optimizer}: set "
+                f"task.train.optimizer=adamw, or leave {name} out of {where}"
+            )

@@ -1,0 +1,139 @@
+"""One run: what was asked, what it is asked of, and where its results go."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.frame.loggers import Logger
+from experiments.frame.publish import publish
+from experiments.report import Result
+from experiments.stages import FeatureRecipe
+from tarot import InputError
+from tarot.common import atomic_file
+from tarot.selectors import Selector
+from tasks.task import TaskData
+
+log = logging.getLogger("tarot")
+
+
+class Experiment(Protocol):
+    """A dataclass of its options, named by `_target_` in conf/experiment. task_type: what it can be asked of."""
+
+    task_type: ClassVar[type[TaskData]]
+
+    def run(self, run: Run) -> Result: ...
+
+
+@dataclass
+class Clock:
+    """Wall-clock seconds by stage; a stage that is entered twice adds up."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+            log.info("%-12s %8.1f s", stage, self.seconds[stage])
+
+
+@dataclass(frozen=True)
+class Run:
+    """name: what was chosen of each config group. config: as composed, resolved. cache, output: directories.
+    overrides: what the command line said; not_applied: options among them that mean nothing to this selector."""
+
+    name: dict[str, str]
+    config: dict[str, Any]
+    task: TaskData
+    recipe: FeatureRecipe
+    selector: Selector
+    experiment: Experiment
+    logger: Logger
+    cache: Path
+    output: Path
+    overrides: list[str]
+    not_applied: list[str]
+    clock: Clock = field(default_factory=Clock)
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Run:
+        """Everything that the config names, built. Raises InputError and Hydra's errors where it cannot be."""
+        chosen = HydraConfig.get().runtime
+        if not isinstance(config.seed, int) or config.seed < 0:
+            raise InputError(f"seed must be an integer of at least 0; it is {config.seed!r}")
+        experiment = hydra.utils.instantiate(config.experiment)
+        if not issubclass(hydra.utils.get_class(config.task["_target_"]), experiment.task_type):
+            raise InputError(
+                f"experiment={chosen.choices.experiment} needs a {experiment.task_type.__name__}, "
+                f"which task={chosen.choices.task} is not"
+            )
+        selector, not_applied = make_selector(config.selector, chosen.choices.selector)
+        return cls(
+            name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
+            config=OmegaConf.to_container(config, resolve=True),
+            experiment=experiment,
+            recipe=hydra.utils.instantiate(config.features, _convert_="all"),
+            selector=selector,
+            logger=hydra.utils.instantiate(config.logger),
+            task=hydra.utils.instantiate(config.task),
+            cache=Path(config.cache_dir),
+            output=Path(chosen.output_dir),
+            overrides=list(HydraConfig.get().overrides.task),
+            not_applied=not_applied,
+        )
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    def start(self) -> None:
+        """Run the experiment and write what came of it; nothing is written before it has succeeded."""
+        log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
+        result = self.experiment.run(self)
+        with atomic_file(self.output / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump({**self.config, "revision": revision()}, sort_keys=False))
+        with self.clock("report"):
+            publish(self, result)
+        self.logger.publish(self, result)
+        log.info("report: %s", self.output / "report.html")
+
+
+def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
+    """The selector of the config, and the options that do not apply to it: some choose their own size, which a line
+    says where `size` or `ratio` is given all the same."""
+    options = OmegaConf.to_container(config, resolve=True)
+    fields = {f.name for f in dataclasses.fields(hydra.utils.get_class(options["_target_"]))}
+    idle = {"size", "ratio"} - fields
+    if options.get("size") == "auto":
+        idle |= {"ratio"}
+    given = {option: options.pop(option) for option in sorted(idle & set(options))}
+    for option, value in given.items():
+        if value is not None:
+            log.info("%s chooses its own size: selector.%s=%s does not apply", name, option, value)
+    return hydra.utils.instantiate(options, _convert_="all"), [f"selector.{option}" for option in given]
+
+
+def revision() -> str | None:
+    """The checkout's commit, with a + where it has been changed since; None outside of one."""
+    try:
+        command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

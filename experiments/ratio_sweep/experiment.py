@@ -1,0 +1,170 @@
+"""How good models get by method and by how much is selected: ratios x selectors x seeds, and what differs from what."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from experiments.frame.methods import COMMON, features_of, known, method, refuse
+from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.run import Run
+from experiments.ratio_sweep.report import result
+from experiments.report import Arm, Findings, Outcome, Result
+from experiments.stages import FeatureRecipe, distance, evaluate, select, train, training_seed
+from tarot import InputError, Selection
+from tarot.common import progress
+from tarot.selection import SelectionProblem
+from tarot.selectors import REFERENCES, SELECTORS
+from tasks.task import Task
+
+log = logging.getLogger("tarot")
+
+
+@dataclass(frozen=True)
+class RatioSweep:
+    """conf/experiment/ratio_sweep.yaml says what each option means."""
+
+    task_type: ClassVar = Task
+
+    selectors: Sequence[str]
+    recipes: Mapping[str, FeatureRecipe]
+    options: Mapping[str, Mapping[str, Any]] | None = None
+    ratios: Sequence[float] = (0.05, 0.1, 0.2, 0.5)
+    references: Sequence[str] = REFERENCES
+    seeds: int = 5
+    trainings: int = 1
+    tsne_points: int = 1500
+    metrics: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.selectors:
+            raise InputError("experiment.selectors must name one or more")
+        known("experiment.selectors", self.selectors, [name for name in SELECTORS if name not in REFERENCES])
+        known("experiment.references", self.references, REFERENCES)
+        known("experiment.options", self.options or {}, [*self.selectors, *self.references])
+        for name, count in (("seeds", self.seeds), ("trainings", self.trainings)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError(f"experiment.{name} must be a positive integer; it is {count!r}")
+        for ratio in self.ratios:
+            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+                raise InputError(f"experiment.ratios must be numbers in (0, 1]; {ratio!r} is not")
+        if len(set(self.ratios)) < len(self.ratios):
+            raise InputError(f"experiment.ratios has one twice: {list(self.ratios)}")
+        if self._sized() and not self.ratios:
+            raise InputError(
+                f"experiment.ratios must have one or more: {self._sized()[0]} does not choose its own size"
+            )
+        for name, options in (self.options or {}).items():
+            if {"size", "ratio"} & set(options) and options.get("size") != "auto":
+                raise InputError(f"experiment.options.{name}: how many are selected is said by experiment.ratios")
+        for name in (*self.selectors, *self.references):
+            self._method(name, 0)  # options that a method does not take are said before anything is computed
+
+    def run(self, run: Run) -> Result:
+        task = run.task
+        refuse("experiment.selectors", self.selectors, self.recipes, task)
+        n = len(task.ids("candidates"))
+        for ratio in self.ratios:
+            if ratio * n < 1:
+                raise InputError(f"experiment.ratios: {ratio} of {n} candidates selects none")
+        references = [name for name in self.references if name != "oracle" or task.candidate_tags() is not None]
+        if len(references) < len(self.references):
+            log.info("the candidates of %s have no tags, so there is no oracle", run.name["task"])
+
+        chosen: list[dict[Arm, Selection]] = []
+        distances: list[dict[Arm, float]] = []
+        repetitions: list[Repetition] = []
+        wanted = [COMMON, *(features_of(name) for name in self.selectors)]
+        for number in range(self.seeds):
+            one = repeat(run, number, self.recipes, wanted)
+            with run.clock("select"):
+                selections = dict(self._select(run, one, references))
+                chosen.append(selections)
+                distances.append({arm: self._distance(run, one, arm, selections[arm]) for arm in selections})
+            repetitions.append(one)
+        metrics = self._train(run, repetitions, chosen)
+        found = Findings(
+            {
+                arm: [
+                    Outcome(one.task, chosen[i][arm], distances[i][arm], metrics[i][arm])
+                    for i, one in enumerate(repetitions)
+                ]
+                for arm in chosen[0]
+            },
+            sized=self._sized(),
+        )
+        with run.clock("figures"):
+            return result(run, found, _problem(repetitions[0]), self.tsne_points, self.metrics)
+
+    def _sized(self) -> list[str]:
+        """The selectors that are told how many to select."""
+        return [name for name in self.selectors if self._takes_size(name)]
+
+    def _takes_size(self, name: str) -> bool:
+        fields = {field.name for field in dataclasses.fields(SELECTORS[name])}
+        return "size" in fields and (self.options or {}).get(name, {}).get("size") != "auto"
+
+    def _method(self, name: str, seed: int, **size: Any) -> Any:
+        return method(name, (self.options or {}).get(name, {}), seed, **size)
+
+    def _select(self, run: Run, one: Repetition, references: Sequence[str]) -> Iterator[tuple[Arm, Selection]]:
+        """Every arm's choice in one repetition."""
+
+        def choice(arm: Arm, **size: Any) -> tuple[Arm, Selection]:
+            recipe = features_of(arm.selector)
+            selector = self._method(arm.selector, one.seed, **size)
+            try:
+                selection = select(one.task, one.features[recipe], one.recipes[recipe], selector, None, run.cache)
+            except InputError as error:
+                raise InputError(f"{arm}: {error}") from error
+            return arm, selection
+
+        own = dict(choice(Arm(name)) for name in self.selectors if not self._takes_size(name))
+        for name in self.selectors:
+            if not self._takes_size(name):
+                yield Arm(name), own[Arm(name)]
+                continue
+            for ratio in self.ratios:
+                yield choice(Arm(name, ratio), ratio=ratio)
+            for other, selection in own.items():
+                yield choice(Arm(name, other.selector), size=len(selection))
+        for name in references:
+            yield choice(Arm(name))
+
+    def _distance(self, run: Run, one: Repetition, arm: Arm, selection: Selection) -> float:
+        """To the targets, in the one space in which selections of all methods are measured."""
+        if features_of(arm.selector) == COMMON:
+            return selection.ot_distance
+        return distance(one.task, one.features[COMMON], one.recipes[COMMON], selection, run.cache)
+
+    def _train(
+        self, run: Run, repetitions: Sequence[Repetition], chosen: Sequence[Mapping[Arm, Selection]]
+    ) -> list[dict[Arm, list[dict[str, float]]]]:
+        """Of each repetition: arm -> the task's metrics of each of its models."""
+        jobs = [
+            (i, arm, training_seed(one.seed, training))
+            for i, one in enumerate(repetitions)
+            for training in range(self.trainings)
+            for arm in chosen[i]
+        ]
+        models = []
+        with run.clock("train"), progress("trainings", len(jobs), "models") as advance:
+            for i, arm, seed in jobs:
+                models.append(train(repetitions[i].task, chosen[i][arm], seed, run.cache))
+                advance(1)
+        metrics: list[dict[Arm, list[dict[str, float]]]] = [{arm: [] for arm in arms} for arms in chosen]
+        with run.clock("evaluate"), progress("evaluations", len(jobs), "models") as advance:
+            for (i, arm, _), model in zip(jobs, models, strict=True):
+                metrics[i][arm].append(evaluate(repetitions[i].task, model, run.config["device"], run.cache))
+                advance(1)
+        return metrics
+
+
+def _problem(one: Repetition) -> SelectionProblem:
+    recipe, features = one.recipes[COMMON], one.features[COMMON]
+    return SelectionProblem(
+        features.candidates, features.targets, whitening=recipe.whitening, regularization=recipe.regularization
+    )

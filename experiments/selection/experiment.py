@@ -1,0 +1,305 @@
+"""The main job: select, train on the selection, evaluate, beside the arms that a reader compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from experiments.frame.run import Run
+from experiments.report import (
+    Figure,
+    Interval,
+    Result,
+    Table,
+    Tile,
+    explain,
+    figures,
+    mean_interval,
+    pictures,
+    precision,
+    selected_by_source,
+    sources_of,
+)
+from experiments.stages import (
+    Features,
+    arm,
+    evaluate,
+    given_features,
+    gradient_features,
+    select,
+    train,
+    trained_model,
+    training_seed,
+)
+from tarot import InputError, Selection
+from tarot.common import progress
+from tarot.gradients import resolve_device
+from tarot.selection import SelectionProblem
+from tarot.selectors import SELECTORS
+from tasks.task import DrawsPredictions, Task, TaskData
+
+Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empty where the task has no model
+
+
+@dataclass(frozen=True)
+class SelectionExperiment:
+    """trainings: of each arm, with seeds of their own, over which the intervals are. arms: selectors to compare with,
+    at the size that the run's own chose. total: what its weights sum to. tsne_points: candidates drawn."""
+
+    task_type: ClassVar = TaskData  # any; without a model it ends after the selection
+
+    trainings: int = 5
+    arms: Sequence[str] = ()
+    total: int | None = None
+    tsne_points: int = 1500
+
+    def __post_init__(self) -> None:
+        if self.trainings < 1:
+            raise InputError(f"experiment.trainings must be at least 1; it is {self.trainings}")
+        unknown = sorted(set(self.arms) - set(SELECTORS))
+        if unknown:
+            raise InputError(
+                f"experiment.arms: there is no selector {unknown[0]!r}; there are {', '.join(sorted(SELECTORS))}"
+            )
+
+    def run(self, run: Run) -> Result:
+        self._refuse_other_features(run)
+        features = _features(run)
+        with run.clock("select"):
+            arms = self._select(run, features)
+        scores = self._train(run, run.task, arms) if isinstance(run.task, Task) else {}
+        with run.clock("figures"):
+            drawn = self._figures(run, features, arms, scores)
+        return Result(
+            title=f"{run.name['task']}, {run.name['selector']}",
+            metrics={**_metrics(run, arms, scores, self._how()), "features": features.facts()},
+            summary=_summary(run, arms, scores),
+            tiles=_tiles(run, arms, scores),
+            tables=[_table(run, arms, scores, self._how()), *_source_table(run, arms)],
+            figures=drawn,
+            selection=arms[run.name["selector"]],
+            made_of={"features": features.fingerprint, "experiment": run.config["experiment"]},
+        )
+
+    def _how(self) -> str:
+        return explain(self.trainings, "training seed")
+
+    def _select(self, run: Run, features: Features) -> dict[str, Selection]:
+        """The run's own selection, and the other arms at its size."""
+        own = run.name["selector"]
+        chosen = {own: select(run.task, features, run.recipe, run.selector, self.total, run.cache)}
+        size = len(chosen[own])
+        for name in dict.fromkeys(self.arms):
+            if name != own and (size or SELECTORS[name].reference):
+                other = arm(name, size, run.seed)
+                chosen[name] = select(run.task, features, run.recipe, other, None, run.cache)
+        return chosen
+
+    def _refuse_other_features(self, run: Run) -> None:
+        """An arm on features that are not its method's would not be what its name says."""
+        if not isinstance(run.task, Task):
+            return  # the user's own features
+        for name in self.arms:
+            wanted = SELECTORS[name].features
+            if wanted not in (None, run.name["features"]):
+                raise InputError(
+                    f"experiment.arms: {name} selects by features={wanted}, and this run has "
+                    f"features={run.name['features']}; compare them in a sweep: "
+                    f"-m selector={run.name['selector']},{name}"
+                )
+
+    def _train(self, run: Run, task: Task, arms: dict[str, Selection]) -> Scores:
+        """The task's metrics of models trained on each arm."""
+        seeds = [training_seed(run.seed, training) for training in range(self.trainings)]
+        trained: dict[str, list[Path]] = {name: [] for name in arms}
+        with run.clock("train"), progress("trainings", len(arms) * len(seeds), "models") as advance:
+            for name, seed in product(arms, seeds):
+                trained[name].append(train(task, arms[name], seed, run.cache))
+                advance(1)
+        with run.clock("evaluate"):
+            outcomes = {
+                name: [evaluate(task, model, run.config["device"], run.cache) for model in models]
+                for name, models in trained.items()
+            }
+        return {
+            name: {metric: mean_interval([outcome[metric] for outcome in found]) for metric in found[0]}
+            for name, found in outcomes.items()
+        }
+
+    def _figures(self, run: Run, features: Features, arms: dict[str, Selection], scores: Scores) -> list[Figure]:
+        own = arms[run.name["selector"]]
+        problem = SelectionProblem(
+            features.candidates,
+            features.targets,
+            whitening=run.recipe.whitening,
+            regularization=run.recipe.regularization,
+        )
+        headline = _headline(scores)
+        drawn: list[Figure] = []
+        if isinstance(run.task, Task) and headline:
+            results = {name: score[headline] for name, score in scores.items()}
+            drawn.append(pictures.overview(run.task, own, headline, results, self._how(), run.seed))
+            if isinstance(run.task, DrawsPredictions):
+                drawn.append(pictures.predictions(run.task, self._before_and_after(run, arms), run.seed))
+        if run.task.candidate_tags() is not None and len(own):
+            drawn.append(figures.tags(run.task.candidate_tags(), own))
+        if sources_of(run.task) is not None and len(own):
+            drawn.append(figures.sources(sources_of(run.task), own))
+        known = {name: selection for name, selection in arms.items() if len(selection)}
+        if known:
+            drawn.append(
+                figures.certificate(
+                    {name: selection.ot_distance for name, selection in known.items()},
+                    {name: selection.lower_bound for name, selection in known.items()},
+                )
+            )
+        drawn.append(figures.embedding(problem, own, self.tsne_points, run.seed))
+        if isinstance(run.task, Task):
+            drawn.append(pictures.neighbours(run.task, problem, own, run.seed))
+        if len(own):
+            drawn.append(figures.weights(own))
+        curve = own.curve or {}
+        if "held_out" in curve:
+            drawn.append(figures.held_out_curve(curve))
+        if "ot_by_layer" in curve:
+            drawn.append(figures.layer_curves(curve["ot_by_layer"]))
+        return drawn
+
+    def _before_and_after(self, run: Run, arms: dict[str, Selection]) -> dict[str, nn.Module]:
+        """The model of a random selection, or the surrogate where there is none; and that of the run's own."""
+
+        def model(name: str) -> nn.Module:
+            trained = train(run.task, arms[name], training_seed(run.seed, 0), run.cache)
+            return trained_model(run.task, trained, run.config["device"])
+
+        own = run.name["selector"]
+        if "random" in arms and own != "random":
+            return {"random": model("random"), own: model(own)}
+        surrogate = run.task.model()
+        surrogate.load_state_dict(dict(run.task.checkpoints()[-1].state))
+        return {"surrogate": surrogate.to(resolve_device(run.config["device"])).eval(), own: model(own)}
+
+
+def _features(run: Run) -> Features:
+    if not isinstance(run.task, Task):
+        with run.clock("features"):
+            return given_features(run.task)
+    with run.clock("checkpoints"):
+        checkpoints = run.task.checkpoints()
+    with run.clock("features"):
+        return gradient_features(run.task, checkpoints, run.recipe, run.cache, run.config["device"])
+
+
+def _headline(scores: Scores) -> str | None:
+    """The metric that the task names first."""
+    return next(iter(next(iter(scores.values()), {})), None)
+
+
+def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
+    return {
+        "size": len(selection),
+        "ratio": len(selection) / selection.n,
+        "ot_distance": selection.ot_distance,
+        "lower_bound": selection.lower_bound,
+        **({} if task.candidate_tags() is None else {"precision": precision(task, selection)}),
+        **({} if sources_of(task) is None else {"sources": selected_by_source(sources_of(task), selection)}),
+    }
+
+
+def _metrics(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> dict[str, Any]:
+    def of_arm(name: str) -> dict[str, Any]:
+        return {
+            "metrics": {metric: score.mean for metric, score in scores.get(name, {}).items()},
+            "intervals": {metric: [score.low, score.high] for metric, score in scores.get(name, {}).items()},
+            "selection": _facts(run.task, arms[name]),
+        }
+
+    own = run.name["selector"]
+    others = {name: of_arm(name) for name in arms if name != own}
+    return {**of_arm(own), "interval": how, "arms": others}
+
+
+def _gap(selection: Selection) -> str:
+    distance, bound = selection.ot_distance, selection.lower_bound
+    return f"{distance / bound - 1:+.1%}" if bound > 0 else "–"
+
+
+def _tiles(run: Run, arms: dict[str, Selection], scores: Scores) -> list[Tile]:
+    name = run.name["selector"]
+    own, headline, tiles = arms[name], _headline(scores), []
+    if headline:
+        score = scores[name][headline]
+        interval = (
+            f"95% interval {score.low:.3f} – {score.high:.3f}"
+            if score.known
+            else f"mean of {max(1, len(score.values))}"
+        )
+        tiles.append(Tile(headline, f"{score.mean:.3f}", interval))
+    tiles.append(Tile("selected", f"{len(own):,}", f"of {own.n:,} candidates ({len(own) / own.n:.1%})"))
+    share = precision(run.task, own)
+    if share is not None:
+        base = float(np.mean(run.task.candidate_tags() == "target"))
+        tiles.append(Tile("precision", f"{share:.0%}", f"resemble the targets; {base:.0%} of the pool do"))
+    if len(own):
+        tiles.append(
+            Tile("OT distance", f"{own.ot_distance:.3f}", f"{_gap(own)} above the lower bound {own.lower_bound:.3f}")
+        )
+    return tiles
+
+
+def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Table:
+    metrics = list(next(iter(scores.values()), {}))[:2]
+    tagged = run.task.candidate_tags() is not None
+
+    def row(name: str) -> list[str]:
+        selection, share = arms[name], precision(run.task, arms[name])
+        cells = [name, *(str(scores[name][metric]) for metric in metrics), f"{len(selection):,}"]
+        cells += [f"{share:.0%}" if share is not None else "–"] if tagged else []
+        known = len(selection) > 0
+        return cells + (
+            [f"{selection.ot_distance:.3f}", f"{selection.lower_bound:.3f}", _gap(selection)] if known else ["–"] * 3
+        )
+
+    columns = ["", *metrics, "selected", *(["precision"] if tagged else []), "OT distance", "lower bound", "gap"]
+    return Table("Comparison", how if metrics else "", columns, [row(name) for name in arms], strong=0)
+
+
+def _source_table(run: Run, arms: dict[str, Selection]) -> list[Table]:
+    """How much of each dataset the run's own selection has; of the other arms, their shares."""
+    sources = sources_of(run.task)
+    if sources is None:
+        return []
+    found = {name: selected_by_source(sources, selection) for name, selection in arms.items()}
+    own, *others = found
+
+    def row(source: str) -> list[str]:
+        facts = found[own][source]
+        counts = [f"{facts['candidates']:,}", _percent(facts["share_of_candidates"]), f"{facts['selected']:,}"]
+        shares = [_percent(found[name][source]["share_of_selected"]) for name in (own, *others)]
+        return [source, *counts, shares[0], _percent(facts["selected"] / facts["candidates"]), *shares[1:]]
+
+    columns = ["", "candidates", "share", "selected", "share of the selected", "selected of it"]
+    caption = "Where the selected come from, in candidates, not in weight. Of other arms: shares of what they select."
+    rows = [row(source) for source in found[own]]
+    return [Table("Selected share by dataset", caption, [*columns, *others], rows)]
+
+
+def _percent(share: float) -> str:
+    return "–" if np.isnan(share) else f"{share:.1%}"
+
+
+def _summary(run: Run, arms: dict[str, Selection], scores: Scores) -> str:
+    name = run.name["selector"]
+    own, headline = arms[name], _headline(scores)
+    words = f"{name} selects {len(own):,} of {own.n:,} candidates for {own.m:,} targets"
+    if not headline:
+        return f"{words}."
+    others = [f"{scores[other][headline].mean:.3f} with {other}" for other in arms if other != name]
+    beside = f" ({', '.join(others)})" if others else ""
+    return f"{words}; models trained on them reach {headline} {scores[name][headline].mean:.3f}{beside}."

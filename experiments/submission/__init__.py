@@ -1,0 +1,5 @@
+"""Predictions in the form of nuScenes's prediction challenge."""
+
+from experiments.submission.experiment import SubmissionExperiment
+
+__all__ = ["SubmissionExperiment"]

@@ -1,0 +1,23 @@
+"""Matrices of features: how they are read, kept on disk, and brought in from elsewhere."""
+
+from tarot.features.arrays import BLOCK_BYTES, Rows, as_rows, block_size, blocks, read_block, read_rows
+from tarot.features.readers import existing_paths, file_identity, read_vector
+from tarot.features.store import FeatureStore, MeanRows, StoreError, damaged_shards, open_features
+
+__all__ = [
+    "BLOCK_BYTES",
+    "FeatureStore",
+    "MeanRows",
+    "Rows",
+    "StoreError",
+    "as_rows",
+    "block_size",
+    "blocks",
+    "damaged_shards",
+    "existing_paths",
+    "file_identity",
+    "open_features",
+    "read_block",
+    "read_rows",
+    "read_vector",
+]

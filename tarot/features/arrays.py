@@ -1,0 +1,112 @@
+"""What the engine accepts as a matrix of features, and how it reads it: a block of rows at a time.
+
+`Rows` is anything with a shape [n, d], a dtype and row indexing: a NumPy array, a memory map, a torch tensor on any
+device, a `FeatureStore`. Nothing in the engine may assume that all of it fits in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tarot.common import InputError
+
+BLOCK_BYTES = 64 << 20  # a float32 block of rows: large enough for GEMM to run at full speed, small beside any memory
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A readable matrix [n, d]: `rows[a:b]` and `rows[int array]` give arrays or tensors of rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+def as_rows(array: Any, name: str) -> Rows:
+    """`array` as a matrix that can be read by blocks; nothing is copied unless it is a plain sequence.
+
+    Raises InputError where it is not a non-empty two-dimensional matrix of real numbers. Whether the numbers are
+    finite is checked by whoever reads them (`read_block`), so that a memory map is not read twice.
+    """
+    if not (hasattr(array, "shape") and hasattr(array, "dtype") and hasattr(array, "__getitem__")):
+        try:
+            array = np.asarray(array)
+        except ValueError as error:  # ragged nested lists
+            raise InputError(f"{name} is not a matrix [rows, dimensions]: {error}") from error
+    shape = tuple(array.shape)
+    if len(shape) != 2:
+        raise InputError(f"{name} must have two dimensions [rows, features]; its shape is {shape}")
+    if 0 in shape:
+        raise InputError(f"{name} is empty: its shape is {shape}")
+    if not _is_real(array.dtype):
+        raise InputError(f"{name} must hold real numbers; its dtype is {array.dtype}")
+    return array
+
+
+def read_block(rows: Rows, start: int, stop: int, name: str = "features") -> Tensor:
+    """Rows start..stop as a float32 CPU tensor [stop - start, d]. Raises InputError at the first NaN or infinity."""
+    return _finite(_to_float32(rows[start:stop]), name, start)
+
+
+def read_rows(rows: Rows, indices: np.ndarray, name: str = "features") -> Tensor:
+    """The rows at `indices` (int64 [k]) as a float32 CPU tensor [k, d], in the order given."""
+    indices = np.asarray(indices, dtype=np.int64)
+    index: Any = torch.from_numpy(indices).to(rows.device) if isinstance(rows, Tensor) else indices
+    return _finite(_to_float32(rows[index]), name, indices)
+
+
+def block_size(columns: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """How many float32 rows of `columns` numbers make one block."""
+    return max(256, block_bytes // (4 * max(1, columns)))
+
+
+def blocks(rows: Rows, size: int | None = None, name: str = "features") -> Iterator[tuple[int, Tensor]]:
+    """(start, float32 CPU tensor [b, d]) for consecutive blocks of `rows` [n, d], from the first to the last.
+
+    size: rows per block, the last one may have fewer; default as many as make BLOCK_BYTES, at least 256. name: of the
+    argument, for errors. Raises InputError at the first NaN or infinity, with its row and column.
+    """
+    n, d = rows.shape
+    size = size or block_size(d)
+    for start in range(0, n, size):
+        yield start, read_block(rows, start, min(n, start + size), name)
+
+
+def _is_real(dtype: Any) -> bool:
+    if isinstance(dtype, torch.dtype):
+        return not dtype.is_complex and dtype != torch.bool
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError:
+        return False
+    return kind in "fiu"
+
+
+def _to_float32(block: Any) -> Tensor:
+    if isinstance(block, Tensor):
+        return block.detach().to("cpu", torch.float32)
+    block = np.ascontiguousarray(block, dtype=np.float32)
+    # A tensor of a read-only map could crash; one row of a reversed array counts as contiguous, but not for torch.
+    return torch.from_numpy(block if block.flags.writeable and min(block.strides) >= 0 else block.copy())
+
+
+def _finite(block: Tensor, name: str, first: int | np.ndarray) -> Tensor:
+    # One sum finds any NaN or infinity at memory speed; only then is the culprit looked for (the sum of large finite
+    # numbers can overflow too, and then none is found).
+    if not torch.isfinite(block.sum()):
+        bad = (~torch.isfinite(block)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            index = first + row if isinstance(first, int) else int(first[row])
+            value = float(block[row, column])
+            raise InputError(f"{name} row {index} column {column} is {value}: features must be finite")
+    return block

@@ -1,0 +1,170 @@
+"""What was made elsewhere: feature matrices (.npy, safetensors, parquet, a TRAK run), and vectors beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
+from tarot.common import InputError
+from tarot.features.arrays import Rows, as_rows
+
+
+def read_foreign(path: Path, tensor: str | None = None) -> Rows:
+    """The feature matrix [n, d] at `path`, memory-mapped where its format allows (parquet is read into memory).
+
+    tensor: which tensor of a .safetensors file; it may be left out where only one has two dimensions.
+    Raises InputError for a path that does not exist, another format, or contents that are not one such matrix.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: expected .npy, .safetensors, .parquet, or a store's directory")
+    if path.is_dir():
+        return _read_trak(path)
+    match path.suffix:
+        case ".npy" | ".mmap":  # traker's .mmap files are .npy files
+            return _read_npy(path)
+        case ".safetensors":
+            return _read_safetensors(path, tensor)
+        case ".parquet":
+            return _read_parquet(path)
+    raise InputError(f"{path}: features are read from .npy, .safetensors, .parquet or a store, not {path.suffix!r}")
+
+
+def _read_npy(path: Path) -> Rows:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(
+            f"{path} is not a plain .npy array: {error}. Pickled objects are never loaded, for they can run code; "
+            "save the features with numpy.save as an array of numbers"
+        ) from error
+    return as_rows(array, str(path))
+
+
+def _read_safetensors(path: Path, name: str | None) -> Rows:
+    try:
+        with safe_open(path, "pt") as file:  # the tensors are views of a memory map
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a dict)
+            matrices = [key for key, shape in shapes.items() if len(shape) == 2]
+            if name is None and len(matrices) != 1:
+                raise InputError(f"{path} must hold exactly one two-dimensional tensor, or name one; it has {shapes}")
+            if name is not None and name not in shapes:
+                raise InputError(f"{path} has no tensor {name!r}; it has {shapes}")
+            return as_rows(file.get_tensor(name or matrices[0]), f"{path}:{name or matrices[0]}")
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole .safetensors file: {error}") from error
+
+
+def _read_parquet(path: Path) -> Rows:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a whole parquet file: {error}") from error
+    lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]
+    if len(lists) == 1:
+        return as_rows(_list_column(path, lists[0], table[lists[0]]), str(path))
+    for field in table.schema:
+        if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            raise InputError(
+                f"{path} column {field.name!r} is {field.type}: features are one list column, or numeric columns alone"
+            )
+        if table[field.name].null_count:
+            raise InputError(f"{path} column {field.name!r} has missing values")
+    columns = [column.to_numpy().astype(np.float32) for column in table.columns]
+    return as_rows(np.stack(columns, axis=1) if columns else np.empty((0, 0), np.float32), str(path))
+
+
+def _list_column(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    where = f"{path} column {name!r}"
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed(column)):
+        raise InputError(f"{where} is {column.type}: rows must be lists of numbers")
+    if column.null_count:
+        raise InputError(f"{where} has missing rows")
+    lengths = {chunk.type.list_size for chunk in column.chunks} if _is_fixed(column) else set()
+    if not _is_fixed(column):
+        lengths = set(pa.compute.list_value_length(column).unique().to_pylist())
+    if len(lengths) > 1:
+        raise InputError(f"{where} has rows of different lengths, from {min(lengths)} to {max(lengths)}")
+    values = pa.compute.list_flatten(column)
+    if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise InputError(f"{where} must hold numbers without gaps; it is {column.type}")
+    return values.to_numpy().astype(np.float32).reshape(len(column), -1 if len(column) else 0)
+
+
+def _is_fixed(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_fixed_size_list(column.type)
+
+
+def _read_trak(path: Path) -> Rows:
+    """The projected training gradients of one model of a TRAK run: `<run>/<model id>/grads.mmap`."""
+    models = [path] if (path / "_is_featurized.mmap").exists() else sorted(path.glob("*/_is_featurized.mmap"))
+    models = [model.parent if model.is_file() else model for model in models]
+    if not models:
+        raise InputError(f"{path} is neither a feature store (it has no manifest.json) nor a TRAK run")
+    if len(models) > 1:
+        raise InputError(
+            f"{path} holds {len(models)} models; give one: {', '.join(str(model) for model in models[:5])}"
+        )
+    (model,) = models
+    done = np.load(model / "_is_featurized.mmap", mmap_mode="r", allow_pickle=False).ravel()
+    if not (done == 1).all():
+        missing = np.flatnonzero(done != 1)
+        raise InputError(
+            f"{model}: {len(missing)} of {len(done)} rows were never featurized, the first is {missing[0]}"
+        )
+    if not (model / "grads.mmap").exists():
+        raise InputError(
+            f"{model}/grads.mmap was deleted; features.mmap beside it holds gradients times an inverse covariance, "
+            "not gradients: name that file if it is what you want"
+        )
+    return _read_npy(model / "grads.mmap")
+
+
+# --- what goes with a matrix -----------------------------------------------------------------------------------------
+
+
+def read_vector(path: str | Path | None, name: str, length: int) -> np.ndarray | None:
+    """A label, id or number per row, [length]: of a .npy vector, or of a text file with one value per line (strings).
+
+    None without a path. name: of the argument, for errors. Raises InputError where the file is missing, holds something
+    else, or has another length.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{name}: there is no {path}")
+    if path.suffix == ".npy":
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{name}: {path} holds no plain array") from error
+    else:
+        try:
+            vector = np.array(path.read_text(encoding="utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: {path} is neither a .npy vector nor text in UTF-8: {error}") from error
+    if vector.shape != (length,):
+        raise InputError(f"{name} must be a vector of {length} values, one per row; that of {path} is {vector.shape}")
+    return vector
+
+
+def existing_paths(paths: str | Path | Sequence[str | Path], name: str) -> list[Path]:
+    """One path or several, as a list. Raises InputError, naming the argument, where one of them is not there."""
+    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    for path in listed:
+        if not path.exists():
+            raise InputError(f"{name}: there is no {path}")
+    return listed
+
+
+def file_identity(path: Path) -> list[Any]:
+    """What tells a file, or a folder of files, from another: place, size and time of change. Hashing could take longer
+    than what is to be done with it."""
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in inside if file.is_file()]

@@ -1,0 +1,38 @@
+"""Per-sample gradients, projected while they are made; the slow reference beside them."""
+
+from tarot.gradients.activations import Activations
+from tarot.gradients.batches import batch_size, in_halves, map_tensors, resolve_device, take, to_device
+from tarot.gradients.dataset_rows import batches_by_cost, gradient_rows
+from tarot.gradients.losses import Losses, chosen_parameters, evaluating, losses_of
+from tarot.gradients.per_sample import GradientFeatures
+from tarot.gradients.preconditioning import AdamGradients, OptimizerState, RankOneAdamGradients, adam_features
+from tarot.gradients.preflight import refuse_mixing
+from tarot.gradients.projection import Plan, Projection, plan
+from tarot.gradients.reference import loop_gradients, sample_gradient
+
+__all__ = [
+    "Activations",
+    "AdamGradients",
+    "GradientFeatures",
+    "Losses",
+    "OptimizerState",
+    "Plan",
+    "Projection",
+    "RankOneAdamGradients",
+    "adam_features",
+    "batch_size",
+    "batches_by_cost",
+    "chosen_parameters",
+    "evaluating",
+    "gradient_rows",
+    "in_halves",
+    "loop_gradients",
+    "losses_of",
+    "map_tensors",
+    "plan",
+    "refuse_mixing",
+    "resolve_device",
+    "sample_gradient",
+    "take",
+    "to_device",
+]

@@ -1,0 +1,108 @@
+"""Batches are nested containers of tensors, samples along dimension 0: how many, one of them, somewhere else."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from tarot.common import InputError
+
+Result = TypeVar("Result")
+log = logging.getLogger("tarot")
+
+
+def map_tensors(batch: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same nest of dicts, lists, tuples and dataclasses with `function` applied to its tensors."""
+    return _map(batch, lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """`batch` with its tensors on `device`."""
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        known = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
+    if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    return known
+
+
+def batch_size(batch: Any) -> int:
+    """Number of samples: the length of the first tensor that has a dimension. Raises InputError where there is none."""
+    sizes: list[int] = []
+    map_tensors(batch, lambda tensor: sizes.append(len(tensor)) if tensor.ndim else None)
+    if not sizes:
+        raise InputError(
+            f"a batch must hold a tensor with samples along dimension 0; this {type(batch).__name__} has none"
+        )
+    return sizes[0]
+
+
+def take(batch: Any, start: int, stop: int) -> Any:
+    """Samples start..stop as a smaller batch. What has no length of the batch's size is shared by all samples.
+
+    A tensor that has it by chance, such as a mask that is as long as the batch, would be split too: keep what samples
+    share out of the batch.
+    """
+    size = batch_size(batch)
+
+    def leaf(value: Any) -> Any:
+        return value[start:stop] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
+
+    def is_column(value: Any) -> bool:  # the collated strings or ids of the samples
+        return isinstance(value, list | tuple) and len(value) == size and not any(map(_holds_tensors, value))
+
+    return _map(batch, leaf, lambda value: value[start:stop] if is_column(value) else None)
+
+
+def _holds_tensors(value: Any) -> bool:
+    found: list[bool] = []
+    map_tensors(value, lambda _: found.append(True))
+    return bool(found)
+
+
+def _map(value: Any, leaf: Callable[[Any], Any], whole: Callable[[Any], Any] = lambda _: None) -> Any:
+    replacement = whole(value)
+    if replacement is not None:
+        return replacement
+    if isinstance(value, MutableMapping):
+        mapped = copy.copy(value)  # keeps what a subclass knows besides, such as the default of a defaultdict
+        mapped.update({key: _map(item, leaf, whole) for key, item in value.items()})
+        return mapped
+    if isinstance(value, Mapping):
+        return type(value)({key: _map(item, leaf, whole) for key, item in value.items()})
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(item, leaf, whole) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_map(item, leaf, whole) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        return dataclasses.replace(value, **{name: _map(item, leaf, whole) for name, item in fields.items()})
+    return leaf(value)
+
+
+def in_halves(work: Callable[[Any], Result], batch: Any) -> list[Result]:
+    """[work(batch)]; where GPU memory runs out, the same of its halves, or of theirs, down to single samples."""
+    try:
+        return [work(batch)]
+    except torch.OutOfMemoryError:
+        if batch_size(batch) == 1:
+            raise
+    middle = batch_size(batch) // 2  # after the handler, which keeps the failed pass's tensors alive
+    log.warning("out of GPU memory with a batch of %d samples; halving it", batch_size(batch))
+    torch.cuda.empty_cache()
+    ends = (0, middle), (middle, batch_size(batch))
+    return [part for start, stop in ends for part in in_halves(work, take(batch, start, stop))]

@@ -1,0 +1,348 @@
+"""How each kind of layer turns what it read and the gradient of what it wrote into per-sample parameter gradients.
+
+A layer with input x and output y contributes, for a loss with dL/dy = d, to its weight's gradient: `Linear` sum_t d_t
+x_t^T over its positions t; a convolution the same with x_t the unfolded patch; `Embedding` the same with x_t one-hot; a
+norm sum_t d_t * normalised(x_t); and to its bias's gradient sum_t d_t. Contributions of several calls add up.
+
+Each rule is two steps. In the forward pass `weight(x, sketch)` takes what it needs of x, projected at once where that
+is cheaper, and returns the function that finishes the work in the backward pass, (d, fold) -> [B, sketch.width].
+`fold` says which rows belong to which sample. No rule is trusted: see `tarot.gradients.preflight`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tarot.common import InputError
+from tarot.gradients.projection import Factored, Sketch
+
+
+class LayoutError(Exception):
+    """A layer's rows cannot be told apart by sample."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Splits a layer's tensors by sample: dimension `axis` runs over the samples, in equal runs of consecutive rows."""
+
+    samples: int
+    axis: int = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """[.., samples * T, ..] -> [samples, T, ...] with the other dimensions in their order."""
+        if tensor.ndim <= self.axis or tensor.shape[self.axis] % self.samples:
+            raise LayoutError(f"dimension {self.axis} of {list(tensor.shape)} is not made of {self.samples} samples")
+        return tensor.movedim(self.axis, 0).unflatten(0, (self.samples, -1))
+
+    def positions(self, tensor: Tensor) -> Tensor:
+        """[..., features] -> [samples, positions, features]"""
+        return self(tensor).flatten(1, -2)
+
+
+Finish = Callable[[Tensor, Fold], Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows start..stop of the parameter `name`, which has `rows` in all: `MultiheadAttention` packs three in one."""
+
+    name: str
+    rows: int
+    start: int
+    stop: int
+
+    @classmethod
+    def whole(cls, name: str, parameter: Tensor) -> Part:
+        return cls(name, len(parameter), 0, len(parameter))
+
+    def embed(self, gradient: Tensor) -> Tensor:
+        """[B, stop - start, ...] -> [B, rows, ...], zero elsewhere."""
+        if (self.start, self.stop) == (0, self.rows):
+            return gradient
+        after = (0, 0) * (gradient.ndim - 2)
+        return functional.pad(gradient, (*after, self.start, self.rows - self.stop))
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """One use of a weight and a bias; None where the gradient is not wanted."""
+
+    site: str
+    module: nn.Module
+    weight_part: Part | None
+    bias_part: Part | None
+    kind = "layer"
+
+    @property
+    def names(self) -> set[str]:
+        """The parameters it contributes to."""
+        return {part.name for part in (self.weight_part, self.bias_part) if part is not None}
+
+    def begin(self, x: Tensor, sketches: dict[str, Sketch]) -> list[tuple[str, Finish]]:
+        """What to do in the backward pass: (parameter name, how to finish)."""
+        steps = []
+        if self.weight_part is not None:
+            steps.append((self.weight_part.name, self.weight(x, sketches[self.weight_part.name])))
+        if self.bias_part is not None:
+            part, sketch = self.bias_part, sketches[self.bias_part.name]
+            steps.append((part.name, lambda d, fold: sketch(part.embed(self.bias(fold, d)).flatten(1))))
+        return steps
+
+    def demand(self, x: object, y: object) -> None:
+        """Raises LayoutError where a call's input or output is not what the rule is about."""
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor) and self.fits(x.shape, y.shape)):
+            raise LayoutError(f"{type(self.module).__name__} does not read and write what a {self.kind} layer does")
+
+    @abstractmethod
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        """Whether input and output have the shapes that the rule expects."""
+
+    @abstractmethod
+    def weight(self, x: Tensor, sketch: Sketch) -> Finish: ...
+
+    @abstractmethod
+    def bias(self, fold: Fold, d: Tensor) -> Tensor:
+        """[B, rows]"""
+
+    def materialised(self, x: Tensor, sketch: Sketch, gradient: Callable[[Fold, Tensor, Tensor], Tensor]) -> Finish:
+        """By way of the gradient itself, [B, rows, ...]."""
+        read = unchanged(x, self.site)
+        return lambda d, fold: sketch(self.weight_part.embed(gradient(fold, read(), d)).flatten(1))
+
+    def left(self, sketch: Factored, like: Tensor) -> Tensor:
+        """The columns of R that belong to this part's rows, [r, stop - start]."""
+        return sketch.left(like.device)[:, self.weight_part.start : self.weight_part.stop].to(like.dtype)
+
+
+def unchanged(x: Tensor, site: str) -> Callable[[], Tensor]:
+    """Reads x in the backward pass; raises where an in-place operation has overwritten it since."""
+    x, version = x.detach(), x._version
+
+    def read() -> Tensor:
+        if x._version != version:
+            raise InputError(f"the input of {site} was changed in place after it was read; its gradient is lost")
+        return x
+
+    return read
+
+
+def is_formed(sketch: Sketch) -> bool:
+    """Whether gradients may be formed whole before they are sketched, whatever the number of positions."""
+    return not factors_are_cheaper(sketch, 1 << 30)
+
+
+def factors_are_cheaper(sketch: Sketch, positions: int) -> bool:
+    """Whether projecting both factors at every position takes fewer operations than forming the gradient once."""
+    if not isinstance(sketch, Factored):
+        return False
+    r, c = sketch.grid
+    projected = positions * (r * sketch.rows + c * sketch.columns + r * c)
+    formed = sketch.rows * sketch.columns * (positions + c) + r * c * sketch.rows
+    return projected <= formed
+
+
+class Linear(Layer):
+    """y = x W^T + b over the last dimension, whatever the ones before."""
+
+    kind = "linear"
+
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        return x[-1:] == (self.module.in_features,) and y == (*x[:-1], self.module.out_features)
+
+    def weight(self, x: Tensor, sketch: Sketch) -> Finish:
+        if not factors_are_cheaper(sketch, math.prod(x.shape[1:-1])):
+            return self.materialised(x, sketch, self.gradient)
+        right = x.detach() @ sketch.right(x.device).to(x.dtype).T
+        return lambda d, fold: sketch.combine(fold.positions(d @ self.left(sketch, d).T), fold.positions(right))
+
+    @staticmethod
+    def gradient(fold: Fold, x: Tensor, d: Tensor) -> Tensor:
+        return fold.positions(d).float().transpose(1, 2) @ fold.positions(x).float()
+
+    def bias(self, fold: Fold, d: Tensor) -> Tensor:
+        return fold.positions(d).sum(1, dtype=torch.float32)
+
+
+class Embedding(Layer):
+    """Rows of a table: a linear layer that reads one-hot vectors. `padding_idx` learns nothing."""
+
+    kind = "embedding"
+
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        return y == (*x, self.module.embedding_dim)
+
+    def weight(self, x: Tensor, sketch: Sketch) -> Finish:
+        read = unchanged(x, self.site)
+        if not isinstance(sketch, Factored):
+            return lambda d, fold: sketch(self.gradient(fold, read(), d).flatten(1))
+
+        def finish(d: Tensor, fold: Fold) -> Tensor:
+            ids, d = read(), self.without_padding(read(), d)
+            left, right = functional.embedding(ids, self.left(sketch, d).T), d @ sketch.right(d.device).to(d.dtype).T
+            return sketch.combine(fold.positions(left), fold.positions(right))
+
+        return finish
+
+    def without_padding(self, ids: Tensor, d: Tensor) -> Tensor:
+        padding = self.module.padding_idx
+        return d if padding is None else d.masked_fill((ids == padding)[..., None], 0)
+
+    def gradient(self, fold: Fold, ids: Tensor, d: Tensor) -> Tensor:
+        d = fold.positions(self.without_padding(ids, d)).float()
+        rows = self.weight_part.rows
+        table = d.new_zeros(fold.samples * rows, d.shape[-1])
+        first = torch.arange(fold.samples, device=d.device)[:, None] * rows
+        table.index_add_(0, (fold(ids).flatten(1) + first).flatten(), d.flatten(0, 1))
+        return table.unflatten(0, (fold.samples, rows))
+
+    def bias(self, fold: Fold, d: Tensor) -> Tensor:
+        raise NotImplementedError("an embedding has no bias")
+
+
+class Convolution(Layer):
+    """Conv1d, Conv2d, Conv3d: a linear layer on unfolded patches, and projecting those is a convolution by itself."""
+
+    kind = "convolution"
+
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        if len(x) != self.rank + 2:  # a single sample without a batch dimension
+            return False
+        m, sides = self.module, self.module._reversed_padding_repeated_twice[::-1]
+        axes = zip(x[2:], sides[::2], sides[1::2], m.dilation, m.kernel_size, m.stride, strict=True)
+        size = [(n + a + b - dilation * (k - 1) - 1) // stride + 1 for n, a, b, dilation, k, stride in axes]
+        return x[1] == m.in_channels and y == (x[0], m.out_channels, *size)
+
+    @property
+    def rank(self) -> int:
+        return len(self.module.kernel_size)
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """x and the zero padding that is still to be added on both sides."""
+        module = self.module
+        if module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            return x, module.padding
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        return functional.pad(x, module._reversed_padding_repeated_twice, mode=mode), (0,) * self.rank
+
+    def weight(self, x: Tensor, sketch: Sketch) -> Finish:
+        module, groups = self.module, self.module.groups
+        size = zip(x.shape[2:], module.stride, strict=True)
+        if not factors_are_cheaper(sketch, groups * math.prod(n // stride for n, stride in size)):
+            return self.materialised(x, sketch, self.gradient)
+        x, padding = self.padded(x.detach())
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.rank - 1]
+        filters = sketch.right(x.device).to(x.dtype).unflatten(1, module.weight.shape[1:])
+        filters = filters.repeat(groups, *(1,) * (self.rank + 1))
+        right = convolve(x, filters, None, module.stride, padding, module.dilation, groups)
+        return lambda d, fold: sketch.combine(
+            self.by_position(fold, self.project_left(sketch, d)),
+            self.by_position(fold, right.unflatten(1, (groups, -1))),
+        )
+
+    def project_left(self, sketch: Factored, d: Tensor) -> Tensor:
+        """[I, out, *size] -> [I, groups, r, *size]"""
+        left = self.left(sketch, d).unflatten(1, (self.module.groups, -1)).transpose(0, 1)  # [groups, r, out / groups]
+        return (left @ d.flatten(2).unflatten(1, (self.module.groups, -1))).unflatten(-1, d.shape[2:])
+
+    @staticmethod
+    def by_position(fold: Fold, projected: Tensor) -> Tensor:
+        """[I, groups, k, *size] -> [B, I / B * groups * positions, k]; groups are more positions."""
+        return fold(projected.flatten(3)).transpose(-1, -2).flatten(1, -2)
+
+    def gradient(self, fold: Fold, x: Tensor, d: Tensor) -> Tensor:
+        """[B, out, in / groups * kernel]"""
+        m, x, d = self.module, x.float(), d.float()
+        if m.groups == m.in_channels == m.out_channels:  # depthwise: products without a sum over channels
+            size = range(3, d.ndim + 1)
+            return torch.stack([fold(window * d).sum((1, *size)) for window in self.windows(x, d)], 2)
+        seen = [by_channel(window) for window in self.windows(x, d)]
+        patches = torch.stack(seen, 2).flatten(1, 2) if len(seen) > 1 else seen[0]
+        left, right = (fold(t.unflatten(1, (m.groups, -1))) for t in (by_channel(d), patches))
+        return torch.einsum("btgon,btgin->bgoi", left, right).flatten(1, 2)
+
+    def windows(self, x: Tensor, d: Tensor) -> Iterator[Tensor]:
+        """What each entry of the kernel is multiplied by, as views of the padded x: [I, in, *size of d]."""
+        module = self.module
+        x, padding = self.padded(x)
+        if any(padding):
+            x = functional.pad(x, [side for width in reversed(padding) for side in (width, width)])
+        for offset in itertools.product(*map(range, module.kernel_size)):
+            axes = zip(offset, module.dilation, module.stride, d.shape[2:], strict=True)
+            yield x[:, :, *(slice(o * dilation, o * dilation + s * (n - 1) + 1, s) for o, dilation, s, n in axes)]
+
+    def bias(self, fold: Fold, d: Tensor) -> Tensor:
+        return fold(d.flatten(2)).sum((1, 3), dtype=torch.float32)
+
+
+def by_channel(x: Tensor) -> Tensor:
+    """[I, channels, *size] -> [I, channels, positions], a view whether channels come first or last in memory."""
+    last = x.movedim(1, -1)
+    return last.flatten(1, -2).transpose(1, 2) if last.is_contiguous() else x.flatten(2)
+
+
+class Norm(Layer):
+    """y = w * normalised(x) + b. Features are the last dimensions (LayerNorm, RMSNorm) or dimension 1 (the others)."""
+
+    kind = "norm"
+
+    def fits(self, x: torch.Size, y: torch.Size) -> bool:
+        m = self.module
+        if isinstance(m, nn.LayerNorm | nn.RMSNorm):
+            return y == x and x[-len(m.normalized_shape) :] == m.normalized_shape
+        return y == x and x[1:2] == (m.num_channels if isinstance(m, nn.GroupNorm) else m.num_features,)
+
+    def weight(self, x: Tensor, sketch: Sketch) -> Finish:
+        return self.materialised(x, sketch, lambda fold, x, d: self.summed(fold, d * self.normalised(x.float())))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """The module without its weight and bias."""
+        m = self.module
+        match m:
+            case nn.LayerNorm():
+                return functional.layer_norm(x, m.normalized_shape, eps=m.eps)
+            case nn.RMSNorm():
+                return functional.rms_norm(x, m.normalized_shape, eps=m.eps)
+            case nn.GroupNorm():
+                return functional.group_norm(x, m.num_groups, eps=m.eps)
+        if m.running_mean is None:
+            return functional.instance_norm(x, eps=m.eps)
+        return functional.batch_norm(x, m.running_mean.to(x.dtype), m.running_var.to(x.dtype), eps=m.eps)
+
+    def summed(self, fold: Fold, t: Tensor) -> Tensor:
+        """Sum over positions: [B, *weight shape]."""
+        if isinstance(self.module, nn.LayerNorm | nn.RMSNorm):
+            shape = self.module.normalized_shape
+            return fold(t).flatten(1, -1 - len(shape)).sum(1, dtype=torch.float32)
+        return fold(t.flatten(2) if t.ndim > 2 else t[..., None]).sum((1, 3), dtype=torch.float32)
+
+    def bias(self, fold: Fold, d: Tensor) -> Tensor:
+        return self.summed(fold, d).flatten(1)
+
+
+# By subclass: the first class of a module's ancestry that is found here decides.
+RULES: dict[type[nn.Module], type[Layer]] = {
+    nn.Linear: Linear,
+    nn.Embedding: Embedding,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), Convolution),
+    **dict.fromkeys((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm), Norm),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), Norm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), Norm),
+}
+
+
+def rule(module: nn.Module) -> type[Layer] | None:
+    """The rule for a module or its nearest ancestor class; None where there is none, or its options are beyond it."""
+    found = next((RULES[ancestor] for ancestor in type(module).__mro__ if ancestor in RULES), None)
+    if isinstance(module, nn.Embedding) and module.scale_grad_by_freq:
+        return None
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        return None  # it normalises by the batch even in eval mode
+    return found

@@ -1,0 +1,91 @@
+"""What a caller says about the rows of a problem, read and checked: features, and what is known of every row.
+
+Each function gives the argument in the form that a `SelectionProblem` holds, or raises InputError with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tarot.common import InputError
+from tarot.features import Rows, as_rows
+
+
+def views(features: Any, name: str) -> tuple[Rows, ...]:
+    """One matrix, or a list of matrices with the same rows (not a nested list of numbers)."""
+    several = isinstance(features, list | tuple) and len(features) > 0 and len(getattr(features[0], "shape", ())) == 2
+    if not several:
+        return (as_rows(features, name),)
+    found = tuple(as_rows(view, f"{name}[{i}]") for i, view in enumerate(features))
+    rows = sorted({view.shape[0] for view in found})
+    if len(rows) > 1:
+        raise InputError(f"{name}: the models must have seen the same rows; they have {rows}")
+    return found
+
+
+def check_one_space(candidates: Sequence[Rows], targets: Sequence[Rows]) -> None:
+    """Raises InputError unless both sides were seen by the same models."""
+    if len(candidates) != len(targets):
+        raise InputError(f"candidates come from {len(candidates)} models and targets from {len(targets)}")
+    for c, t in zip(candidates, targets, strict=True):
+        if c.shape[1] != t.shape[1]:
+            raise InputError(
+                f"candidates have {c.shape[1]} dimensions and targets {t.shape[1]}; they must be features of one space"
+            )
+
+
+def per_row(values: Any, rows: int, name: str) -> np.ndarray | None:
+    """One entry for every row, [rows]."""
+    if values is None:
+        return None
+    values = np.asarray(values)
+    if values.shape != (rows,):
+        raise InputError(f"{name} must have one entry for each of the {rows} rows; its shape is {values.shape}")
+    return values
+
+
+def unique_ids(values: Any, rows: int, name: str) -> np.ndarray | None:
+    """A different one for every row, [rows]."""
+    ids = per_row(values, rows, name)
+    if ids is not None:
+        different, counts = np.unique(ids, return_counts=True)
+        if len(different) < rows:
+            twice = different[counts > 1][0].item()
+            raise InputError(f"{name} must be unique; {twice!r} stands {counts.max()} times")
+    return ids
+
+
+def numbers(values: Any, models: int, rows: int, name: str) -> tuple[np.ndarray, ...] | None:
+    """One vector of finite numbers per model, float64 [rows] each."""
+    if values is None:
+        return None
+    listed = isinstance(values, list | tuple) and len(values) > 0 and np.ndim(values[0]) == 1
+    several: Sequence[Any] = values if listed else [values]
+    if len(several) != models:
+        raise InputError(f"{name} come from {len(several)} models and candidates from {models}")
+    several = tuple(per_row(v, rows, name) for v in several)
+    for v in several:
+        if v.dtype.kind not in "fiu":
+            raise InputError(f"{name} must hold real numbers; their dtype is {v.dtype}")
+        if not np.isfinite(v).all():
+            row = int(np.flatnonzero(~np.isfinite(v))[0])
+            raise InputError(f"{name} must be finite; that of candidate {row} is {v[row]}")
+    return tuple(v.astype(np.float64) for v in several)
+
+
+def rates(values: Any, models: int, name: str) -> tuple[float, ...] | None:
+    """One weight per model, at least 0 and not all 0."""
+    if values is None:
+        return None
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers; they are {values!r}") from error
+    if found.shape != (models,):
+        raise InputError(f"{name} must be one per model, [{models}]; their shape is {found.shape}")
+    if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
+        raise InputError(f"{name} must be finite, at least 0 and not all 0; they are {found.tolist()}")
+    return tuple(found.tolist())

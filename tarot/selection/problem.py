@@ -1,0 +1,333 @@
+"""What a selector is given: the pool, the target, and the questions that selectors ask of them.
+
+One problem may be seen by several independently trained models: candidates and targets are then lists of feature
+matrices, one per model, whitened each and joined, so that squared distances are averaged (`per_ckpt`, theory.md 1.1).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tarot.common import InputError
+from tarot.features import Rows, block_size, read_rows
+from tarot.selection import knowledge
+from tarot.selection.selection import Selection
+from tarot.space import JoinedRows, WhitenedRows, check_regularization, distances, fit_whitener, nearest_unit, unit_norm
+from tarot.transport import (
+    DENSE_PAIRS,
+    CapacityPlan,
+    Cost,
+    StreamedCost,
+    blocks_of,
+    dense,
+    entropic_potentials,
+    solve_capacity,
+    solve_exact,
+)
+
+WHITENINGS = ("cholesky", "zca", None)
+_WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
+_FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
+
+
+@dataclass(frozen=True, eq=False)
+class SelectionProblem:
+    """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
+
+    whitening: "cholesky", "zca" or None (rows as they are, unit norm only). total: the sum of the selection's weights,
+    None where the selector decides; total_may_grow: it becomes the size of a selection that is larger. labels [N], [M];
+    groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q);
+    scores: one [N] per model of what was measured on the model itself and features do not say (EL2N's error norms,
+    influences); learning_rates: one per model (None: all alike).
+
+    candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
+    InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
+    read.
+    """
+
+    candidate_views: tuple[Rows, ...]
+    target_views: tuple[Rows, ...]
+    whitening: str | None = None
+    regularization: float = 1e-3
+    total: int | None = None
+    total_may_grow: bool = False
+    candidate_labels: np.ndarray | None = None
+    target_labels: np.ndarray | None = None
+    target_groups: np.ndarray | None = None
+    candidate_ids: np.ndarray | None = None
+    candidate_tags: np.ndarray | None = None
+    candidate_residuals: tuple[np.ndarray, ...] | None = None
+    candidate_scores: tuple[np.ndarray, ...] | None = None
+    learning_rates: tuple[float, ...] | None = None
+    _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        candidates = knowledge.views(self.candidate_views, "candidates")
+        targets = knowledge.views(self.target_views, "targets")
+        knowledge.check_one_space(candidates, targets)
+        models, n, m = len(candidates), candidates[0].shape[0], targets[0].shape[0]
+        if self.whitening not in WHITENINGS:
+            raise InputError(f"whitening must be one of {WHITENINGS}; it is {self.whitening!r}")
+        check_regularization(self.regularization)
+        total = self.total
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int | np.integer) or total < 1):
+            raise InputError(f"total must be a positive integer; it is {total!r}")
+        known = {
+            "candidate_views": candidates,
+            "target_views": targets,
+            "candidate_labels": knowledge.per_row(self.candidate_labels, n, "candidate_labels"),
+            "target_labels": knowledge.per_row(self.target_labels, m, "target_labels"),
+            "target_groups": knowledge.per_row(self.target_groups, m, "target_groups"),
+            "candidate_ids": knowledge.unique_ids(self.candidate_ids, n, "candidate_ids"),
+            "candidate_tags": knowledge.per_row(self.candidate_tags, n, "candidate_tags"),
+            "candidate_residuals": knowledge.numbers(self.candidate_residuals, models, n, "candidate_residuals"),
+            "candidate_scores": knowledge.numbers(self.candidate_scores, models, n, "candidate_scores"),
+            "learning_rates": knowledge.rates(self.learning_rates, models, "learning_rates"),
+        }
+        for name, value in known.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
+
+    @property
+    def n(self) -> int:
+        return self.candidate_views[0].shape[0]
+
+    @property
+    def m(self) -> int:
+        return self.target_views[0].shape[0]
+
+    # --- the two sides in one unit-norm space ------------------------------------------------------------------------
+
+    @cached_property
+    def _spaces(self) -> tuple[Rows, Rows]:
+        pairs = list(zip(self.candidate_views, self.target_views, strict=True))
+        maps = [
+            unit_norm if self.whitening is None else fit_whitener(c, t, self.whitening, self.regularization)
+            for c, t in pairs
+        ]
+        candidates = [WhitenedRows(c, f, "candidates") for (c, _), f in zip(pairs, maps, strict=True)]
+        targets = [WhitenedRows(t, f, "targets") for (_, t), f in zip(pairs, maps, strict=True)]
+        if len(pairs) == 1:
+            return candidates[0], targets[0]
+        return JoinedRows(candidates), JoinedRows(targets)
+
+    @property
+    def candidates(self) -> Rows:
+        """Unit-norm rows [N, d], computed as they are read; a zero gradient stays a zero row and is never selected."""
+        return self._spaces[0]
+
+    @cached_property
+    def usable_targets(self) -> np.ndarray:
+        """Indices of the targets whose gradient is not zero, int64."""
+        usable = (self._spaces[1][:] != 0).any(dim=1).nonzero()[:, 0].numpy()
+        if len(usable) == 0:
+            raise InputError("targets: every row is zero, so nothing can be near them")
+        if len(usable) < self.m:
+            warnings.warn(
+                f"{self.m - len(usable)} of {self.m} targets have zero features and are left out", stacklevel=2
+            )
+        return usable
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """The usable targets as unit-norm rows, float32 [M', d]."""
+        return self._spaces[1][:][self.usable_targets]
+
+    # --- what selectors ask ------------------------------------------------------------------------------------------
+
+    def budget(self, size: int | None, ratio: float | None) -> int:
+        """How many candidates to select. Raises InputError unless exactly one of the two is given and is possible."""
+        if (size is None) == (ratio is None):
+            raise InputError(f"give either size or ratio, not {'both' if ratio is not None else 'neither'}")
+        if ratio is not None:
+            if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number):
+                raise InputError(f"ratio must be a number in (0, 1]; it is {ratio!r}")
+            if not 0 < ratio <= 1:
+                raise InputError(f"ratio must be in (0, 1]; it is {ratio}")
+            size = math.floor(ratio * self.n + 1e-9)
+            if size < 1:
+                raise InputError(f"ratio {ratio} of {self.n} candidates selects none")
+        if isinstance(size, bool) or not isinstance(size, int | np.integer):
+            raise InputError(f"size must be an integer; it is {size!r}")
+        if not 1 <= size <= self.n:
+            raise InputError(f"size must be between 1 and the number of candidates, {self.n}; it is {size}")
+        if self.total is not None and self.total < size and not self.total_may_grow:
+            raise InputError(f"total {self.total} is less than the {size} candidates it must repeat at least once each")
+        return int(size)
+
+    def labels(self, method: str) -> tuple[np.ndarray, np.ndarray]:
+        """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: 0..(classes of either) - 1."""
+        for name in ("candidate_labels", "target_labels"):
+            if getattr(self, name) is None:
+                raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
+        both = [
+            _classes(self.candidate_labels, "candidate_labels"),
+            _classes(self.target_labels, "target_labels"),
+        ]
+        kinds = [labels.dtype.kind for labels in both]
+        if (kinds[0] in "US") != (kinds[1] in "US"):
+            raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
+        codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
+        if not np.isin(codes[: self.n], codes[self.n :]).any():
+            ours, theirs = (labels[0].item() for labels in both)
+            warnings.warn(
+                f"candidates and targets have no class in common (such as {ours!r} and {theirs!r}): are their labels "
+                "spelled alike?",
+                stacklevel=2,
+            )
+        return codes[: self.n], codes[self.n :]
+
+    def best(self, values: np.ndarray, size: int | None, ratio: float | None, selector: Mapping[str, Any]) -> Selection:
+        """The candidates of highest value [N], ties to the smaller index: how every valuation method selects.
+
+        Those with zero features are passed over. Raises InputError where too few others are left.
+        """
+        budget = self.budget(size, ratio)
+        return self.selection(self.first_usable(np.argsort(-values, kind="stable"), budget), selector)
+
+    def zero_rows(self, candidates: np.ndarray) -> np.ndarray:
+        """Which of these candidates have zero features in every view: bool [len(candidates)]. Reads their rows."""
+        candidates = np.asarray(candidates, dtype=np.int64)
+        zero = np.ones(len(candidates), dtype=bool)
+        for view in self.candidate_views:
+            step = block_size(view.shape[1])
+            for start in range(0, len(candidates), step):
+                part = slice(start, start + step)
+                zero[part] &= ~read_rows(view, candidates[part], "candidates").any(dim=1).numpy()
+        return zero
+
+    def first_usable(self, ranked: np.ndarray, count: int) -> np.ndarray:
+        """The first `count` of these candidates, best first, whose features are not zero: int64 [count].
+
+        Raises InputError where there are fewer.
+        """
+        usable, start = np.empty(0, dtype=np.int64), 0
+        while len(usable) < count and start < len(ranked):
+            part = ranked[start : start + count - len(usable)]
+            usable = np.concatenate([usable, part[~self.zero_rows(part)]])
+            start += len(part)
+        if len(usable) < count:
+            raise _too_few(count, len(usable), len(ranked))
+        return usable
+
+    def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
+        """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
+        small = self.n * self.targets.numel() <= _WHOLE_TABLE  # then all of them cost no more than a few
+        k = self.n if small else min(k, self.n)
+        with self._lock:
+            known = self._table.get("nearest")
+            if known is None or known[0].shape[1] < k:
+                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k)
+        return known
+
+    def layers(
+        self, targets: np.ndarray | None = None, expect: int = 0, min_cos: float | None = None
+    ) -> Iterator[np.ndarray]:
+        """Layer k = the k-th nearest candidates of the targets (all, or these positions) not seen in a layer before.
+
+        Ascending indices; layers that would be empty are skipped; ends when every usable candidate was in one. Raises
+        InputError where they are fewer than `expect`. min_cos leaves out pairs of a smaller cosine (ledger L-13).
+        """
+        targets = np.arange(len(self.targets)) if targets is None else targets
+        far = math.inf if min_cos is None else math.sqrt(max(0.0, 2 - 2 * min_cos))
+        seen = np.zeros(self.n, dtype=bool)
+        depth = max(_FIRST_NEIGHBOURS, math.ceil(4 * expect / len(targets)))
+        distance = index = np.empty((len(targets), 0))
+        for k in range(self.n):
+            if k == distance.shape[1]:
+                distance, index = (table.numpy()[targets] for table in self.neighbours(depth))
+                depth = 2 * distance.shape[1]
+            reachable = (index[:, k] >= 0) & (distance[:, k] <= far)
+            if not reachable.any():
+                break
+            layer = np.unique(index[reachable, k])
+            layer = layer[~seen[layer]]
+            seen[layer] = True
+            if len(layer):
+                yield layer
+        if seen.sum() < expect:
+            raise _too_few(expect, int(seen.sum()), self.n)
+
+    def cost(self, candidates: np.ndarray, targets: np.ndarray | None = None) -> Cost:
+        """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions)."""
+        chosen = self.targets if targets is None else self.targets[targets]
+        rows = read_rows(self.candidates, candidates, "candidates")
+        if len(rows) * len(chosen) > DENSE_PAIRS:
+            return StreamedCost(rows, chosen)
+        return distances(rows, chosen)
+
+    def restricted(self, targets: np.ndarray) -> SelectionProblem:
+        """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
+        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        kept = vars(part)  # where functools.cached_property looks first
+        kept["_spaces"], kept["targets"] = self._spaces, self.targets[targets]
+        kept["usable_targets"] = self.usable_targets[targets]
+        part._table.update({name: tuple(t[targets] for t in table) for name, table in self._table.items()})
+        return part
+
+    def capacity_plan(self, size: int) -> CapacityPlan:
+        """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection."""
+        return solve_capacity(self.neighbours, self.n, len(self.targets), size)
+
+    def marginal_cost(self, chosen: np.ndarray, layer: np.ndarray, exact: bool = False) -> np.ndarray:
+        """What each candidate z of `layer` costs beside `chosen`: float64 [len(layer)], lower = take it first.
+
+        exact: OT(uniform on chosen + z, targets) for every z (Eq. 13). Otherwise z's potential in one entropic solve of
+        chosen + layer: to first order the same, up to a constant (ledger L-06, L-08).
+        """
+        if exact:
+            return self._exact_marginal_cost(chosen, layer)
+        return entropic_potentials(self.cost(np.concatenate([chosen, layer]))).f[len(chosen) :]
+
+    def _exact_marginal_cost(self, chosen: np.ndarray, layer: np.ndarray) -> np.ndarray:
+        costs = torch.empty(len(chosen) + 1, len(self.targets))  # the network simplex holds it whole; z is its last row
+        if len(chosen):
+            costs[:-1] = dense(self.cost(chosen))
+        values = np.empty(len(layer))
+        g = None
+        for start, block in blocks_of(self.cost(layer)):
+            for position, row in enumerate(block, start):
+                costs[-1] = row
+                plan = solve_exact(costs, g=g)
+                values[position], g = plan.value, plan.g
+        return values
+
+    def selection(
+        self, chosen: np.ndarray, selector: Mapping[str, Any], *, blind: bool = False, **known: Any
+    ) -> Selection:
+        """The Selection of these candidates (int64, any order, unique); `known`: results that a selector has already
+        computed, see `Selection.of`.
+
+        blind: they were chosen without a look at these features, so that some of them may be zero. Otherwise
+        InputError names the first whose are.
+        """
+        return Selection.of(self, chosen, selector, blind=blind, **known)
+
+
+def _too_few(wanted: int, usable: int, of: int) -> InputError:
+    return InputError(
+        f"{wanted} candidates are wanted, but only {usable} of {of} are usable: "
+        "the features of the others are zero (a zero gradient teaches nothing)"
+    )
+
+
+def _classes(labels: np.ndarray, name: str) -> np.ndarray:
+    """Labels that can be sorted: numbers or strings, none of them missing."""
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)  # as pandas holds strings
+    if labels.dtype.kind not in "biufUS":
+        raise InputError(f"{name} must be all strings or all numbers; their dtype is {labels.dtype}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise InputError(f"{name}: the label of row {row} is {labels[row]}")
+    return labels

@@ -1,0 +1,309 @@
+"""What a selector returns: which candidates, how often each, and how good that is.
+
+Weights: potentials become integer repetition counts (theory.md 0.4 and 1.4). Quality: the transport distance to the
+targets beside a lower bound that no subset of the size can beat (theory.md 10). What costs a transport problem is
+computed when it is first read, and saved with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tarot.common import InputError, atomic_file
+from tarot.selection.weights import allocate, integer_weights
+from tarot.transport import Bracket, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
+
+if TYPE_CHECKING:
+    from tarot.selection.problem import SelectionProblem
+
+_FORMAT = "tarot.selection.selection/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """S of N candidates, ascending and unique, with integer weights.
+
+    indices: int64 [S], in 0..n-1. n, m: how many candidates and targets there were. total: what the weights sum to.
+    selector: its name and options. curve: what a selector measured on its way (`size="auto"`: the
+    held-out distance by size; OTM: the distance by layer), name -> list. ids: [S], where the pool had ids.
+    """
+
+    indices: np.ndarray
+    n: int
+    m: int
+    selector: dict[str, Any]
+    ids: np.ndarray | None = None
+    curve: dict[str, list] | None = None
+    total: int | None = None
+    problem: SelectionProblem | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("n", self.n), ("m", self.m)):
+            _check_positive(name, value)
+        if self.total is not None:
+            _check_positive("total", self.total)
+        object.__setattr__(self, "indices", _checked_indices(self.indices, self.n))  # frozen for everybody else
+        if self.ids is not None and np.shape(self.ids) != self.indices.shape:
+            raise InputError(f"{len(self.indices)} are selected, and the shape of their ids is {np.shape(self.ids)}")
+
+    @classmethod
+    def of(
+        cls,
+        problem: SelectionProblem,
+        chosen: np.ndarray,
+        selector: Mapping[str, Any],
+        *,
+        blind: bool = False,
+        weights: np.ndarray | None = None,
+        potentials: np.ndarray | None = None,
+        ot_distance: float | None = None,
+        lower_bound: float | None = None,
+        curve: dict[str, list] | None = None,
+        total: int | None = None,
+    ) -> Selection:
+        """Order the chosen, int64 [S], and attach what the selector already knows, aligned with them.
+
+        A `total` of the selector's own choice gives way to the caller's, which is shared out in proportion to `weights`
+        where the selector has its own, else to all alike (theory.md 1.4).
+
+        Raises InputError where the chosen are not different candidates of the problem; where one of them has zero
+        features, unless the choice was `blind` to features; where weights are not integers of at least 1; and where
+        the total is less than one each, unless the problem lets it grow.
+        """
+        chosen = np.asarray(chosen)
+        chosen = chosen.astype(np.int64) if chosen.size == 0 else chosen  # an empty list is of floats
+        _check_integers(chosen)
+        order = np.argsort(chosen, kind="stable")
+        indices = _checked_indices(chosen[order], problem.n)
+        if not blind and (zero := problem.zero_rows(indices)).any():
+            raise InputError(
+                f"candidate {indices[zero][0]} is selected, and its features are zero: a selector that looks at "
+                "features has nothing to go by there"
+            )
+        own, total = total, total if problem.total is None else problem.total
+        if total is not None and problem.total_may_grow:
+            total = max(total, len(indices))
+        if total is not None and total < len(indices):
+            raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
+        ids = None if problem.candidate_ids is None else problem.candidate_ids[indices]
+        selection = cls(indices, problem.n, problem.m, dict(selector), ids, curve, total, problem)
+        if weights is not None:
+            weights = _checked_weights(weights, len(indices))[order]
+        elif own is None and total is not None:
+            weights = np.ones(len(indices), dtype=np.int64)
+        if weights is not None and total is not None and len(indices):
+            weights = allocate(weights - 1, total)
+        if potentials is not None:
+            potentials = _checked_potentials(potentials, len(indices))[order]
+        known = {
+            "weights": weights,
+            "potentials": potentials,
+            "ot_distance": ot_distance,
+            "lower_bound": lower_bound,
+        }
+        for name, value in known.items():
+            if value is not None:
+                selection._remember(name, value)
+        return selection
+
+    def _remember(self, name: str, value: Any) -> None:
+        vars(self)[name] = value  # where functools.cached_property looks first
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    # --- computed when first read ------------------------------------------------------------------------------------
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """How often each is repeated in an epoch: int64 [S], >= 1, summing to `total`; all 1 without a total."""
+        if self.total is None or not len(self):
+            return np.ones(len(self), dtype=np.int64)
+        return integer_weights(self.potentials, self.total)
+
+    @cached_property
+    def potentials(self) -> np.ndarray:
+        """Dual potential of each selected candidate, float64 [S]; lower = more useful. Entropic, epsilon 0.01."""
+        return self._entropic.f - self._entropic.f.mean() if len(self) else np.empty(0)
+
+    @cached_property
+    def ot_distance(self) -> float:
+        """OT(uniform over the selected, uniform over the targets); where only bracketed, the upper end."""
+        return self.ot_bracket.upper
+
+    @cached_property
+    def ot_bracket(self) -> Bracket:
+        """Certified bounds on the OT distance; both ends are equal where it was solved exactly."""
+        if not len(self):
+            return Bracket(float("nan"), float("nan"))
+        if isinstance(self._cost, Tensor):  # it fits in memory, so the network simplex is affordable
+            value = solve_exact(self._cost).value
+            return Bracket(value, value)
+        return bracket(self._cost, sinkhorn(self._cost, 0.003, g=self._entropic.g, tolerance=0.01))
+
+    @cached_property
+    def lower_bound(self) -> float:
+        """No subset of this size is nearer to the targets: the capacity-constrained OT distance (theory.md 10)."""
+        return self._problem().capacity_plan(len(self)).lower_bound if len(self) else float("nan")
+
+    @cached_property
+    def nearest_target(self) -> np.ndarray:
+        """Index of each selected candidate's nearest target, int64 [S]."""
+        return self._nearest[1]
+
+    @cached_property
+    def nearest_distance(self) -> np.ndarray:
+        """Its distance, float64 [S]."""
+        return self._nearest[0]
+
+    @cached_property
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        if not len(self):
+            return np.empty(0), np.empty(0, dtype=np.int64)
+        blocks = self._cost.blocks() if isinstance(self._cost, StreamedCost) else [(0, self._cost)]
+        pairs = [block.min(dim=1) for _, block in blocks]
+        distance = torch.cat([p.values for p in pairs]).double().numpy()
+        return distance, self._problem().usable_targets[torch.cat([p.indices for p in pairs]).numpy()]
+
+    @cached_property
+    def _cost(self) -> Tensor | StreamedCost:
+        return self._problem().cost(self.indices)
+
+    @cached_property
+    def _entropic(self) -> Entropic:
+        return entropic_potentials(self._cost)
+
+    def _problem(self) -> SelectionProblem:
+        if self.problem is None:
+            raise InputError("this selection was loaded without that value, and its candidates are not at hand")
+        return self.problem
+
+    # --- on disk -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write everything, computing what was not read yet, as a parquet table: one row per selected candidate."""
+        columns = {
+            "index": self.indices,
+            "weight": self.weights,
+            "potential": self.potentials,
+            "nearest_target": self.nearest_target,
+            "nearest_distance": self.nearest_distance,
+        }
+        if self.ids is not None:
+            columns["id"] = self.ids
+        facts = {
+            "n": self.n,
+            "m": self.m,
+            "selector": self.selector,
+            "curve": self.curve,
+            "total": self.total,
+            "ot_bracket": [self.ot_bracket.lower, self.ot_bracket.upper],
+            "lower_bound": self.lower_bound,
+        }
+        table = pa.table(columns).replace_schema_metadata({"format": _FORMAT, "selection": json.dumps(facts)})
+        with atomic_file(path) as temporary:
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Selection:
+        """A saved selection. Raises InputError where the file is not one."""
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} is not a selection saved by tarot: {error}") from error
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"format", b"").decode() != _FORMAT:
+            raise InputError(f"{path} is a parquet file, but not a selection saved by tarot ({_FORMAT})")
+        try:
+            return cls._loaded({name: table[name].to_numpy() for name in table.column_names}, metadata[b"selection"])
+        except (KeyError, TypeError, ValueError) as error:  # an InputError is a ValueError
+            raise InputError(f"{path} is damaged, and not a selection saved by tarot any more: {error}") from error
+
+    @classmethod
+    def _loaded(cls, column: Mapping[str, np.ndarray], described: bytes) -> Selection:
+        """From the columns of a saved table and its facts as JSON; everything is checked again."""
+        facts = json.loads(described)
+        selection = cls(
+            column["index"], facts["n"], facts["m"], facts["selector"], column.get("id"), facts["curve"], facts["total"]
+        )
+        size = len(selection)
+        weights = _checked_weights(column["weight"], size)
+        if selection.total is not None and size and weights.sum() != selection.total:
+            raise InputError(f"its weights sum to {weights.sum()} and its total is {selection.total}")
+        selection._remember("weights", weights)
+        selection._remember("potentials", _checked_potentials(column["potential"], size))
+        selection._remember("nearest_target", _checked_targets(column["nearest_target"], selection.m))
+        selection._remember("nearest_distance", column["nearest_distance"])
+        selection._remember("ot_bracket", Bracket(*map(float, facts["ot_bracket"])))
+        selection._remember("lower_bound", float(facts["lower_bound"]))
+        return selection
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} must be a positive integer; it is {value!r}")
+
+
+def _check_integers(indices: np.ndarray) -> None:
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise InputError(
+            f"indices must be a vector of integers [S]; their shape is {indices.shape} and their dtype {indices.dtype}"
+        )
+
+
+def _checked_indices(indices: Any, n: int) -> np.ndarray:
+    """Different candidates in ascending order, int64 [S]."""
+    indices = np.asarray(indices)
+    _check_integers(indices)
+    indices = indices.astype(np.int64, copy=False)
+    outside = indices[(indices < 0) | (indices >= n)]
+    if len(outside):
+        raise InputError(f"indices must be of the {n} candidates, 0..{n - 1}; {outside[0]} is not")
+    step = np.diff(indices)
+    if (step == 0).any():
+        twice = indices[1:][step == 0][0]
+        raise InputError(f"indices must be unique; candidate {twice} stands {(indices == twice).sum()} times")
+    if (step < 0).any():
+        raise InputError(f"indices must ascend; {indices[1:][step < 0][0]} stands after {indices[:-1][step < 0][0]}")
+    return indices
+
+
+def _checked_weights(weights: Any, size: int) -> np.ndarray:
+    """Integers of at least 1, int64 [S]."""
+    weights = np.asarray(weights)
+    if weights.shape != (size,) or (size and weights.dtype.kind not in "iu"):
+        raise InputError(
+            f"weights must be integers, one for each of the {size} selected; their shape is {weights.shape} and their "
+            f"dtype {weights.dtype}"
+        )
+    if (weights < 1).any():
+        raise InputError(f"weights must be at least 1; one is {weights.min()}")
+    return weights.astype(np.int64, copy=False)
+
+
+def _checked_potentials(potentials: Any, size: int) -> np.ndarray:
+    """Finite numbers, float64 [S]."""
+    potentials = np.asarray(potentials, dtype=np.float64)
+    if potentials.shape != (size,) or not np.isfinite(potentials).all():
+        raise InputError(
+            f"potentials must be finite numbers, one for each of the {size} selected; their shape is {potentials.shape}"
+        )
+    return potentials
+
+
+def _checked_targets(targets: np.ndarray, m: int) -> np.ndarray:
+    """Positions of targets, int64 [S]."""
+    if targets.dtype.kind not in "iu" or not ((targets >= 0) & (targets < m)).all():
+        raise InputError(f"nearest_target must be positions of the {m} targets, 0..{m - 1}")
+    return targets

@@ -1,0 +1,226 @@
+"""Labelled samples in one space: the cost C(z, z') = d(x, x') + label_weight W[y, y'] of LAVA (theory.md 5).
+
+W[y, y'] is itself a transport distance, between the candidates' features of class y and the targets' of class y'
+(Alvarez-Melis and Fusi, 2020). Classes are codes of one index over both sides, so no batch, and no class that one side
+lacks, can shift them. A class with a single member is a point mass, and its distances are as well defined as any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tarot.common import InputError, progress
+from tarot.features import Rows, blocks, read_block, read_rows
+from tarot.selection import SelectionProblem
+from tarot.selectors.options import check_count, check_number
+from tarot.space import distances, unit_norm
+from tarot.transport import sinkhorn
+
+FEATURE_COSTS = ("half_squared", "euclidean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCosts:
+    """How labelled samples are compared.
+
+    feature_cost: "half_squared", 1/2 ||x - x'||^2 (as released), or "euclidean", ||x - x'|| (as printed).
+    label_weight: of W beside the feature cost; 0.5 gives the released code's second halving of it.
+    epsilon, label_epsilon: entropic regularisation of the transport between samples, and of that between classes. With
+    scale "mean" they are in units of the mean feature cost of all pairs (its root mean square for "euclidean"), so
+    that values scale with the features and rankings do not change; with None they are absolute numbers.
+    normalise: compare rows scaled to unit norm. label_rows: at most so many evenly spaced rows stand for a class in W;
+    None: all of them. min_label_count: a class with fewer members on the side it occurs on is refused.
+    match_classes: weigh the targets so that every class has the mass it has among the candidates they are compared with
+    (ours; the papers do not). A class that is a little over-represented by chance cannot be served within itself, which
+    raises the price of all its members beyond what sets them apart.
+    tolerance: L1 error of the marginals at which a transport between samples counts as solved. The error of the values
+    is linear in it, and at 1e-4 below 1% of the largest (0.03% on batches of 1024); iterations grow with its logarithm.
+    """
+
+    epsilon: float = 0.1
+    label_epsilon: float = 0.1
+    label_weight: float = 1.0
+    feature_cost: str = "half_squared"
+    scale: str | None = "mean"
+    normalise: bool = False
+    label_rows: int | None = 1000
+    min_label_count: int = 1
+    match_classes: bool = False
+    tolerance: float = 1e-4
+
+    def check(self) -> None:
+        """Raises InputError at the first option that cannot be used."""
+        for name in ("epsilon", "label_epsilon", "tolerance"):
+            check_number(name, getattr(self, name))
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive; it is {getattr(self, name)}")
+        check_number("label_weight", self.label_weight)
+        if self.feature_cost not in FEATURE_COSTS:
+            raise InputError(f"feature_cost must be one of {FEATURE_COSTS}; it is {self.feature_cost!r}")
+        if self.scale not in ("mean", None):
+            raise InputError(f"scale must be 'mean' or None; it is {self.scale!r}")
+        if self.label_rows is not None:
+            check_count("label_rows", self.label_rows, 1)
+        check_count("min_label_count", self.min_label_count, 1)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Targets that costs are computed to: rows y [m, d] and, for each class, what does not depend on x [L, m]."""
+
+    rows: Tensor
+    base: Tensor
+
+
+@dataclass(frozen=True)
+class LabelledSpace:
+    """One view of the candidates and the targets, ready to be compared.
+
+    Rows are relative to the targets' mean, which changes no distance and keeps their squares small. label_costs:
+    label_weight W, float32 [L, L] (candidates' class, targets' class); nan where a side lacks the class, which nobody
+    reads. epsilon: absolute.
+    """
+
+    candidates: Rows
+    candidate_labels: np.ndarray
+    targets: Tensor
+    target_labels: np.ndarray
+    centre: Tensor
+    label_costs: Tensor
+    epsilon: float
+    options: LabelCosts
+
+    def rows(self, indices: np.ndarray) -> Tensor:
+        """These candidates, float32 [k, d]."""
+        return self._placed(read_rows(self.candidates, indices, "candidates"))
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        for start, block in blocks(self.candidates, size, "candidates"):
+            yield start, self._placed(block)
+
+    def _placed(self, block: Tensor) -> Tensor:
+        return (unit_norm(block) if self.options.normalise else block) - self.centre
+
+    def columns(self, part: np.ndarray) -> Columns:
+        """The targets at these positions."""
+        rows = self.targets[torch.from_numpy(part)]
+        base = self.label_costs[:, torch.from_numpy(self.target_labels[part])]
+        if self.options.feature_cost == "half_squared":
+            base = base + rows.square().sum(1) / 2
+        return Columns(rows, base)
+
+    def masses(self, labels: np.ndarray, part: np.ndarray) -> np.ndarray | None:
+        """Marginal of the targets at these positions beside candidates of these labels, float64 [m]; None: uniform.
+
+        With match_classes n_y / m_y each, where a class that the candidates lack counts half a member.
+        """
+        if not self.options.match_classes:
+            return None
+        wanted, classes = self.target_labels[part], len(self.label_costs)
+        mass = np.bincount(labels, minlength=classes).clip(min=0.5) / np.bincount(wanted, minlength=classes).clip(min=1)
+        return mass[wanted] / mass[wanted].sum()
+
+    def cost(self, x: Tensor, labels: np.ndarray, columns: Columns) -> Tensor:
+        """C(z, z') of candidates x [b, d] with these labels [b] to the targets, float32 [b, m]."""
+        cost = columns.base.index_select(0, torch.from_numpy(labels))
+        if self.options.feature_cost == "euclidean":
+            return cost.add_(distances(x, columns.rows))
+        return cost.add_(x.square().sum(1, keepdim=True) / 2).addmm_(x, columns.rows.T, alpha=-1)
+
+
+def labelled_spaces(problem: SelectionProblem, options: LabelCosts, method: str) -> Iterator[LabelledSpace]:
+    """Every view of the problem as a LabelledSpace; `method` is who asks, in errors.
+
+    Raises InputError on bad options, missing labels, and classes with fewer members than options.min_label_count.
+    """
+    options.check()
+    of_candidates, of_targets = problem.labels(method)
+    _check_counts(problem.candidate_labels, of_candidates, options.min_label_count, "candidate", method)
+    _check_counts(problem.target_labels, of_targets, options.min_label_count, "target", method)
+    for candidates, targets in zip(problem.candidate_views, problem.target_views, strict=True):
+        yield _space(candidates, of_candidates, read_block(targets, 0, problem.m, "targets"), of_targets, options)
+
+
+def _check_counts(names: np.ndarray, codes: np.ndarray, least: int, side: str, method: str) -> None:
+    counts = np.bincount(codes)
+    few = np.flatnonzero((counts > 0) & (counts < least))
+    if len(few):
+        name = np.asarray(names)[np.flatnonzero(codes == few[0])[0]].item()
+        raise InputError(
+            f"{method}: class {name!r} has {counts[few[0]]} {side}{'s' if counts[few[0]] > 1 else ''}, fewer than "
+            f"min_label_count={least}; remove the class or lower min_label_count (1 is enough for the mathematics)"
+        )
+
+
+def _space(
+    candidates: Rows, of_candidates: np.ndarray, targets: Tensor, of_targets: np.ndarray, options: LabelCosts
+) -> LabelledSpace:
+    targets = unit_norm(targets) if options.normalise else targets
+    centre = targets.double().mean(0).float()
+    classes = 1 + int(max(of_candidates.max(), of_targets.max()))
+    space = LabelledSpace(
+        candidates, of_candidates, targets - centre, of_targets, centre, torch.zeros(classes, classes), 1.0, options
+    )
+    unit = mean_feature_cost(space) if options.scale == "mean" else 1.0
+    label_costs = options.label_weight * label_distances(space, options.label_epsilon * unit)
+    return replace(space, label_costs=torch.from_numpy(label_costs).float(), epsilon=options.epsilon * unit)
+
+
+def mean_feature_cost(space: LabelledSpace) -> float:
+    """E 1/2 ||x - x'||^2 over all pairs, or sqrt(E ||x - x'||^2) for the Euclidean cost; one pass over the candidates.
+
+    1 where all points are one.
+    """
+    n = space.candidates.shape[0]
+    total, squares = torch.zeros(space.targets.shape[1], dtype=torch.float64), 0.0
+    for _, block in space.blocks(8192):
+        block = block.double()
+        total += block.sum(0)
+        squares += float(block.square().sum())
+    targets = space.targets.double()
+    mean = (squares / n + float(targets.square().sum(1).mean())) / 2 - float(total / n @ targets.mean(0))
+    if mean <= 0:
+        return 1.0
+    return mean if space.options.feature_cost == "half_squared" else math.sqrt(2 * mean)
+
+
+def label_distances(space: LabelledSpace, epsilon: float) -> np.ndarray:
+    """W[y, y'] = OT_epsilon(candidates of class y, targets of class y') with the feature cost, float64 [L, L].
+
+    nan where a side has no member of the class; zero where label_weight is, so that nothing is computed in vain.
+    """
+    classes = len(space.label_costs)
+    if space.options.label_weight == 0:
+        return np.zeros((classes, classes))
+    found = np.full((classes, classes), np.nan)
+    features = replace(space, label_costs=torch.zeros(classes, classes))
+    members = _members(space.candidate_labels, space.options.label_rows)
+    wanted = _members(space.target_labels, space.options.label_rows)
+    columns = {label: features.columns(part) for label, part in wanted.items()}
+    with progress("distances between classes", len(members) * len(wanted), "pairs") as advance:
+        for label, part in members.items():
+            rows, labels = features.rows(part), space.candidate_labels[part]
+            for other, targets in columns.items():
+                found[label, other] = sinkhorn(features.cost(rows, labels, targets), epsilon).value
+                advance(1)
+    return found
+
+
+def _members(labels: np.ndarray, most: int | None) -> dict[int, np.ndarray]:
+    """The positions of every class that occurs, ascending; at most so many of each, evenly spaced."""
+    order = np.argsort(labels, kind="stable")
+    cuts = np.flatnonzero(np.diff(labels[order])) + 1
+    members = {int(labels[part[0]]): part for part in np.split(order, cuts)}
+    if most is None:
+        return members
+    return {label: part if len(part) <= most else _spaced(part, most) for label, part in members.items()}
+
+
+def _spaced(part: np.ndarray, count: int) -> np.ndarray:
+    return part[np.arange(count) * len(part) // count]

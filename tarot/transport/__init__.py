@@ -1,0 +1,27 @@
+"""Optimal transport: exact, entropic, capacity-constrained; costs dense or streamed."""
+
+from tarot.transport.capacity import CapacityPlan, solve_capacity
+from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, blocks_of, dense
+from tarot.transport.entropic import Bracket, Entropic, bracket, sinkhorn
+from tarot.transport.exact import Plan, solve_exact
+from tarot.transport.solve import calibrated, entropic_potentials, ot_distance, potentials
+
+__all__ = [
+    "DENSE_PAIRS",
+    "Bracket",
+    "CapacityPlan",
+    "Cost",
+    "Entropic",
+    "Plan",
+    "StreamedCost",
+    "blocks_of",
+    "bracket",
+    "calibrated",
+    "dense",
+    "entropic_potentials",
+    "ot_distance",
+    "potentials",
+    "sinkhorn",
+    "solve_capacity",
+    "solve_exact",
+]

@@ -1,0 +1,23 @@
+"""Driving records as they lie on disk, read into one kind of scenario."""
+
+from tasks.motion.formats.argoverse2 import argoverse2_folders, read_argoverse2
+from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario, TrafficLight, placed
+from tasks.motion.formats.scenarionet import count_unreadable, databases, read_database, read_scenario, scenario_files
+
+__all__ = [
+    "CYCLIST",
+    "PEDESTRIAN",
+    "RATE",
+    "VEHICLE",
+    "MapLine",
+    "Scenario",
+    "TrafficLight",
+    "argoverse2_folders",
+    "count_unreadable",
+    "databases",
+    "placed",
+    "read_argoverse2",
+    "read_database",
+    "read_scenario",
+    "scenario_files",
+]

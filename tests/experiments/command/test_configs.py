@@ -1,0 +1,130 @@
+"""Every config composes, and the functions that configs call."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.command.resolvers import register_resolvers
+from experiments.frame.run import make_selector
+from tarot.selectors import SELECTORS
+from tests.experiments.running import ROOT
+
+CONF = ROOT / "conf"
+
+
+def choices(group: str) -> list[str]:
+    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group}={name}"
+        for group in ("task", "features", "selector", "experiment", "logger")
+        for name in choices(group)
+    ],
+)
+def test_every_config_composes_and_names_what_there_is(choice):
+    config = composed(choice)
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
+    )
+
+    def targets(node):
+        if isinstance(node, dict):
+            yield from ([node["_target_"]] if "_target_" in node else [])
+            node = list(node.values())
+        for value in node if isinstance(node, list) else []:
+            yield from targets(value)
+
+    found = list(targets(plain))
+    assert len(found) >= 5 and all(get_class(target) for target in found)
+
+
+@pytest.mark.parametrize("task", choices("task"))
+def test_every_task_goes_with_every_selector(task):
+    for selector in choices("selector"):
+        config = composed(f"task={task}", f"selector={selector}")
+        made, not_applied = make_selector(config.selector, selector)
+        assert type(made) is SELECTORS[selector]
+        assert set(not_applied) <= {"selector.size", "selector.ratio"}
+
+
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+def test_a_selectors_config_lists_all_its_options(name):
+    assert set(composed(f"selector={name}").selector) - {"_target_"} == (
+        {field.name for field in dataclasses.fields(SELECTORS[name])} | {"size", "ratio"}
+    )
+
+
+def test_there_is_a_config_for_every_selector():
+    assert choices("selector") == sorted(SELECTORS)
+
+
+def test_selectors_name_their_features_and_the_user_has_the_last_word():
+    assert composed("selector=dsdm").features.kind == "trak"
+    assert composed("selector=tarot_otm").features.kind == "wfd"
+    assert composed("selector=dsdm", "features=wfd").features.kind == "wfd"
+
+
+def test_one_seed_drives_everything():
+    config = composed("seed=7", "selector=random")
+    assert config.task.seed == config.selector.seed == config.features.projection_seed == 7
+
+
+def test_a_size_replaces_the_default_ratio():
+    assert composed("selector=random").selector.ratio == 0.2
+    assert composed("selector=random", "selector.size=5").selector.ratio is None
+
+
+@pytest.mark.parametrize(("selector", "idle"), [("all", 2), ("target_only", 2), ("tarot_otm", 2), ("random", 0)])
+def test_a_size_that_does_not_apply_is_left_out(selector, idle):
+    config = composed(f"selector={selector}", "selector.ratio=0.3")
+    assert len(make_selector(config.selector, selector)[1]) == idle
+
+
+def test_an_automatic_size_takes_no_ratio():
+    made, idle = make_selector(
+        composed("selector=tarot_exact", "selector.size=auto", "selector.ratio=.1").selector, "tarot_exact"
+    )
+    assert made.size == "auto" and made.ratio is None and idle == ["selector.ratio"]
+
+
+def test_lds_asks_for_as_many_surrogates_as_it_needs():
+    assert composed("experiment=lds", "experiment.ensembles=[1,3]").task.surrogate.runs == 3
+
+
+def test_lds_asks_for_candidates_like_the_targets_of_those_tasks_alone_that_have_them():
+    for task in ("digits", "cifar10", "cifar10/paper"):
+        assert composed("experiment=lds", f"task={task}").task.domain == "plain"
+    motion = composed("experiment=lds", "task=motion").task
+    assert "domain" not in motion and motion.data.candidates.cand_target == 600 and not motion.surrogate_targets
+    assert {count for name, count in motion.data.candidates.items() if name != "cand_target"} == {None}
+    assert "domain" not in composed("experiment=lds", "task=segmentation").task
+
+
+def test_no_code_is_asked_for_a_resolver_that_is_not_there():
+    used = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"\$\{([\w.]+):", path.read_text())}
+    register_resolvers()
+    assert used - {"hydra", "now"} and all(OmegaConf.has_resolver(name) for name in used - {"hydra", "now"})
+
+
+def test_configs_name_no_place_of_a_machine():
+    assert not [
+        path for path in CONF.rglob("*.yaml") if re.search(r"(?<![\w.$}])/(home|work|data|mnt|tmp)\b", path.read_text())
+    ]

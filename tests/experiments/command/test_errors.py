@@ -1,0 +1,242 @@
+"""Bad input on the command line: exit code 1, one sentence on stderr, and nothing that a later run would trust."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.command.errors import message_of
+from tests.experiments.running import ROOT, SMALL, Outcome, command
+
+RNG = np.random.default_rng(0)
+CANDIDATES, TARGETS = RNG.normal(size=(50, 6)), RNG.normal(size=(5, 6)) + 1
+
+
+def with_value(array: np.ndarray, value: float) -> np.ndarray:
+    array = array.copy()
+    array[3, 2] = value
+    return array
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of features, good and bad."""
+    folder = tmp_path_factory.mktemp("bad")
+    arrays = {
+        "c": CANDIDATES, "t": TARGETS, "c_nan": with_value(CANDIDATES, np.nan), "t_inf": with_value(TARGETS, np.inf),
+        "c_zero": 0 * CANDIDATES, "t_zero": 0 * TARGETS, "t_empty": TARGETS[:0], "c_empty": CANDIDATES[:0],
+        "t_narrow": TARGETS[:, :4], "t_flat": TARGETS[0], "t_words": TARGETS.astype(str), "ids_few": np.arange(9),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    np.save(folder / "c_objects.npy", np.array([{}] * 50, dtype=object), allow_pickle=True)
+    (folder / "c.pkl").write_bytes(b"\x80\x04K\x00.")
+    (folder / "c_cut.npy").write_bytes((folder / "c.npy").read_bytes()[:500])
+    (folder / "ids.txt").write_text("a\n" * 50)
+    return folder
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """One sentence with these words on stderr, and no result."""
+    assert outcome.code == 1, outcome.out
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), outcome.err
+    for word in words:
+        assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
+    left = {path.name for path in outcome.output.rglob("*") if path.is_file()}
+    assert left <= {"run.log"}, left
+
+
+# what is given beside good files: options, and what the sentence must name
+BAD = {
+    "NaN": ("task.candidates={}/c_nan.npy", "task.candidates row 3 column 2 is nan"),
+    "infinity": ("task.targets={}/t_inf.npy", "task.targets row 3 column 2 is inf"),
+    "no candidate has a gradient": ("task.candidates={}/c_zero.npy", "candidates", "50 rows is zero"),
+    "no target has a gradient": ("task.targets={}/t_zero.npy", "targets", "5 rows is zero"),
+    "N < S": ("selector=tarot_fixed selector.size=51", "between 1 and", "50; it is 51"),
+    "S = 0": ("selector=random selector.size=0", "size", "it is 0"),
+    "ratio 0": ("selector=random selector.ratio=0", "ratio must be in (0, 1]; it is 0"),
+    "ratio 2": ("selector=tarot_exact selector.ratio=2", "ratio must be in (0, 1]; it is 2"),
+    "size and ratio": ("selector=random selector.ratio=.1 selector.size=3", "either size or ratio"),
+    "size is a word": ("selector=random selector.size=many", "size must be an integer", "'many'"),
+    "no targets": ("task.targets={}/t_empty.npy", "t_empty.npy is empty"),
+    "no candidates": ("task.candidates={}/c_empty.npy", "c_empty.npy is empty"),
+    "dimensions": ("task.targets={}/t_narrow.npy", "6 dimensions", "targets 4"),
+    "not a matrix": ("task.targets={}/t_flat.npy", "two dimensions", "(6,)"),
+    "not numbers": ("task.targets={}/t_words.npy", "real numbers"),
+    "an id twice": ("task.ids={}/ids.txt", "unique", "'a'"),
+    "ids too few": ("task.ids={}/ids_few.npy", "task.ids", "50 values"),
+    "objects": ("task.candidates={}/c_objects.npy", "c_objects.npy", "Pickled objects are never loaded"),
+    "pickle": ("task.candidates={}/c.pkl", "c.pkl", "'.pkl'"),
+    "cut": ("task.candidates={}/c_cut.npy", "c_cut.npy"),
+    "no file": ("task.candidates={}/nowhere.npy", "task.candidates", "nowhere.npy"),
+    "no tags": ("selector=oracle", "candidate_tags"),
+    "selector": ("selector=tarot_fixd", "no selector 'tarot_fixd'", "tarot_fixed"),
+    "task": ("task=segmantation", "no task 'segmantation'", "digits"),
+    "experiment": ("experiment=nope", "no experiment 'nope'", "selection"),
+    "labels": ("selector=knn_shapley selector.size=5", "knn_shapley", "candidate_labels"),
+    "error norms": ("selector=el2n selector.size=5", "el2n", "features=el2n"),
+    "influences": ("selector=influence selector.size=5", "influence", "candidate_scores"),
+    "learning rates": ("selector=less task.learning_rates=[1,2]", "task.learning_rates", "1; there are 2"),
+    "Adam's moments": (f"{' '.join(SMALL)} selector=less task.train.optimizer=sgd", "optimizer", "adamw"),
+    "an arm on other features": (f"{' '.join(SMALL)} experiment.arms=[dsdm]", "features=trak", "-m selector="),
+    "arm": ("experiment.arms=[randm]", "experiment.arms", "'randm'", "random"),
+    "option": ("selector.fold=3", "selector.fold"),
+    "group": ("selektor=random", "selektor"),
+    "syntax": ("selector=[", "input"),
+    "type": ("task=digits task.train.steps=many", "task.train"),
+    "seed": ("seed=one", "seed must be an integer", "'one'"),
+    "device": ("task=digits device=tpu9", "tpu9"),
+    "experiment of another task": ("experiment=lds", "experiment=lds", "task=features"),
+    "data set": ("task=cifar10 data_dir={}/nowhere", "CIFAR-10", "nowhere", "cifar-10-batches-py", "https://"),
+    "diverged": (f"{' '.join(SMALL)} task.train.learning_rate=1e30", "diverged", "learning rate"),
+    "projection": (f"{' '.join(SMALL)} features.projection=nope", "nope", "factored"),
+    "logger": ("logger=wandb logger.mode=sometimes", "logger.mode"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence(folder, name):
+    options, *words = BAD[name]
+    given = {"task": "features", "task.candidates": f"{folder}/c.npy", "task.targets": f"{folder}/t.npy"}
+    options = dict(option.split("=", 1) for option in options.format(folder).split())
+    if options.get("task", "features") != "features":
+        given = {}
+    outcome = command(
+        folder, *(f"{key}={value}" for key, value in (given | options).items()), name="out_" + str(len(name))
+    )
+    refused(outcome, *words)
+    trusted = {
+        path.parent.name for path in (folder / "cache").glob("*/*") if path.name[0] != "." and path.suffix != ".lock"
+    }
+    assert trusted <= {"checkpoints"}, "something was kept of a run that failed"
+
+
+# --- a cache that has gone bad ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    assert command(tmp_path, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
+    return tmp_path
+
+
+def again(folder: Path, *options: str) -> Outcome:
+    """Another selection, which reads the features once more."""
+    return command(
+        folder, *SMALL, "experiment.arms=[]", "experiment.trainings=1", "selector=tarot_fixed", *options, name="again"
+    )
+
+
+def store_of(folder: Path, split: str = "candidates") -> Path:
+    (store,) = (folder / "cache" / "features").glob(f"digits-{split}-*")
+    return store
+
+
+def test_a_gradient_that_is_not_finite_names_its_sample(tmp_path):
+    """By a checkpoint that overflows for some samples; with `drop` they are left out and counted."""
+    assert command(tmp_path, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
+    (path,) = (tmp_path / "cache" / "checkpoints").glob("*.pt")
+    checkpoints = torch.load(path, weights_only=True)
+    weight = next(iter(checkpoints[0]["state"].values()))
+    weight[0, 0] = float("nan")
+    torch.save(checkpoints, path)
+    outcome = again(tmp_path)
+    refused(outcome, "gradient of sample 'digit-", "not finite")
+    assert len(list((tmp_path / "cache" / "features").glob("digits-*"))) == 2, "a store of what is not finite"
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
+def test_a_damaged_shard_is_named(cached, harm):
+    (shard,) = store_of(cached).glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    {
+        "cut": lambda: shard.write_bytes(content[:-100]),
+        "flip": lambda: shard.write_bytes(content),
+        "gone": shard.unlink,
+    }[harm]()
+    refused(again(cached), shard.name, "Delete the store")
+    assert not list((cached / "cache" / "selections").glob("*tarot_fixed*"))
+
+
+def test_a_store_of_another_seed_is_refused(cached):
+    other = command(cached, *SMALL, "experiment.arms=[]", "experiment.trainings=1", "seed=1", name="other")
+    assert other.code == 0
+    stores = sorted((cached / "cache" / "features").glob("digits-candidates-*"), key=lambda path: path.stat().st_mtime)
+    stores[0].rename(cached / "kept")
+    stores[1].rename(stores[0])
+    refused(again(cached), "holds other features", "seed")
+
+
+def test_rows_of_a_store_can_be_brought_as_features(cached):
+    """A feature store is one of the things that task=features reads; one cut short is not."""
+    given = [f"task.{split}={store_of(cached, split)}" for split in ("candidates", "targets")]
+    options = ["task=features", *given, "selector=random", "selector.size=3"]
+    assert command(cached, *options, name="brought").metrics["selection"]["size"] == 3
+    (shard,) = store_of(cached).glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    refused(command(cached, *options, name="cut"), shard.name)
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+DRAWS_NOTHING = """
+import run
+from unittest import mock
+with mock.patch("experiments.report.style.Figure._png", lambda *_: b""):
+    run.main()
+"""
+
+
+@pytest.mark.parametrize(("kib", "stage"), [pytest.param(4, "checkpoints", marks=pytest.mark.slow), (64, "features")])
+def test_a_full_disk_is_said_and_what_it_left_is_not_trusted(tmp_path, kib, stage):
+    """The operating system refuses to let any file grow beyond a size, as it would on a full disk."""
+    options = [*SMALL, "features.projection=identity", "experiment.arms=[]", "experiment.trainings=1"]
+    places = [f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'full'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWS_NOTHING, *options, *places],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: [Errno 27] File too large"), done.stderr
+    assert not list((tmp_path / "cache" / stage).glob("digits-*[!k]")), "half of something was kept"
+    assert not (tmp_path / "full" / "metrics.json").exists()
+    resumed, fresh = command(tmp_path, *options, name="resumed"), command(tmp_path / "elsewhere", *options)
+    assert resumed.metrics["metrics"] == fresh.metrics["metrics"]
+    assert resumed.metrics["selection"] == fresh.metrics["selection"]
+
+
+# --- the sentence ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bug_keeps_its_traceback():
+    assert message_of(KeyError("a bug")) is None and message_of(ZeroDivisionError()) is None
+
+
+def test_a_traceback_can_be_asked_for(folder, monkeypatch):
+    monkeypatch.setattr("run.TRACEBACK", True)
+    with pytest.raises(ValueError, match="size must be between 1"):
+        command(
+            folder,
+            "task=features",
+            f"task.candidates={folder}/c.npy",
+            f"task.targets={folder}/t.npy",
+            "selector=random",
+            "selector.size=0",
+        )
+
+
+def test_memory_that_ran_out_says_what_to_lower():
+    assert "features.batch_size" in message_of(MemoryError("cannot allocate"))

@@ -1,0 +1,190 @@
+"""Conversations that nothing can be learned from, and what else goes wrong with them, from the command line; and a kill
+in the middle of their features."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("peft")
+
+import hydra
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from experiments.stages.features import gradient_features
+from tarot.features.store import FeatureStore
+from tests.experiments.command.test_configs import composed
+from tests.experiments.command.test_errors import refused
+from tests.experiments.running import ROOT, Outcome, command
+from tests.experiments.selection.test_instruction_selected import SMALL
+from tests.tasks.instruction.conversations import write_conversations
+from tests.test_run import wait_for
+
+FILES = (
+    "task=instruction/files",
+    "task.vocabulary=300",
+    "task.max_length=64",
+    *(option for option in SMALL if not option.startswith(("task=", "task.data."))),
+    "task.pretraining.length=16",
+    "task.surrogate.share=0.2",
+    "selector=tarot_fixed",
+    "selector.size=4",
+    "experiment.trainings=1",
+    "experiment.arms=[]",
+    "experiment.tsne_points=30",
+)
+ASKED = {"role": "user", "content": "What is 1 and 1?"}
+GOOD = {"messages": [ASKED, {"role": "assistant", "content": "it is 2"}]}
+LONG = {"messages": [{"role": "user", "content": "What is 1 and 1? " * 200}, {"role": "assistant", "content": "2"}]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("conversations")
+    write_conversations(folder / "good")
+    kinds = {
+        "unanswered": [GOOD, {"messages": [ASKED]}],
+        "empty": [],
+        "long": [GOOD, LONG],
+        "all_long": [LONG],
+        "twice": [{**GOOD, "id": "x"}, GOOD, {**GOOD, "id": "x"}],
+    }
+    for name, rows in kinds.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run(folder: Path, *options: str, name: str) -> Outcome:
+    good = folder / "good"
+    given = (f"task.candidates={good}/candidates.jsonl", f"task.targets={good}/targets.jsonl")
+    keys = {option.partition("=")[0] for option in options}
+    return command(folder, *FILES, *(g for g in given if g.partition("=")[0] not in keys), *options, name=name)
+
+
+# options, and what the sentence must name
+BAD = {
+    "no answer": ("task.candidates={}/unanswered.jsonl", "unanswered.jsonl:2", "no message is the assistant's"),
+    "no answer in a target": ("task.targets={}/unanswered.jsonl", "unanswered.jsonl:2", "the assistant's"),
+    "no rows": ("task.candidates={}/empty.jsonl", "empty.jsonl is empty"),
+    "no targets": ("task.targets={}/empty.jsonl", "empty.jsonl is empty"),
+    "no file": ("task.candidates={}/nowhere.jsonl", "nowhere.jsonl is not there"),
+    "nothing left": (
+        "task.candidates={}/long.jsonl task.nothing_left=raise",
+        "long.jsonl:2",
+        "nothing left to learn",
+        "nothing_left=drop",
+    ),
+    "nothing left of any": ("task.candidates={}/all_long.jsonl", "none of 1 rows has an answer within 64 tokens"),
+    "an id twice": ("task.candidates={}/twice.jsonl", "twice.jsonl:3", "the id 'x'", "twice.jsonl:1"),
+    "modules": ("task.adapter.modules=[q_proj,query]", "task.adapter.modules", "'query'", "q_proj"),
+    "tokenizer": ("task.tokenizer={}/nowhere", "tokenizer", "nowhere"),
+    "language": ("task.language.path={}/nowhere task.pretraining=null", "nowhere"),
+    "harness": ("task.evaluation.harness=[mmul]", "task.evaluation.harness", "'mmul'", "mmlu, bbh"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_conversations_are_one_sentence(folder, name):
+    options, *words = BAD[name]
+    refused(run(folder, *options.format(folder).split(), name=f"bad {name}"), *words)
+
+
+def test_modules_are_looked_for_before_anything_is_trained(folder):
+    before = set((folder / "cache").glob("pretrained/*.pt"))
+    refused(run(folder, "task.adapter.modules=[query]", "task.pretraining.steps=3", name="early"), "'query'")
+    assert set((folder / "cache").glob("pretrained/*.pt")) == before
+
+
+def test_a_tokenizer_without_a_padding_token_does(folder):
+    """As LLaMA's; its words are all that it knows."""
+    words = ["</s>", "<unk>", "What", "is", "and", "it", *map(str, range(300)), *"?<|>-:\n", "user", "assistant"]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>")
+    assert tokenizer.pad_token_id is None
+    tokenizer.save_pretrained(folder / "words")
+    outcome = run(folder, f"task.tokenizer={folder}/words", "task.evaluation.generate=true", name="words")
+    assert outcome.metrics["selection"]["size"] == 4 and outcome.metrics["metrics"]["loss"] > 0
+
+
+# --- a kill ----------------------------------------------------------------------------------------------------------
+
+HELD = """
+import sys, time
+from unittest import mock
+from tarot.features.store import FeatureStore
+import run
+
+build = FeatureStore.build
+
+def held(*args, compute, **options):
+    def waiting(start, stop):
+        time.sleep(300 if start >= 16 else 0)
+        return compute(start, stop)
+    return build(*args, compute=waiting, rows_per_shard=8, **options)
+
+with mock.patch.object(FeatureStore, "build", held):
+    run.main()
+"""
+
+
+def content(store: FeatureStore) -> dict[str, np.ndarray]:
+    return {"features": store[:], "ids": store.ids, **store.columns}
+
+
+def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
+    """SIGKILL after two of five shards: what was finished is not computed again, and rows are those of a run that was
+    left alone."""
+    options = [*SMALL, "selector=tarot_fixed", "selector.size=6", "experiment.trainings=1", "experiment.arms=[]"]
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    places = [f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'killed'}"]
+    threads = str(torch.get_num_threads())  # other numbers of them round in other ways
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads, "MPLBACKEND": "agg"}
+    killed = subprocess.Popen(
+        [sys.executable, str(script), *options, *places],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for("cache/features/.*-candidates-*.part/00001-*.safetensors", tmp_path, killed, seconds=600)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate(timeout=60)
+    (part,) = (tmp_path / "cache/features").glob(".*-candidates-*.part")
+    kept = {file.name: file.stat().st_mtime_ns for file in part.glob("0*")}
+    assert len(kept) == 2
+
+    computed, build = [], FeatureStore.build
+
+    def counted(*args, compute, **more):
+        def counting(start, stop):
+            computed.append((more["description"].split()[4], start))
+            return compute(start, stop)
+
+        return build(*args, compute=counting, rows_per_shard=8, **more)
+
+    monkeypatch.setattr(FeatureStore, "build", counted)
+    outcome = command(tmp_path, *options, "experiment.tsne_points=30")
+    assert outcome.metrics["selection"]["size"] == 6
+    assert [start for split, start in computed if split == "candidates,"] == [16, 24, 32]
+    (path,) = (tmp_path / "cache/features").glob("*-candidates-*[!k]")
+    assert {name: (path / name).stat().st_mtime_ns for name in kept} == kept
+
+    config = composed(*options, f"cache_dir={tmp_path / 'cache'}")
+    task, recipe = (hydra.utils.instantiate(config[key]) for key in ("task", "features"))
+    alone = gradient_features(task, task.checkpoints(), recipe, tmp_path / "alone", "cpu").candidates[0]
+    for name, values in content(FeatureStore.open(path)).items():
+        np.testing.assert_array_equal(values, content(alone)[name])

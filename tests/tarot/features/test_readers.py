@@ -1,0 +1,147 @@
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tarot.common.errors import InputError
+from tarot.features.arrays import read_block, read_rows
+from tarot.features.store import open_features
+
+FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+
+
+def assert_reads(path, expected=FEATURES, **options):
+    rows = open_features(path, **options)
+    assert tuple(rows.shape) == expected.shape
+    np.testing.assert_array_equal(read_block(rows, 1, 5), expected[1:5])
+    np.testing.assert_array_equal(read_rows(rows, np.array([5, 0])), expected[[5, 0]])
+    return rows
+
+
+def test_npy_is_memory_mapped(tmp_path):
+    np.save(tmp_path / "x.npy", FEATURES)
+    assert isinstance(assert_reads(tmp_path / "x.npy"), np.memmap)
+
+
+@pytest.mark.parametrize("save", [np.save, lambda path, x: path.write_bytes(pickle.dumps(x))])
+def test_a_pickle_is_refused_and_never_loaded(tmp_path, save):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path / "exploded").touch, ()
+
+    save(tmp_path / "x.npy", np.array([[Bomb()]], dtype=object))
+    with pytest.raises(InputError, match=r"x\.npy is not a plain \.npy array.*Pickled objects are never loaded"):
+        open_features(tmp_path / "x.npy")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_safetensors(tmp_path):
+    tensor = torch.from_numpy(FEATURES)
+    save_file({"features": tensor, "labels": torch.zeros(6)}, tmp_path / "one.safetensors")
+    assert_reads(tmp_path / "one.safetensors")
+    save_file({"a": tensor.half(), "b": tensor.bfloat16()}, tmp_path / "two.safetensors")
+    assert_reads(tmp_path / "two.safetensors", FEATURES.astype(np.float16), tensor="a")
+    assert_reads(tmp_path / "two.safetensors", tensor.bfloat16().float().numpy(), tensor="b")
+    with pytest.raises(InputError, match="exactly one two-dimensional tensor"):
+        open_features(tmp_path / "two.safetensors")
+    with pytest.raises(InputError, match="no tensor 'c'"):
+        open_features(tmp_path / "two.safetensors", tensor="c")
+    whole = (tmp_path / "one.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match="not a whole"):
+        open_features(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["columns", "list", "large_list", "fixed"])
+def test_parquet(tmp_path, kind):
+    if kind == "columns":
+        table = pa.table({f"f{i}": FEATURES[:, i] for i in range(4)})
+    else:
+        types = {"list": pa.list_, "large_list": pa.large_list, "fixed": lambda t: pa.list_(t, 4)}
+        column = pa.array(FEATURES.tolist(), types[kind](pa.float32()))
+        table = pa.table({"id": list("abcdef"), "features": column})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=4)
+    assert_reads(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"a": [1.0, 2.0], "name": ["x", "y"]}, "'name' is string"),
+        ({"a": [1.0, None]}, "missing values"),
+        ({"a": [[1.0, 2.0], [3.0]]}, "different lengths, from 1 to 2"),
+        ({"a": [[1.0], None]}, "missing rows"),
+        ({"a": [[1.0, None], [2.0, 3.0]]}, "without gaps"),
+        ({"a": [["x"], ["y"]]}, "must hold numbers"),
+        ({"a": [{"b": 1.0}, {"b": 2.0}]}, "lists of numbers"),
+    ],
+)
+def test_parquet_that_is_no_matrix_is_refused_by_column(tmp_path, columns, words):
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=words):
+        open_features(tmp_path / "x.parquet")
+
+
+def trak_model(folder, done=6, grads=True):
+    """What traker's MmapSaver leaves of one model: .npy files that are called .mmap."""
+    folder.mkdir(parents=True)
+    for name, array in {
+        "_is_featurized": (np.arange(6) < done).astype(np.int32)[:, None],
+        "features": -FEATURES.astype(np.float16),
+        **({"grads": FEATURES.astype(np.float16)} if grads else {}),
+    }.items():
+        with open(folder / f"{name}.mmap", "wb") as file:
+            np.save(file, array)
+
+
+def test_a_trak_run_gives_its_projected_gradients(tmp_path):
+    trak_model(tmp_path / "run" / "0")
+    for path in ("run", "run/0", "run/0/grads.mmap"):
+        assert_reads(tmp_path / path, FEATURES.astype(np.float16))
+    assert_reads(tmp_path / "run/0/features.mmap", -FEATURES.astype(np.float16))
+    trak_model(tmp_path / "run" / "1")
+    with pytest.raises(InputError, match=r"holds 2 models; give one: .*0, .*1"):
+        open_features(tmp_path / "run")
+
+
+def test_an_incomplete_trak_run_is_refused(tmp_path):
+    """Ledger L-24: rows that were never collected are zeros in the map."""
+    trak_model(tmp_path / "a", done=4)
+    with pytest.raises(InputError, match="2 of 6 rows were never featurized, the first is 4"):
+        open_features(tmp_path / "a")
+    trak_model(tmp_path / "b", grads=False)
+    with pytest.raises(InputError, match=r"grads\.mmap was deleted"):
+        open_features(tmp_path / "b")
+
+
+def test_traker_itself_writes_what_is_read(tmp_path):
+    savers = pytest.importorskip("trak.savers")
+    metadata = {"JL dimension": 4, "JL matrix type": "normal", "train set size": 6}
+    saver = savers.MmapSaver(
+        tmp_path, metadata, train_set_size=6, proj_dim=4, load_from_save_dir=True, logging_level=30,
+        use_half_precision=False,
+    )  # fmt: skip
+    saver.register_model_id(0, False)
+    saver.current_store["grads"][:] = FEATURES
+    saver.current_store["is_featurized"][:] = 1
+    saver.current_store["grads"].flush(), saver.current_store["is_featurized"].flush()
+    assert_reads(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nowhere.npy", "x.csv", "folder"])
+def test_what_is_no_feature_file_is_refused(tmp_path, name):
+    (tmp_path / "x.csv").write_text("1,2")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=name):
+        open_features(tmp_path / name)
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 3)), np.zeros(3), np.array([["a"]]), np.ones((2, 2), complex)])
+def test_an_array_that_is_no_matrix_of_numbers_is_refused(tmp_path, array):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(InputError, match=r"x\.npy"):
+        open_features(tmp_path / "x.npy")

@@ -1,0 +1,253 @@
+"""Selectors that are broken on purpose: the contract's checks must catch each of them, by the check that is named, and
+let an honest one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from tarot.selection.problem import SelectionProblem
+from tarot.selection.selection import Selection
+from tarot.selectors.contract import Whitening
+from tarot.selectors.options import described, random_generator
+from tests.tarot.selectors import conformance as conformance
+from tests.tarot.selectors.conformance import CHECKS, NotPromised, Subject, run
+
+
+@dataclass(frozen=True)
+class Honest:
+    """Candidates of the highest similarity with the targets' mean, tilted by a seeded direction of the space."""
+
+    features: ClassVar[str | None] = "wfd"
+    whitening: ClassVar[Whitening] = None
+    reference: ClassVar[bool] = False
+
+    size: int | None = None
+    ratio: float | None = None
+    seed: int = 0
+
+    def values(self, problem: SelectionProblem) -> np.ndarray:
+        direction = random_generator(self.seed).normal(size=problem.targets.shape[1])
+        return problem.candidates[:].double().numpy() @ (problem.targets.mean(0).double().numpy() + 0.3 * direction)
+
+    def select(self, problem: SelectionProblem) -> Selection:
+        return problem.best(self.values(problem), self.size, self.ratio, described(self))
+
+
+SABOTAGES: list[tuple[type, Callable[..., None]]] = []
+
+
+def caught_by(check: Callable[..., None]) -> Callable[[type], type]:
+    def keep(broken: type) -> type:
+        SABOTAGES.append((dataclass(frozen=True)(broken), check))
+        return broken
+
+    return keep
+
+
+@caught_by(conformance.declares_its_facts)
+class DeclaresAnUnknownWhitening(Honest):
+    whitening: ClassVar[Any] = "pca"
+
+
+@caught_by(conformance.describes_itself)
+class ForgetsItsOptions(Honest):
+    def select(self, problem):
+        return problem.best(self.values(problem), self.size, self.ratio, {"class": "ForgetsItsOptions"})
+
+
+@caught_by(conformance.keeps_no_state)
+class RemembersTheFirstProblem(Honest):
+    seen: ClassVar[list[np.ndarray]] = []
+
+    def values(self, problem):
+        self.seen.append(super().values(problem))
+        return np.resize(self.seen[-1] + len(self.seen) * np.arange(problem.n) / problem.n, problem.n)
+
+
+@caught_by(conformance.keeps_no_state)
+class WritesIntoItsInput(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        problem.candidate_views[0][0] = 1
+        return values
+
+
+@caught_by(conformance.refuses_impossible_budgets)
+class ClampsItsBudget(Honest):
+    def select(self, problem):
+        size = self.size if self.size is not None else int((self.ratio or 0) * problem.n)
+        budget = max(1, min(int(size), problem.n))
+        ranked = np.argsort(-self.values(problem), kind="stable")
+        return problem.selection(problem.first_usable(ranked, budget), described(self))
+
+
+@caught_by(conformance.refuses_impossible_budgets)
+class PrefersSizeToRatio(Honest):
+    def select(self, problem):
+        ratio = self.ratio if self.size is None else None
+        return problem.best(self.values(problem), self.size, ratio, described(self))
+
+
+@caught_by(conformance.meets_its_size)
+class SelectsOneTooFew(Honest):
+    def select(self, problem):
+        budget = problem.budget(self.size, self.ratio)
+        ranked = np.argsort(-self.values(problem), kind="stable")
+        return problem.selection(problem.first_usable(ranked, max(1, budget - 1)), described(self))
+
+
+@caught_by(conformance.selects_valid_candidates)
+class SelectsTheBestTwice(Honest):
+    def select(self, problem):
+        chosen = np.argsort(-self.values(problem))[: problem.budget(self.size, self.ratio)]
+        return problem.selection(np.concatenate([chosen[:1], chosen[:-1]]), described(self))
+
+
+@caught_by(conformance.never_selects_zero_rows)
+class TakesZeroRows(Honest):
+    def select(self, problem):
+        values = np.abs(self.values(problem))
+        chosen = np.argsort(values, kind="stable")[: problem.budget(self.size, self.ratio)]
+        return problem.selection(chosen, described(self), blind=True)
+
+
+@caught_by(conformance.follows_its_candidates)
+class PrefersTheFirst(Honest):
+    def values(self, problem):
+        return super().values(problem) - np.arange(problem.n) / problem.n
+
+
+@caught_by(conformance.follows_its_seed)
+class DrawsWithoutASeed(Honest):
+    def values(self, problem):
+        random_generator(self.seed)
+        return np.random.default_rng().random(problem.n)
+
+
+@caught_by(conformance.follows_its_seed)
+class TakesAnySeed(Honest):
+    def values(self, problem):
+        return Honest(seed=0 if self.seed == -1 else self.seed).values(problem)
+
+
+@caught_by(conformance.differs_by_seed)
+class IgnoresItsSeed(Honest):
+    def values(self, problem):
+        random_generator(self.seed)
+        return Honest(seed=0).values(problem)
+
+
+@caught_by(conformance.is_the_same_in_every_kind_of_array)
+class KnowsSinglePrecisionAlone(Honest):
+    def values(self, problem):
+        return super().values(problem) * (1 if problem.candidate_views[0].dtype == np.float32 else -1)
+
+
+@caught_by(conformance.works_with_several_views)
+class TakesTheFirstViewForAll(Honest):
+    def values(self, problem):
+        view = SelectionProblem(problem.candidate_views[0], problem.target_views[0])
+        return super().values(view)
+
+
+@caught_by(conformance.works_with_several_views)
+class RefusesSeveralViews(Honest):
+    def values(self, problem):
+        (_,) = problem.candidate_views
+        return super().values(problem)
+
+
+@caught_by(conformance.refuses_what_is_missing_by_name)
+class FallsOverMissingLabels(Honest):
+    def values(self, problem):
+        return super().values(problem) + problem.candidate_labels[: problem.n]
+
+
+@caught_by(conformance.refuses_what_is_missing_by_name)
+class DoesWithoutLabelsInSilence(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        return values if problem.candidate_labels is None else values + problem.candidate_labels
+
+
+@caught_by(conformance.does_not_look_at_tags_unless_it_needs_them)
+class PeeksAtTheTags(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        return values if problem.candidate_tags is None else values + (problem.candidate_tags == "target")
+
+
+@caught_by(conformance.weighs_up_to_a_total)
+class IgnoresTheTotal(Honest):
+    def select(self, problem):
+        chosen = problem.best(self.values(problem), self.size, self.ratio, described(self))
+        return Selection(chosen.indices, problem.n, problem.m, described(self), chosen.ids, problem=problem)
+
+
+@caught_by(conformance.survives_a_file)
+class KeepsACurveThatIsNoData(Honest):
+    def select(self, problem):
+        chosen = problem.best(self.values(problem), self.size, self.ratio, described(self))
+        return problem.selection(chosen.indices, described(self), curve={"values": torch.zeros(3)})
+
+
+@caught_by(conformance.is_judged_by_the_transport)
+class ClaimsADistanceOfZero(Honest):
+    def select(self, problem):
+        chosen = problem.best(self.values(problem), self.size, self.ratio, described(self))
+        return problem.selection(chosen.indices, described(self), ot_distance=0.0)
+
+
+@caught_by(conformance.values_every_candidate)
+class ValuesSinglePrecision(Honest):
+    def values(self, problem):
+        return super().values(problem).astype(np.float32)
+
+
+@caught_by(conformance.values_every_candidate)
+class ValuesSomeAtInfinity(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        return np.where(values > 0, np.inf, values)
+
+
+@caught_by(conformance.selects_what_it_values)
+class ValuesUpsideDown(Honest):
+    def select(self, problem):
+        return problem.best(-self.values(problem), self.size, self.ratio, described(self))
+
+
+@caught_by(conformance.selects_the_most_valuable)
+class LeavesTheBest(Honest):
+    def select(self, problem):
+        ranked = np.argsort(-self.values(problem), kind="stable")
+        budget = problem.budget(self.size, self.ratio)
+        ranked = np.append(ranked[1:], ranked[0])
+        return problem.selection(problem.first_usable(ranked, budget), described(self))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_an_honest_selector_passes(check, tmp_path):
+    try:
+        run(check, Subject(Honest), tmp_path)
+    except NotPromised as reason:
+        pytest.fail(f"not checked at all: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"), SABOTAGES, ids=[f"{broken.__name__}, {check.__name__}" for broken, check in SABOTAGES]
+)
+def test_a_broken_selector_is_caught(broken, check, tmp_path):
+    with pytest.raises(Exception) as caught:  # an assertion, or what the selector or its selection raised
+        run(check, Subject(broken), tmp_path)
+    assert not isinstance(caught.value, NotPromised)
+
+
+def test_every_check_catches_something():
+    assert {check for _, check in SABOTAGES} == set(CHECKS)

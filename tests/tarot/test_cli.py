@@ -1,0 +1,307 @@
+"""The command `tarot`: what it writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import tarot
+from tarot.cli import choosing, main
+from tarot.cli.selectors import option_lines, parsed, selector_of
+from tarot.selectors import SELECTORS, TarotExact, TarotOTM
+from tests.tarot.features.test_readers import trak_model
+from tests.tarot.features.test_store import build, flip_bit
+
+N, M, D = 40, 6, 5
+RNG = np.random.default_rng(0)
+POOL = RNG.normal(size=(N, D)).astype(np.float32)
+TARGETS = RNG.normal(size=(M, D)).astype(np.float32) + 1
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    np.save("pool.npy", POOL)
+    np.save("targets.npy", TARGETS)
+    np.save("labels.npy", np.arange(N) % 2)
+    np.save("target_labels.npy", np.arange(M) % 2)
+    Path("ids.txt").write_text("".join(f"sample-{i}\n" for i in range(N)))
+    return tmp_path
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line of an error that the user can mend."""
+    before = {path.name for path in Path().iterdir()}
+    assert main(list(arguments)) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
+    assert {path.name for path in Path().iterdir()} == before, "nothing is left behind"
+    return err
+
+
+# --- select ----------------------------------------------------------------------------------------------------------
+
+
+def test_select_is_tarot_select(here, capsys):
+    given = "select pool.npy targets.npy --selector tarot_fixed --ratio .25 --ids ids.txt --out s.parquet"
+    assert main(given.split()) == 0
+    found, expected = tarot.Selection.load("s.parquet"), tarot.select(POOL, TARGETS, "tarot_fixed", ratio=0.25)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.weights, expected.weights)
+    assert found.ids.tolist() == [f"sample-{i}" for i in expected.indices]
+    out = capsys.readouterr().out
+    assert "selected 10 of 40 candidates for 6 targets, weights sum to 40" in out and "written to s.parquet" in out
+    assert f"OT distance {expected.ot_distance:.6g}; no 10 candidates go below {expected.lower_bound:.6g}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ("--selector tarot_otm -o folds=3 -o side=rest --seed 4", {"folds": 3, "side": "rest", "seed": 4}),
+        ("--selector less --size 7 --whitening zca --regularization .1 --total 21", {"size": 7, "total": 21}),
+        (
+            "--selector knn_shapley --size 7 -o k=3 --labels labels.npy --target-labels target_labels.npy",
+            {"size": 7, "k": 3},
+        ),
+        ("--selector el2n --size 7 -o window=0.1,0.9 --scores labels.npy", {"size": 7, "window": (0.1, 0.9)}),
+        ("--selector dsdm --size 7 --residuals labels.npy", {"size": 7}),
+        ("--selector random --ratio .1 --seed 3", {"ratio": 0.1, "seed": 3}),
+    ],
+)  # fmt: skip
+def test_options_reach_the_selector(here, arguments, options):
+    known = {}
+    if "--labels" in arguments:
+        known = {"candidate_labels": np.arange(N) % 2, "target_labels": np.arange(M) % 2}
+    for name in ("scores", "residuals"):
+        if f"--{name}" in arguments:
+            known[f"candidate_{name}"] = np.arange(N) % 2.0
+    if "zca" in arguments:
+        known |= {"whitening": "zca", "regularization": 0.1}
+    name = arguments.split()[1]
+    assert main(["select", "pool.npy", "targets.npy", *arguments.split(), "-q"]) == 0
+    found, expected = tarot.Selection.load("selection.parquet"), tarot.select(POOL, TARGETS, name, **known, **options)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.weights, expected.weights)
+    assert found.selector == json.loads(json.dumps(expected.selector))
+
+
+def test_several_models_and_quiet(here, capsys):
+    np.save("second,pool.npy", POOL[:, ::-1] ** 2)
+    np.save("more.npy", TARGETS[:, ::-1] ** 2)
+    os.link("second,pool.npy", "second.npy")
+    assert (
+        main(
+            ["select", "pool.npy,second.npy", "targets.npy,more.npy", "--size", "5", "--selector", "tarot_exact", "-q"]
+        )
+        == 0
+    )
+    expected = tarot.select([POOL, POOL[:, ::-1] ** 2], [TARGETS, TARGETS[:, ::-1] ** 2], "tarot_exact", size=5)
+    np.testing.assert_array_equal(tarot.Selection.load("selection.parquet").indices, expected.indices)
+    assert main(["select", "second,pool.npy", "more.npy", "-q"]) == 0, "a comma in the name of one file"
+    assert capsys.readouterr().out == "" and "TAROT_PROGRESS" not in os.environ
+
+
+def test_the_ids_of_a_store_are_kept(here):
+    store = build(here / "store")
+    np.save("wanted.npy", store[:3])
+    assert main(["select", "store", "wanted.npy", "--selector", "tarot_fixed", "--size", "4"]) == 0
+    selection = tarot.Selection.load("selection.parquet")
+    assert selection.ids.tolist() == [f"s{i}" for i in selection.indices]
+
+
+# --- value -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["v.npy", "v.parquet"])
+def test_value_is_tarot_value(here, capsys, out):
+    given = "value pool.npy targets.npy --method lava --labels labels.npy --target-labels target_labels.npy --out"
+    assert main([*given.split(), out, "--ids", "ids.txt"]) == 0
+    expected = tarot.value(POOL, TARGETS, "lava", candidate_labels=np.arange(N) % 2, target_labels=np.arange(M) % 2)
+    if out == "v.npy":
+        found = np.load(out)
+    else:
+        table = pq.read_table(out)
+        found = table["value"].to_numpy()
+        assert table["id"].to_pylist()[3] == "sample-3" and table["index"].to_pylist() == list(range(N))
+    np.testing.assert_array_equal(found, expected)
+    assert f"sample-{expected.argmax()}" in capsys.readouterr().out
+
+
+# --- options of selectors --------------------------------------------------------------------------------------------
+
+
+def text_of(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_every_option_of_every_selector_can_be_written(name):
+    default = SELECTORS[name]()
+    options = [f"{f.name}={text_of(getattr(default, f.name))}" for f in dataclasses.fields(default)]
+    assert selector_of(name, options) == default
+    assert all(f"{field.name}=" in option_lines() for field in dataclasses.fields(default))
+
+
+def test_values_are_read_by_the_annotation():
+    assert selector_of("tarot_exact", ["size=auto"]) == TarotExact(size="auto")
+    assert selector_of("tarot_otm", ["folds=3", "folds=5", "min_cos=null"]) == TarotOTM(folds=5)
+    assert parsed("true", bool, "x") is True and parsed("1e-3", float | None, "x") == 1e-3
+    assert parsed("a", typing.Literal["a", "b"], "x") == "a"
+
+
+# --- inspect, verify -------------------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_what_is_there(here, capsys):
+    build(here / "store", notes={"excluded_parameters": {"head": "frozen"}})
+    main(["select", "pool.npy", "targets.npy", "--selector", "random", "--size", "4", "-q"])
+    for path, words in {
+        "store": ["rows 23", "dim 5", "dtype float32", "columns residual", "ids s0, s1, s2, ...",
+                  "recipe.task.name toy", "notes.excluded_parameters.head frozen"],
+        "pool.npy": ["kind features", "rows 40", "dim 5", "dtype float32"],
+        "selection.parquet": ["kind selection", "selected 4", "candidates 40", "targets 6", "selector.class Random"],
+    }.items():  # fmt: skip
+        assert main(["inspect", path]) == 0
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert not set(words) - set(lines), lines
+    assert main(["inspect", "store", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["recipe"] == {"task": {"name": "toy", "seed": 0}, "checkpoint": "abc"} and facts["shards"] == 6
+
+
+def test_verify_names_every_damaged_shard(here, capsys):
+    build(here / "store"), build(here / "other")
+    assert main(["verify", "store", "other"]) == 0
+    assert "store: 23 rows in 6 shards are whole" in capsys.readouterr().out
+    shards = sorted((here / "store").glob("*.safetensors"))
+    flip_bit(shards[1])
+    shards[3].write_bytes(b"short")
+    shards[4].unlink()
+    assert main(["verify", "store", "other", "--quiet"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 3 and shards[1].name in out[0] and "its bits differ" in out[0]
+    assert f"{shards[3].name} has 5 bytes" in out[1] and f"{shards[4].name} is missing" in out[2]
+
+
+# --- convert ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "through", [["a.safetensors", "b.parquet", "c", "d.npy"], ["a", "b.safetensors", "c.npy", "d"]]
+)
+def test_there_and_back_again(here, through):
+    last = "pool.npy"
+    for out in through:
+        assert main(["convert", last, out]) == 0
+        np.testing.assert_array_equal(tarot.blocks(tarot.open_features(out)).__next__()[1], POOL)
+        last = out
+    assert not list(here.glob(".*.part"))
+
+
+def test_names_and_columns_go_along(here):
+    store = build(here / "store")
+    for path in ("a.parquet", "half", "a.safetensors"):
+        assert main(["convert", "store", path, *(["--dtype", "float16"] if path == "half" else [])]) == 0
+    table = pq.read_table("a.parquet")
+    assert table["id"].to_pylist() == store.ids.tolist()
+    np.testing.assert_array_equal(table["residual"].to_numpy(), store.columns["residual"])
+    half = tarot.FeatureStore.open("half")
+    assert half.dtype == np.float16 and half.ids.tolist() == store.ids.tolist()
+    np.testing.assert_array_equal(half[:], store[:].astype(np.float16))
+    np.testing.assert_array_equal(half.columns["residual"], store.columns["residual"])
+
+
+def test_other_stores_are_read(here):
+    trak_model(here / "run" / "0")
+    assert main(["convert", "run", "grads"]) == 0
+    assert tarot.FeatureStore.open("grads").dtype == np.float16
+    save_file({"a": torch.from_numpy(POOL), "b": torch.from_numpy(POOL).bfloat16()}, "two.safetensors")
+    assert main(["convert", "two.safetensors", "b.npy", "--tensor", "b", "--dtype", "float32"]) == 0
+    np.testing.assert_array_equal(np.load("b.npy"), torch.from_numpy(POOL).bfloat16().float())
+
+
+# --- how it ends -----------------------------------------------------------------------------------------------------
+
+SELECT = ["select", "pool.npy", "targets.npy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["select", "nowhere.npy", "targets.npy"], "POOL: there is no nowhere.npy"),
+        (["select", "pool.npy,pool.npy", "targets.npy"], "POOL has 2 files and TARGETS 1"),
+        (["select", "pool.npy", "ids.txt"], "features are read from .npy"),
+        (["select", "pool.npy", "labels.npy"], "two dimensions"),
+        ([*SELECT, "--selector", "nearest"], "there is no selector 'nearest'; there are all, batchwise_lava"),
+        ([*SELECT, "--size", "4"], "selector 'tarot_otm' has no option 'size'; its options are: folds, side"),
+        ([*SELECT, "-o", "folds"], "NAME=VALUE; this is 'folds'"),
+        ([*SELECT, "-o", "folds=many"], "folds must be an integer; it is 'many'"),
+        ([*SELECT, "-o", "side=left"], "side must be fold or rest; it is 'left'"),
+        ([*SELECT, "--selector", "tarot_fixed"], "give either size or ratio, not neither"),
+        ([*SELECT, "--selector", "tarot_fixed", "--size", "41"], "size must be between 1 and"),
+        ([*SELECT, "--selector", "tarot_fixed", "--ratio", "some"], "ratio must be a number or none; it is 'some'"),
+        ([*SELECT, "--selector", "el2n", "--size", "4", "-o", "window=.5"], "window must be 2 numbers with commas"),
+        ([*SELECT, "--selector", "lava", "--size", "4"], "needs candidate_labels"),
+        ([*SELECT, "--ids", "targets.npy"], "--ids must be a vector of 40 values"),
+        ([*SELECT, "--residuals", "ids.txt"], "--residuals: ids.txt must hold numbers"),
+        ([*SELECT, "--groups", "pool.npy"], "--groups must be a vector of 6 values"),
+        ([*SELECT, "--learning-rates", "x"], "--learning-rates must be numbers"),
+        ([*SELECT, "--out", "s.csv"], "--out must end in .parquet; it is s.csv"),
+        (["value", "pool.npy", "targets.npy", "--method", "random"], "gives candidates no values; these do: "),
+        (["inspect", "nowhere"], "STORE: there is no nowhere"),
+        (["verify", "pool.npy"], "not a finished feature store"),
+        (["convert", "pool.npy", "targets.npy"], "OUT: targets.npy exists"),
+        (["convert", "pool.npy", "x.csv"], "OUT must end in .npy, .safetensors or .parquet"),
+        (["convert", "pool.npy", "x.npy", "--dtype", "bfloat16"], "cannot hold bfloat16"),
+    ],
+)
+def test_what_is_wrong_is_one_line(here, capsys, arguments, words):
+    assert words in refused(capsys, *arguments)
+
+
+def test_numbers_that_do_not_fit_are_named(here, capsys):
+    POOL_TOO_LARGE = POOL.copy()
+    POOL_TOO_LARGE[7, 2] = 1e6
+    np.save("large.npy", POOL_TOO_LARGE)
+    assert "row 7 is too large for float16" in refused(capsys, "convert", "large.npy", "x.npy", "--dtype", "float16")
+
+
+def test_an_interrupt_leaves_nothing_behind(here, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(choosing, "select", interrupted)
+    assert main(SELECT) == 130
+    assert capsys.readouterr().err == "\ninterrupted: nothing was written half\n"
+    assert not Path("selection.parquet").exists()
+
+
+def test_warnings_are_lines(here, capsys):
+    targets = TARGETS.copy()
+    targets[2] = 0
+    np.save("targets.npy", targets)
+    assert main([*SELECT, "--selector", "tarot_fixed", "--size", "4"]) == 0
+    assert "warning: 1 of 6 targets have zero features and are left out\n" in capsys.readouterr().err
+
+
+def test_as_a_process(here):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = lambda *words: subprocess.run(  # noqa: E731
+        [sys.executable, "-m", "tarot", *words], env=environment, capture_output=True, text=True
+    )
+    done = run(*SELECT, "--selector", "tarot_fixed", "--ratio", ".1")
+    assert done.returncode == 0 and done.stderr == "" and len(tarot.Selection.load("selection.parquet")) == 4
+    failed = run("inspect", "nowhere")
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "error: STORE: there is no nowhere\n")
+    assert run("--version").stdout == f"tarot {tarot.__version__}\n"

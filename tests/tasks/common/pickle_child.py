@@ -1,0 +1,82 @@
+"""Reads pickles that are made to do harm, in a process of its own: `python -m tests.tasks.pickle_child FOLDER COUNT`.
+
+Prints a line before each file and one after it, as JSON: what it is, what came of it, seconds of the processor and
+megabytes of memory at the most. Ends at once where one takes a minute or half a gigabyte. Runs in FOLDER.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+
+from tarot import InputError
+from tasks.common.safe_pickle import load_pickle
+from tasks.motion.formats.scenarionet import read_scenario
+from tests.tasks.common.hostile_pickles import mutated, write_all
+
+ROOM = 512 * 2**20
+
+
+def _status(field: str) -> int:
+    """Bytes, of this process: VmHWM is its largest memory so far, VmRSS what it has now, VmSize its addresses."""
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def outcome(read, path: str) -> str:
+    try:
+        read(path)
+    except InputError as error:
+        message = str(error)
+        return "refused" if "\n" not in message and Path(path).name in message and len(message) < 1000 else message
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return "read"
+
+
+def load(path: str) -> None:
+    """Reads the file, and uses what it holds."""
+    str(load_pickle(path, max_bytes=2**28))
+
+
+def measured(what: str, read, path: str) -> None:
+    print(json.dumps({"begins": what}), flush=True)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the largest memory is counted from here
+    before, began = _status("VmRSS"), time.process_time()
+    faulthandler.dump_traceback_later(60, exit=True)
+    result = outcome(read, path)
+    faulthandler.cancel_dump_traceback_later()
+    seconds, memory = time.process_time() - began, _status("VmHWM") - before
+    line = {"what": what, "outcome": result, "seconds": seconds, "megabytes": memory / 2**20}
+    print(json.dumps(line), flush=True)
+
+
+def main(folder: str, count: int) -> None:
+    os.chdir(folder)
+    limit = _status("VmSize") + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    gc.freeze()  # what is imported is not searched each time
+    named = write_all(".")
+    for what, file in named:
+        measured(what, load, file)
+    for what, file in named:
+        measured(f"{what}, as a scenario", read_scenario, file)
+    faulthandler.dump_traceback_later(300, exit=True)
+    for at, content in enumerate(mutated(count)):
+        Path("sd_mutated.pkl").write_bytes(content)
+        result = outcome(load, "sd_mutated.pkl")
+        if result not in ("refused", "read"):
+            Path(f"failed_{at}.pkl").write_bytes(content)
+            print(json.dumps({"mutated": at, "outcome": result}), flush=True)
+    print(json.dumps({"mutations": count}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
