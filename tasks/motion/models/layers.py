@@ -1,8 +1,8 @@
 """What both networks are made of: attention whose projections are modules of their own, and masks that never make NaN.
 
 Plain matrix products and a softmax rather than a fused kernel: hooks see every weight, so that gradient features have a
-rule for it (`tarot.gradients`), and `vmap` has one for every operation. Only with very many keys, as those of Wayformer at
-its full size, does the fused kernel pay; there `vmap` is right but slow.
+rule for it, and `vmap` has one for every operation. Only with very many keys, as those of Wayformer at its full size,
+does the fused kernel pay; there `vmap` is right but slow.
 """
 
 from __future__ import annotations
