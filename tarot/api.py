@@ -41,10 +41,14 @@ def select(
     reported distances alone. regularization: relative ridge of the whitening.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
-    candidate_labels [N], target_labels [M], target_groups [M] (subtasks), candidate_ids [N], candidate_tags [N],
-    candidate_residuals [N] (TRAK's Q) and candidate_scores [N] (`el2n`: error norms; `influence`: influences), one
-    vector per model, learning_rates (`less`, `tracin`: one per checkpoint): for the methods that need them.
+    candidate_labels, target_labels: the class of each candidate [N] and target [M].
+    target_groups: the subtask of each target [M].
+    candidate_ids, candidate_tags: the name of each candidate [N]; what it is [N], for the `oracle` arm.
+    candidate_residuals, candidate_scores: one vector [N] per model: TRAK's Q; what was measured on the model itself
+    (`el2n`: error norms, `influence`: influences).
+    learning_rates: one per checkpoint (`less`, `tracin`).
 
+    A method that needs one of these and is not given it says so.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
     method = _selector(selector, options)
