@@ -8,4 +8,5 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-pytest.register_assert_rewrite("tests.task_conformance")  # its asserts say what they compared, as those of tests do
+# their asserts say what they compared, as those of tests do
+pytest.register_assert_rewrite("tests.tasks.conformance", "tests.tarot.selectors.conformance")

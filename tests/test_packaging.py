@@ -23,6 +23,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 OURS = {"tarot", "tasks", "experiments", "tests", "run", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
 DISTRIBUTIONS = {  # of modules that are called otherwise
     "PIL": "pillow",
+    "griffe": "griffelib",
     "hydra": "hydra-core",
     "hydra_plugins": "hydra-joblib-launcher",
     "lm_eval": "lm-eval",

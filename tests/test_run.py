@@ -242,20 +242,25 @@ def test_joblib_workers_share_what_they_make(tmp_path):
     assert (tmp_path / "run" / "comparison.csv").read_text().count("\n") == 3
 
 
-def test_wandb_writes_offline(tmp_path):
+ONE = ["selector=tarot_fixed"]
+TWO = ["-m", "selector=random,tarot_fixed"]
+
+
+@pytest.mark.parametrize("jobs", [ONE, pytest.param(TWO, marks=pytest.mark.slow)], ids=["run", "sweep"])
+def test_wandb_writes_offline(tmp_path, jobs):
     pytest.importorskip("wandb", reason="needs wandb")
-    what = ["logger=wandb", "selector=random,tarot_fixed", "experiment.trainings=1"]
+    what = ["logger=wandb", "experiment.trainings=1", "experiment.arms=[]"]
     nowhere = {
         "WANDB_API_KEY": "",
         "WANDB_BASE_URL": "http://127.0.0.1:9",
         "WANDB_MODE": "offline",
         "HOME": str(tmp_path),
     }
-    process = spawn(tmp_path, "-m", *SMALL, *what, **nowhere)
+    process = spawn(tmp_path, *jobs, *SMALL, *what, **nowhere)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
-    records = list(tmp_path.glob("run/*/wandb/offline-run-*/run-*.wandb"))
-    assert len(records) == 2
+    records = list(tmp_path.glob("run/**/wandb/offline-run-*/run-*.wandb"))
+    assert len(records) == (2 if jobs is TWO else 1)
     for record in records:
         kept = record.read_bytes()
         for written in (b"accuracy", b"selection", b"figures/overview", b"table-file", b"image-file", b"run"):

@@ -13,7 +13,7 @@ from experiments.report.statistics import (
     mean_interval,
     over_repetitions,
 )
-from experiments.report.style import CANDIDATE, SELECTED, TARGET, Figure, Picture, colour, ink, marker
+from experiments.report.style import CANDIDATE, SELECTED, TARGET, Figure, colour, ink, marker
 
 __all__ = [
     "CANDIDATE",
@@ -27,7 +27,6 @@ __all__ = [
     "Interval",
     "Outcome",
     "Page",
-    "Picture",
     "Result",
     "Table",
     "Tile",

@@ -80,9 +80,9 @@ class Figure:
     draw: Callable[[], Canvas]
 
     def render(self) -> Picture:
-        return Picture(self.name, self.title, self.caption, self._png("light"), self._png("dark"))
+        return Picture(self.name, self.title, self.caption, self.png("light"), self.png("dark"))
 
-    def _png(self, theme: Theme) -> bytes:
+    def png(self, theme: Theme) -> bytes:
         with themed(theme):
             buffer = io.BytesIO()
             self.draw().savefig(buffer, format="png", dpi=DPI)

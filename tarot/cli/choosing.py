@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tarot.api import select, value
-from tarot.cli.selectors import option_lines, selector_of
+from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
 from tarot.features import FeatureStore, Rows, existing_paths, open_features, read_vector
 from tarot.selection import Selection

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import tarot
-from tarot.cli import choosing, files
+from tarot.cli import choosing, feature_files
 from tarot.common import InputError
 
 
@@ -42,7 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tarot {tarot.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (choosing.add_select, choosing.add_value, files.add_inspect, files.add_verify, files.add_convert):
+    for add in (
+        choosing.add_select,
+        choosing.add_value,
+        feature_files.add_inspect,
+        feature_files.add_verify,
+        feature_files.add_convert,
+    ):
         add(commands).add_argument("-q", "--quiet", action="store_true", help="no progress and no summary")
     return parser
 

@@ -36,8 +36,8 @@ from tarot.transport import (
 )
 
 WHITENINGS = ("cholesky", "zca", None)
-_WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
-_FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
+WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
+FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +222,7 @@ class SelectionProblem:
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
-        small = self.n * self.targets.numel() <= _WHOLE_TABLE  # then all of them cost no more than a few
+        small = self.n * self.targets.numel() <= WHOLE_TABLE  # then all of them cost no more than a few
         k = self.n if small else min(k, self.n)
         with self._lock:
             known = self._table.get("nearest")
@@ -241,7 +241,7 @@ class SelectionProblem:
         targets = np.arange(len(self.targets)) if targets is None else targets
         far = math.inf if min_cos is None else math.sqrt(max(0.0, 2 - 2 * min_cos))
         seen = np.zeros(self.n, dtype=bool)
-        depth = max(_FIRST_NEIGHBOURS, math.ceil(4 * expect / len(targets)))
+        depth = max(FIRST_NEIGHBOURS, math.ceil(4 * expect / len(targets)))
         distance = index = np.empty((len(targets), 0))
         for k in range(self.n):
             if k == distance.shape[1]:

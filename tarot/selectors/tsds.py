@@ -21,7 +21,7 @@ from tarot.space import nearest_of_many
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
 _MANY = 16  # neighbours that are more than 1/16 of the pool are faster found by sorting all of it
-_KERNEL_VALUES = 1 << 21  # at a time: the passes after the matrix product then run in cache
+KERNEL_VALUES = 1 << 21  # at a time: the passes after the matrix product then run in cache
 _COARSE_SIGMA = 0.1  # from here on, float32's 4e-7 in a squared distance is below 4e-5 of the kernel's width
 
 
@@ -160,7 +160,7 @@ def kernel_density(rows: Tensor, sigma: float, k: int) -> np.ndarray:
         rows = torch.nn.functional.normalize(rows.double())
     constant, slope = rows.new_full((1,), 1 - 2 / sigma**2), 2 / sigma**2  # ||x - u||^2 = 2 - 2 <x, u>
     density = np.empty(n)
-    step = max(1, _KERNEL_VALUES // n)
+    step = max(1, KERNEL_VALUES // n)
     for start in range(0, n, step):
         kernel = torch.addmm(constant, rows[start : start + step], rows.T, alpha=slope).clamp_(min=0, max=1)
         sums = kernel.sum(dim=1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALL = 10_000_000  # multiplications
+SMALL = 10_000_000  # multiplications
 _CANCELLATION = 1e-3  # where d^2 < 1e-3 (|x|^2 + |y|^2), the expansion of |x - y|^2 has lost three digits of float32
-_BLOCK = 1 << 22  # pairs at a time: the passes after the matrix product then run in cache
+BLOCK = 1 << 22  # pairs at a time: the passes after the matrix product then run in cache
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -17,10 +17,10 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     of their difference, so a row is at distance exactly 0 from its copy (ledger L-16, L-17). Small problems, where it
     costs nothing, are computed in float64.
     """
-    if len(x) * len(y) * x.shape[1] <= _SMALL:
+    if len(x) * len(y) * x.shape[1] <= SMALL:
         return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").float()
     result = torch.empty(len(x), len(y))
-    rows = max(1, _BLOCK // len(y))
+    rows = max(1, BLOCK // len(y))
     y_squared = y.square().sum(1)
     for start in range(0, len(x), rows):
         _fill(result[start : start + rows], x[start : start + rows], y, y_squared)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 EXACT_ARCS = 1_500_000  # beyond, the graph is solved by entropic scaling; the bound stays certified
-_FIRST_NEIGHBOURS = 32
+FIRST_NEIGHBOURS = 32
 _ZERO_ROW = 1.0  # the distance of a zero row from a unit vector
 _TOO_FAR = 4.0  # an arc nobody would take: distances between unit vectors are at most 2
 _ROUNDING = 1e-6  # distances are float32: the bound gives way by that much, so that it stays a bound
@@ -63,7 +63,7 @@ class _Graph:
 
 def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int) -> CapacityPlan:
     """The plan for `size` of n candidates and m targets; `neighbours(k)`: sorted distances and indices [m, >= k]."""
-    k = min(n, max(_FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
+    k = min(n, max(FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
     while True:
         graph = _graph(*neighbours(k), n)
         solve = _solve_exactly if len(graph.cost) <= EXACT_ARCS else _solve_entropically

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tarot.transport.entropic import marginals, sinkhorn
 
-_DENSE_SIMPLEX_PAIRS = 40_000  # below, the dense network simplex is faster than looking for the edges that matter
-_ARCS_PER_NODE = 8  # arcs offered to the sparse network simplex at first
+DENSE_SIMPLEX_PAIRS = 40_000  # below, the dense network simplex is faster than looking for the edges that matter
+ARCS_PER_NODE = 8  # arcs offered to the sparse network simplex at first
 _ROUGH_ROWS = 1024
 
 
@@ -40,15 +40,15 @@ def solve_exact(
     """
     n, m = cost.shape
     a, b = marginals(n, m, a, b)
-    if n * m <= _DENSE_SIMPLEX_PAIRS:
+    if n * m <= DENSE_SIMPLEX_PAIRS:
         return _network_simplex(a, b, cost.double().numpy())
     if g is None:
         g = _rough_potentials(cost, a, b)
-    arcs = _promising_arcs(cost, torch.from_numpy(np.asarray(g)).float(), _ARCS_PER_NODE * (n + m))
+    arcs = _promising_arcs(cost, torch.from_numpy(np.asarray(g)).float(), ARCS_PER_NODE * (n + m))
     arcs[_feasible_arcs(a, b)] = True
     while True:
         plan = _sparse_simplex(cost, arcs, a, b)
-        violated = _violations(cost, plan)
+        violated = violations(cost, plan)
         if not violated.any():
             return plan
         arcs |= violated
@@ -99,7 +99,7 @@ def _feasible_arcs(a: np.ndarray, b: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(i.clip(max=len(a) - 1)), torch.from_numpy(j.clip(max=len(b) - 1))
 
 
-def _violations(cost: Tensor, plan: Plan) -> Tensor:
+def violations(cost: Tensor, plan: Plan) -> Tensor:
     """Where f_i + g_j > C_ij, up to rounding: mask [n, m]."""
     f, g = torch.from_numpy(plan.f).float(), torch.from_numpy(plan.g).float()
     slack = torch.sub(cost, g).sub_(f[:, None])

@@ -23,7 +23,7 @@ from tarot.transport.entropic import TOLERANCE, Entropic, annealed, check_epsilo
 from tarot.transport.exact import Plan, solve_exact
 
 EPSILON = 0.01  # entropic regularisation of the potentials that rank and weigh (theory.md 0.2)
-_SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exact duals that seed it
+SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exact duals that seed it
 _GAUGE_WORK = 100_000_000  # iterations at each epsilon times pairs of components
 
 
@@ -72,7 +72,7 @@ def entropic_potentials(
     to stand still. The exact duals have those gaps right from the start, and a few iterations smooth them.
     """
     check_epsilon(epsilon)
-    every = max(1, math.prod(cost.shape) // _SEED_PAIRS)
+    every = max(1, math.prod(cost.shape) // SEED_PAIRS)
     some = cost[::every].contiguous() if isinstance(cost, Tensor) else cost.rows(every)
     plan = solve_exact(some, g=g)
     return sinkhorn(cost, epsilon, g=_in_entropic_gauge(some, plan, epsilon), tolerance=tolerance)

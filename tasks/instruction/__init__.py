@@ -1,6 +1,6 @@
 """Instruction tuning: which conversations should a language model learn from?"""
 
-from tasks.instruction.data import Benchmark, Files, Skills
+from tasks.instruction.data import Benchmark, Skills
 from tasks.instruction.evaluation import Evaluation
 from tasks.instruction.model import Adapter, Language
 from tasks.instruction.task import FilesTask, InstructionTask
@@ -10,7 +10,6 @@ __all__ = [
     "Adapter",
     "Benchmark",
     "Evaluation",
-    "Files",
     "FilesTask",
     "InstructionTask",
     "Language",

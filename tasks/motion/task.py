@@ -143,14 +143,14 @@ class MotionTask(SupervisedTask):
             samples = samples + self.targets()
         everyone = np.ones(len(samples), dtype=np.int64)
         model = self.fresh(self.model, seed)
-        return self._fit(model, self.selects, self.surrogate_training, samples, everyone, seed, run=run, keep=keep)
+        return self.fit(model, self.selects, self.surrogate_training, samples, everyone, seed, run=run, keep=keep)
 
     def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
         """Minus the targets' losses under a surrogate that was trained on these candidates alone."""
         steps = max(1, round(self.surrogate_training.steps * mask.mean()))
         model = self.fresh(self.model, seed)
         training = replace(self.surrogate_training, steps=steps)
-        self._fit(model, self.selects, training, self.candidates(), mask.astype(np.int64), seed)
+        self.fit(model, self.selects, training, self.candidates(), mask.astype(np.int64), seed)
         targets = self.targets()
         parts = (targets.batch(slice(i, i + _EVALUATED), self.device) for i in range(0, len(targets), _EVALUATED))
         with torch.no_grad():
@@ -159,14 +159,14 @@ class MotionTask(SupervisedTask):
     def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
         """The same number of steps for any selection; the average of its last weights, where `train.average` says so"""
         model = self.fresh(self.downstream, seed)
-        self._fit(model, self.learns, self.training, self._learnt_from, weights, seed)
+        self.fit(model, self.learns, self.training, self._learnt_from, weights, seed)
         return model
 
     @cached_property
     def _learnt_from(self) -> MotionSamples:
         return self._learning["candidates"] + self._learning["targets"]
 
-    def _fit(
+    def fit(
         self,
         model: nn.Module,
         forecaster: Forecaster,

@@ -109,7 +109,7 @@ class SegmentationTask(SupervisedTask):
         def watch(model: Segmenter, step: int) -> None:
             if step not in moments:
                 return
-            score = self._miou(model, self.validation())
+            score = self.miou(model, self.validation())
             best = score > model.validation[0].item()
             model.validation[1] = score
             if best:
@@ -153,7 +153,7 @@ class SegmentationTask(SupervisedTask):
             with self.training.precision(self.device):
                 yield model(images).argmax(1), labels
 
-    def _miou(self, model: nn.Module, scenes: Scenes) -> float:
+    def miou(self, model: nn.Module, scenes: Scenes) -> float:
         index = MulticlassJaccardIndex(len(self.data.classes), ignore_index=IGNORE, validate_args=False)
         index.to(self.device)
         for predicted, labels in self.predictions(model, scenes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +39,3 @@ def blocks(page: str) -> list[Block]:
         line = page.count("\n", 0, match.start("code")) + 1
         found.append(Block(match["code"], line, bool(_FILE.fullmatch(before)), reason and reason["why"]))
     return found
-
-
-def notebook_code(path: Path) -> str:
-    """All code of a notebook."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

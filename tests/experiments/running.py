@@ -68,7 +68,7 @@ def command(folder: Path, *arguments: str, name: str = "run", drawn: bool = Fals
         stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *places]))
         stack.enter_context(mock.patch.dict("os.environ"))
         if not drawn:
-            stack.enter_context(mock.patch("experiments.report.style.Figure._png", lambda *_: b""))
+            stack.enter_context(mock.patch("experiments.report.style.Figure.png", lambda *_: b""))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         try:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 import tarot
 from tarot.cli import choosing, main
-from tarot.cli.selectors import option_lines, parsed, selector_of
+from tarot.cli.selector_options import option_lines, parsed, selector_of
 from tarot.selectors import SELECTORS, TarotExact, TarotOTM
 from tests.tarot.features.test_readers import trak_model
 from tests.tarot.features.test_store import build, flip_bit

@@ -403,9 +403,9 @@ def test_L28_a_pool_larger_than_memory_is_streamed(monkeypatch):
     c, t = gaussian()
     expected = tarot.select(c, t, TarotFixed(size=240))
     monkeypatch.setattr("tarot.features.arrays.BLOCK_BYTES", 1)  # 256 rows a block
-    monkeypatch.setattr(tarot.selection.problem, "_WHOLE_TABLE", 0)
+    monkeypatch.setattr(tarot.selection.problem, "WHOLE_TABLE", 0)
     monkeypatch.setattr(tarot.selection.problem, "DENSE_PAIRS", 0)
-    monkeypatch.setattr(tarot.transport.solve, "_SEED_PAIRS", 5000)
+    monkeypatch.setattr(tarot.transport.solve, "SEED_PAIRS", 5000)
     monkeypatch.setattr(tarot.transport.costs, "block_size", lambda columns: 50)  # rows
     pairs = []
 

@@ -177,6 +177,9 @@ def reading_leaves_global_generators_alone(build: Builder) -> None:
             assert len(task.ids(split)) and data[0] is not None
 
 
+OF_DATA = tuple(CHECKS)  # those above, which train nothing
+
+
 # --- model -----------------------------------------------------------------------------------------------------------
 
 

@@ -191,7 +191,7 @@ def test_rows_of_a_store_can_be_brought_as_features(cached):
 DRAWS_NOTHING = """
 import run
 from unittest import mock
-with mock.patch("experiments.report.style.Figure._png", lambda *_: b""):
+with mock.patch("experiments.report.style.Figure.png", lambda *_: b""):
     run.main()
 """
 

@@ -56,8 +56,8 @@ def uniform_ot(cost):
 def test_layers_are_the_kth_neighbours_not_seen_before(targets, whole_table, monkeypatch):
     """Whether all neighbours are known at once, or fetched two at a time, then four, ..."""
     if not whole_table:
-        monkeypatch.setattr(tarot.selection.problem, "_WHOLE_TABLE", 0)
-        monkeypatch.setattr(tarot.selection.problem, "_FIRST_NEIGHBOURS", 2)
+        monkeypatch.setattr(tarot.selection.problem, "WHOLE_TABLE", 0)
+        monkeypatch.setattr(tarot.selection.problem, "FIRST_NEIGHBOURS", 2)
     problem = pool()
     expected = slow_layers(distance_matrix(problem), targets)
     layers = list(problem.layers(None if targets is None else np.array(targets)))
@@ -66,8 +66,8 @@ def test_layers_are_the_kth_neighbours_not_seen_before(targets, whole_table, mon
 
 
 def test_neighbours_are_fetched_when_layers_need_them(monkeypatch):
-    monkeypatch.setattr(tarot.selection.problem, "_WHOLE_TABLE", 0)
-    monkeypatch.setattr(tarot.selection.problem, "_FIRST_NEIGHBOURS", 4)
+    monkeypatch.setattr(tarot.selection.problem, "WHOLE_TABLE", 0)
+    monkeypatch.setattr(tarot.selection.problem, "FIRST_NEIGHBOURS", 4)
     asked = []
     search = tarot.selection.problem.nearest_unit
     monkeypatch.setattr(tarot.selection.problem, "nearest_unit", lambda c, t, k: asked.append(k) or search(c, t, k))
@@ -109,7 +109,7 @@ def test_min_cos_leaves_out_pairs_of_a_smaller_cosine(cosine):
 
 
 def test_threads_share_one_table(monkeypatch):
-    monkeypatch.setattr(tarot.selection.problem, "_WHOLE_TABLE", 0)
+    monkeypatch.setattr(tarot.selection.problem, "WHOLE_TABLE", 0)
     problem, results = pool(), {}
     expected = slow_layers(distance_matrix(problem))
     calls = []

@@ -304,7 +304,7 @@ def solved(monkeypatch):
     def counted(name, function):
         return lambda *given, **named: calls.append(name) or function(*given, **named)
 
-    for name in ("exact", "entropic_potentials", "bracket", "sinkhorn"):
+    for name in ("solve_exact", "entropic_potentials", "bracket", "sinkhorn"):
         monkeypatch.setattr(tarot.selection.selection, name, counted(name, getattr(tarot.selection.selection, name)))
     for name in ("capacity_plan", "neighbours", "cost"):
         monkeypatch.setattr(SelectionProblem, name, counted(name, getattr(SelectionProblem, name)))
@@ -320,16 +320,16 @@ def test_nothing_is_solved_until_it_is_read_and_then_once(solved):
     assert s.potentials is s.potentials
     assert solved == ["cost", "entropic_potentials"]
     assert s.ot_distance == s.ot_bracket.upper
-    assert solved == ["cost", "entropic_potentials", "exact"]
+    assert solved == ["cost", "entropic_potentials", "solve_exact"]
     assert s.lower_bound == s.lower_bound > 0
-    assert solved == ["cost", "entropic_potentials", "exact", "capacity_plan", "neighbours"]
+    assert solved == ["cost", "entropic_potentials", "solve_exact", "capacity_plan", "neighbours"]
 
 
 def test_weights_cost_one_entropic_solve(solved):
     s = fixed(size=9)
-    assert not {"exact", "entropic_potentials", "capacity_plan"} & set(solved)
+    assert not {"solve_exact", "entropic_potentials", "capacity_plan"} & set(solved)
     assert s.weights.sum() == 60
-    assert solved.count("entropic_potentials") == 1 and "exact" not in solved and "capacity_plan" not in solved
+    assert solved.count("entropic_potentials") == 1 and "solve_exact" not in solved and "capacity_plan" not in solved
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

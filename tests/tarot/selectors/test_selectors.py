@@ -166,7 +166,7 @@ def test_otm_stops_all_folds_where_one_fails(monkeypatch):
         time.sleep(0.01)
         return Plan(-float(call), None, None, None)
 
-    monkeypatch.setattr("tarot.selectors.tarot_otm.exact", never_enough)
+    monkeypatch.setattr("tarot.selectors.tarot_otm.solve_exact", never_enough)
     c, t = np.random.default_rng(0).normal(size=(3000, 4)), np.random.default_rng(1).normal(size=(10, 4))
     with pytest.raises(RuntimeError, match="no memory"):
         select(c, t, "tarot_otm", folds=10)
@@ -464,8 +464,8 @@ def test_small_blocks_do_not_change_a_selection(selector, monkeypatch):
     one = tarot.select(c, t, selector)
     monkeypatch.setattr(tarot.features.arrays, "BLOCK_BYTES", 1)
     monkeypatch.setattr(tarot.space.neighbours, "BLOCK_SIMILARITIES", 100)
-    monkeypatch.setattr(tarot.selection.problem, "_WHOLE_TABLE", 0)
-    monkeypatch.setattr(tarot.selection.problem, "_FIRST_NEIGHBOURS", 3)
+    monkeypatch.setattr(tarot.selection.problem, "WHOLE_TABLE", 0)
+    monkeypatch.setattr(tarot.selection.problem, "FIRST_NEIGHBOURS", 3)
     assert tarot.select(c, t, selector).indices.tolist() == one.indices.tolist()
 
 

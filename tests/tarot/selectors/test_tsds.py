@@ -173,7 +173,7 @@ def test_density(sigma, k):
 def test_density_does_not_depend_on_blocks(monkeypatch):
     c = torch.from_numpy(unit(50, 4, 3, duplicates=20))
     whole = kernel_density(c, 0.75, 10)
-    monkeypatch.setattr("tarot.selectors.tsds._KERNEL_VALUES", 120)
+    monkeypatch.setattr("tarot.selectors.tsds.KERNEL_VALUES", 120)
     assert kernel_density(c, 0.75, 10) == pytest.approx(whole, rel=1e-6)
 
 

@@ -71,7 +71,7 @@ def test_bound_and_mass_are_the_linear_programs(size):
 @pytest.mark.parametrize("size", [2, 9, 40, 200])
 def test_neighbours_are_added_until_the_duals_prove_the_rest_irrelevant(size, monkeypatch):
     """All targets in one spot and capacity for more than their first neighbours: the first graph cannot do."""
-    monkeypatch.setattr(capacity, "_FIRST_NEIGHBOURS", 2)
+    monkeypatch.setattr(capacity, "FIRST_NEIGHBOURS", 2)
     candidates, targets = unit(300), unit_norm(unit(1, seed=1) + 0.05 * unit(12, seed=2))
     plan, asked = plan_of(candidates, targets, size)
     assert plan.exact and plan.k == asked[-1]
@@ -153,7 +153,7 @@ def test_the_entropic_fallback_is_a_bound_close_below_the_exact_one(size, monkey
 
 def test_the_fallback_stays_a_bound_where_its_graph_is_too_narrow(monkeypatch):
     """Prices above a target's reach would take the candidates left out for farther than they are."""
-    monkeypatch.setattr(capacity, "_FIRST_NEIGHBOURS", 2)
+    monkeypatch.setattr(capacity, "FIRST_NEIGHBOURS", 2)
     monkeypatch.setattr(capacity, "EXACT_ARCS", 1)
     candidates, targets = unit(300), unit_norm(unit(1, seed=1) + 0.05 * unit(12, seed=2))
     for size in (9, 40, 200):

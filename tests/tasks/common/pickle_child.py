@@ -1,4 +1,6 @@
-"""Reads pickles that are made to do harm, in a process of its own: `python -m tests.tasks.pickle_child FOLDER COUNT`.
+"""Reads pickles that are made to do harm, in a process of its own.
+
+    python -m tests.tasks.common.pickle_child FOLDER COUNT
 
 Prints a line before each file and one after it, as JSON: what it is, what came of it, seconds of the processor and
 megabytes of memory at the most. Ends at once where one takes a minute or half a gigabyte. Runs in FOLDER.

@@ -204,7 +204,7 @@ def harm(tmp_path_factory) -> tuple[Path, list[dict[str, Any]]]:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the memory of each is counted by Linux")
     folder = tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, "-m", "tests.tasks.pickle_child", str(folder), str(MUTATIONS)]
+    command = [sys.executable, "-m", "tests.tasks.common.pickle_child", str(folder), str(MUTATIONS)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
     lines = [json.loads(line) for line in ended.stdout.splitlines()]

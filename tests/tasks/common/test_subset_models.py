@@ -94,7 +94,7 @@ def motion(tmp_path):
 
 def test_a_motion_model_learns_from_its_subset_and_measures_minus_the_loss(motion, tmp_path, monkeypatch):
     """The steps fall with the subset; what it is trained on is the mask, nothing else."""
-    seen, fit = [], motion._fit
+    seen, fit = [], motion.fit
 
     def spy(model, forecaster, training, samples, weights, seed, **options):
         seen.append((forecaster, training.steps, len(samples), weights.tolist()))
@@ -102,7 +102,7 @@ def test_a_motion_model_learns_from_its_subset_and_measures_minus_the_loss(motio
         spy.model = model
         return fitted
 
-    monkeypatch.setattr(motion, "_fit", spy)
+    monkeypatch.setattr(motion, "fit", spy)
     mask = subset_masks(12, 1)[0]
     found = motion.subset_measurements(mask, 3)
     assert seen == [(motion.selects, 2, 12, mask.astype(int).tolist())], "half of 3 steps, on the masked alone"
@@ -116,8 +116,8 @@ def test_a_motion_model_learns_from_its_subset_and_measures_minus_the_loss(motio
 
 def test_surrogates_that_see_no_target_are_other_ones(motion, tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(motion, "_fit", lambda *args, **options: sizes.append(len(args[3])) or [])
-    motion._train_surrogates()
+    monkeypatch.setattr(motion, "fit", lambda *args, **options: sizes.append(len(args[3])) or [])
+    motion.fit_surrogate(0, run=0, keep=1)
     other = small_task("motion", tmp_path, "data.targets=5")
     assert sizes == [12] and motion.recipe()["surrogate"] != other.recipe()["surrogate"]
     assert "targets" not in other.recipe()["surrogate"], "what is cached of others stays theirs"

@@ -20,7 +20,6 @@ from tasks.instruction import (
     Adapter,
     Benchmark,
     Evaluation,
-    Files,
     InstructionTask,
     Language,
     Pretraining,
@@ -28,6 +27,7 @@ from tasks.instruction import (
     Tuning,
     WarmUp,
 )
+from tasks.instruction.data import Files
 from tasks.instruction.evaluation import (
     answer_losses,
     answer_start,

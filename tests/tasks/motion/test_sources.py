@@ -189,7 +189,7 @@ def test_what_is_held_out_is_no_part_of_candidates_nor_of_surrogates(folders, tm
     def build(**options):
         task = small_task("motion", tmp_path)
         task.data = paper_data(folders, **options)
-        task._train_surrogates = lambda: [Checkpoint("last", {}, 1.0)]
+        task.fit_surrogate = lambda seed, **_: [Checkpoint("last", {}, 1.0)]
         task.checkpoints()
         return task, set((tmp_path / "checkpoints").glob("*.pt"))
 

@@ -69,15 +69,15 @@ def test_what_learns_is_no_part_of_what_selects(task, cache_dir):
 
 def test_the_surrogate_learns_from_candidates_and_targets_and_the_other_from_what_is_chosen(task, monkeypatch):
     seen: list[tuple[int, list[int]]] = []
-    fit = task._fit
+    fit = task.fit
 
     def spy(model, forecaster, training, samples, weights, *rest, **options):
         seen.append((len(samples), weights.tolist()))
         return fit(model, forecaster, training, samples, weights, *rest, **options)
 
-    monkeypatch.setattr(task, "_fit", spy)
+    monkeypatch.setattr(task, "fit", spy)
     n, m = len(task.candidates()), len(task.targets())
-    task._train_surrogates()
+    task.fit_surrogate(0, run=0, keep=1)
     task.train(SimpleNamespace(indices=np.array([1, 4]), weights=np.array([2, 1])), seed=0)
     task.train(chosen([]), seed=0)
     assert seen[0] == (n + m, [1] * (n + m))

@@ -219,7 +219,7 @@ def test_best_and_last_of_validation(street, monkeypatch):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return (0.5, 0.2)[len(states) - 1]
 
-    monkeypatch.setattr(street, "_miou", miou)
+    monkeypatch.setattr(street, "miou", miou)
     best = street.train(selection([0, 1, 2, 3]), 0)
     assert best.validation.tolist() == [0.5, 0.2] and not best.training
     assert all(torch.equal(value, states[0][name]) for name, value in best.state_dict().items() if name != "validation")
