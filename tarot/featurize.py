@@ -34,7 +34,7 @@ def featurize(
     model: nn.Module,
     losses: Losses,
     dataset: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     projection: Projection | None = None,
     dim: int | None = None,
@@ -115,7 +115,7 @@ def featurize(
 
 
 def stored_rows(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     maker: Callable[[], GradientFeatures | Activations],
     dataset: Any,
     *,

@@ -49,7 +49,8 @@ def as_rows(array: Any, name: str) -> Rows:
         raise InputError(f"{name} is empty: its shape is {shape}")
     if not _is_real(array.dtype):
         raise InputError(f"{name} must hold real numbers; its dtype is {array.dtype}")
-    return array
+    rows: Rows = array
+    return rows
 
 
 def read_block(rows: Rows, start: int, stop: int, name: str = "features") -> Tensor:

@@ -121,7 +121,7 @@ class FeatureStore:
     @classmethod
     def build(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
         recipe: Mapping[str, Any],
         ids: Sequence[str] | Sequence[int] | np.ndarray,
@@ -154,7 +154,7 @@ class FeatureStore:
         return store
 
     @classmethod
-    def open(cls, path: str | os.PathLike, recipe: Mapping[str, Any] | None = None) -> Self:
+    def open(cls, path: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> Self:
         """The finished store at `path`, of this recipe if one is given.
 
         Raises StoreError, naming what is wrong, where there is none, its recipe differs, or a file is missing, damaged
@@ -170,7 +170,7 @@ class FeatureStore:
         return cls(path, manifest)
 
 
-def damaged_shards(path: str | os.PathLike) -> Iterator[str]:
+def damaged_shards(path: str | os.PathLike[str]) -> Iterator[str]:
     """What is wrong with each damaged shard of the store at `path`, a line each; every byte is read.
 
     Raises StoreError where there is no finished store, or its manifest is damaged.
@@ -219,7 +219,7 @@ class MeanRows:
         return (total / len(self.parts)).numpy()
 
 
-def open_features(path: str | os.PathLike, tensor: str | None = None) -> Rows:
+def open_features(path: str | os.PathLike[str], tensor: str | None = None) -> Rows:
     """The feature matrix at `path`: a FeatureStore, .npy, .safetensors (`tensor` names one), .parquet, a TRAK run."""
     path = Path(path)
     return FeatureStore.open(path) if (path / _MANIFEST).exists() else read_foreign(path, tensor)
@@ -235,10 +235,11 @@ def _plan(
     ids = np.asarray(ids).tolist()
     if not ids:
         raise InputError("a store needs at least one row: ids is empty")
-    if len(set(ids)) < len(ids):
-        seen: set[Any] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))
-        raise InputError(f"ids must be unique; {twice!r} occurs more than once")
+    seen: set[Any] = set()
+    for name in ids:
+        if name in seen:
+            raise InputError(f"ids must be unique; {name!r} occurs more than once")
+        seen.add(name)
     if dtype not in _DTYPES:
         raise InputError(f"dtype must be one of {', '.join(_DTYPES)}; it is {dtype!r}")
     if dim < 1 or rows_per_shard < 1:
