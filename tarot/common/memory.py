@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+
 def memory_limit(root: str | os.PathLike[str] = "/") -> int:
     """Bytes of memory that this process may use: the machine's, or fewer where its container says so."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -130,6 +130,12 @@ def _read_trak(path: Path) -> Rows:
 # --- what goes with a matrix -----------------------------------------------------------------------------------------
 
 
+@overload
+def read_vector(path: None, name: str, length: int) -> None: ...
+@overload
+def read_vector(path: str | Path, name: str, length: int) -> NDArray[Any]: ...
+@overload
+def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any] | None: ...
 def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any] | None:
     """A label, id or number per row, [length]: of a .npy vector, or of a text file with one value per line (strings).
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tarot.common import InputError, memory_limit
 from tarot.gradients.batches import batch_size as samples_in
@@ -59,12 +59,12 @@ def gradient_rows(
     indices: Iterable[int],
     *,
     collate: Callable[[list[Any]], Any] = default_collate,
-    batch_size: int | str = "auto",
+    batch_size: int | Literal["auto"] = "auto",
     cost: Callable[[Any], float] | None = None,
     extras: Mapping[str, Callable[[nn.Module, Any], Tensor]] | None = None,
     device: torch.device | str | None = None,
-    ids: Sequence[str] | None = None,
-    on_nonfinite: str = "raise",
+    ids: Sequence[str] | Sequence[int] | None = None,
+    on_nonfinite: Literal["raise", "drop"] = "raise",
     workers: int = 0,
 ) -> dict[str, Tensor]:
     """Features of `dataset[i]` for the n `indices`, in their order, on the CPU.
@@ -88,11 +88,10 @@ def gradient_rows(
     features = torch.zeros(len(indices), gradients.dim)
     if not indices:
         return {"features": features, **columns}
-    samples: _Chosen | list[Any] = _Chosen(dataset, indices)
-    costs = [1.0] * len(indices)
+    samples, costs = _Chosen(dataset, indices), [1.0] * len(indices)
     if cost is not None:
-        samples = [dataset[i] for i in indices]
-        costs = [float(cost(sample)) for sample in samples]
+        read = [dataset[i] for i in indices]
+        samples, costs = _Chosen(read, range(len(read))), [float(cost(sample)) for sample in read]
     if batch_size == "auto":
         costliest = max(range(len(costs)), key=costs.__getitem__)
         batch_size = auto_batch_size(gradients, to_device(collate([dataset[indices[costliest]]]), device))
@@ -130,7 +129,7 @@ def gradient_rows(
     return {"features": features, **columns}
 
 
-class _Chosen:
+class _Chosen(Dataset[Any]):
     """`dataset[i]` for the chosen i. An error of what is read is a value: a worker would add its traceback to it."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:

@@ -277,9 +277,7 @@ class GradientFeatures:
     def _tapped(self, tap: Tap) -> Iterator[None]:
         """The model's layers call `tap(layer, input, output)` and go on with what it returns."""
 
-        def hook(
-            layer: Layer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-        ) -> Tensor:
+        def hook(layer: Layer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor:
             given = args[0] if args else next(iter(kwargs.values()), None)
             with _naming(layer):
                 x, y = layer.demand(given, output)

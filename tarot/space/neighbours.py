@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
@@ -29,7 +30,7 @@ def nearest(
     k: int = 100,
     whitening: Method | Literal["auto"] | None = "auto",
     regularization: float = 1e-3,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
 
     Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening ("auto" = "cholesky"; None takes the rows as

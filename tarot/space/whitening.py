@@ -10,14 +10,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.features import Rows, as_rows, block_size, blocks, read_block, read_rows
+from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_block, read_rows
 
 Method = Literal["cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
@@ -59,11 +60,11 @@ class WhitenedRows:
 
     dtype = torch.float32
 
-    def __init__(self, rows: Rows, mapping: RowMap, name: str = "features"):
+    def __init__(self, rows: Rows, mapping: RowMap, name: str = "features") -> None:
         self.rows, self.mapping, self.name = rows, mapping, name
         self.shape = tuple(rows.shape)
 
-    def __getitem__(self, index: slice | np.ndarray) -> Tensor:
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Tensor:
         """float32 [k, d] for a slice or an int64 array of row numbers."""
         return self.mapping(_read(self.rows, index, self.name))
 
@@ -79,7 +80,7 @@ class JoinedRows:
 
     dtype = torch.float32
 
-    def __init__(self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True):
+    def __init__(self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True) -> None:
         lengths = {part.shape[0] for part in parts}
         if len(lengths) != 1:
             raise InputError(
@@ -88,7 +89,7 @@ class JoinedRows:
         self.parts, self.name, self.unit = tuple(parts), name, unit
         self.shape = (lengths.pop(), sum(part.shape[1] for part in parts))
 
-    def __getitem__(self, index: slice | np.ndarray) -> Tensor:
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Tensor:
         """float32 [k, sum d] for a slice or an int64 array of row numbers."""
         joined = torch.cat([_read(part, index, self.name) for part in self.parts], dim=1)
         scale: float = len(self.parts) ** 0.5
@@ -154,9 +155,17 @@ def fit_whitener(
     return Whitener(mean, _inverse_root(covariance, method))
 
 
+@overload
 def whiten(
-    candidates: Any, targets: Any, method: Method | None = "cholesky", regularization: float = 1e-3
-) -> tuple[Any, Any]:
+    candidates: Tensor, targets: Tensor, method: Method | None = "cholesky", regularization: float = 1e-3
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def whiten(
+    candidates: MatrixLike, targets: MatrixLike, method: Method | None = "cholesky", regularization: float = 1e-3
+) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
+def whiten(
+    candidates: MatrixLike, targets: MatrixLike, method: Method | None = "cholesky", regularization: float = 1e-3
+) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
     """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
 
     `method=None` only normalises. Zero rows stay zero. Raises as `fit_whitener` does.
@@ -165,7 +174,7 @@ def whiten(
     mapping: RowMap = unit_norm
     if method is not None:
         mapping = fit_whitener(sources["candidates"], sources["targets"], method, regularization)
-    results = []
+    results: list[NDArray[np.float32] | Tensor] = []
     for name, rows in sources.items():
         white = torch.empty(tuple(rows.shape))
         for start, block in blocks(rows, name=name):
@@ -213,20 +222,24 @@ def _inverse_root(covariance: Tensor, method: Method) -> Tensor:
     if singular:
         raise InputError(f"the {d} x {d} feature covariance is singular: whitening needs a larger regularization")
     if method == "cholesky":
-        root: Tensor = torch.linalg.solve_triangular(lower, torch.eye(d, dtype=torch.float64), upper=False).T.contiguous()
+        root: Tensor = torch.linalg.solve_triangular(
+            lower, torch.eye(d, dtype=torch.float64), upper=False
+        ).T.contiguous()
         return root
     root = (vectors * values.rsqrt()) @ vectors.T
     return root
 
 
 def _is_zero(block: Tensor) -> Tensor:
-    zero: Tensor = torch.linalg.vector_norm(block, dim=1) == 0  # 20x as fast as a maximum; squares may underflow, so look again
+    zero: Tensor = (
+        torch.linalg.vector_norm(block, dim=1) == 0
+    )  # 20x as fast as a maximum; squares may underflow, so look again
     if zero.any():
         zero[zero.clone()] = (block[zero] == 0).all(dim=1)
     return zero
 
 
-def _read(rows: Rows, index: slice | np.ndarray, name: str) -> Tensor:
+def _read(rows: Rows, index: slice | NDArray[np.int64], name: str) -> Tensor:
     if isinstance(index, slice):
         start, stop, step = index.indices(rows.shape[0])
         if step == 1:
