@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, default_collate
 
 from tarot.common import InputError, fingerprint, hash_tensors
 from tarot.features import FeatureStore, StoredDtype
-from tarot.gradients import Engine, GradientFeatures, Losses, Projection, gradient_rows, resolve_device
+from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows, resolve_device
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one
 _AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,7 +31,7 @@ Extras = Mapping[str, Callable[[nn.Module, Any], Tensor]]
 def featurize(
     model: nn.Module,
     losses: Losses,
-    dataset: Any,
+    dataset: Samples,
     path: str | os.PathLike[str],
     *,
     projection: Projection | None = None,
@@ -115,7 +115,7 @@ def featurize(
 def stored_rows(
     path: str | os.PathLike[str],
     maker: Callable[[], Engine],
-    dataset: Any,
+    dataset: Samples,
     *,
     made_of: Mapping[str, Any],
     ids: Sequence[str] | Sequence[int],

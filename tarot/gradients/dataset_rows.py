@@ -21,6 +21,12 @@ LARGEST_BATCH = 256  # beyond it nothing gets faster
 CPU_BUDGET = 512 << 20
 
 
+class Samples(Protocol):
+    """A map-style dataset: item i is always the same sample. It has a length, which torch's `Dataset` leaves unsaid."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
 class Engine(Protocol):
     """What makes a row of each sample: `GradientFeatures`, what stands around it, or `Activations`.
 
@@ -55,7 +61,7 @@ class Engine(Protocol):
 
 def gradient_rows(
     gradients: Engine,
-    dataset: Any,
+    dataset: Samples,
     indices: Iterable[int],
     *,
     collate: Callable[[list[Any]], Any] = default_collate,
@@ -132,7 +138,7 @@ def gradient_rows(
 class _Chosen(Dataset[Any]):
     """`dataset[i]` for the chosen i. An error of what is read is a value: a worker would add its traceback to it."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Samples, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ __all__ = [
 CHECKED = 4  # samples that a check looks at
 LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts
 
+Result = TypeVar("Result")
 Sink = Callable[[str, Tensor], None]  # (parameter name, its sketched gradients [B, width]): adds them up
 
 
@@ -192,7 +193,7 @@ class GradientFeatures:
         found = {name for layer in self._layers for name in layer.names}
         self._slow = [name for name in self._chosen if name not in found]
 
-    def _until_fit(self, work: Callable[[], Any]) -> Any:
+    def _until_fit(self, work: Callable[[], Result]) -> Result:
         """`work()`, again with more parameters on the slow path whenever a rule turns out not to hold."""
         while True:
             try:

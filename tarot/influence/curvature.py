@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tarot.common import InputError
 from tarot.gradients import (
     Losses,
+    Samples,
     chosen_parameters,
     evaluating,
     in_halves,
@@ -71,7 +72,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Samples,
         indices: Sequence[int] | NDArray[np.int64],
         name: str,
         *,

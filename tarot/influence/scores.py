@@ -27,15 +27,13 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from tarot.common import InputError, progress
-from tarot.gradients import Losses
+from tarot.gradients import Losses, Samples
 from tarot.influence.curvature import CHECKED, Batches, Curvature, LossSurface, differentiable
 
 log = logging.getLogger("tarot")
 RELATIVE_DAMPING = 1e-2  # of the largest eigenvalue; 1e-3 found wrong labels less well, in three times the iterations
-LANCZOS_STEPS: dict[Curvature, int] = {
-    "hessian": 20,
-    "fisher": 10,
-}  # the most negative eigenvalue takes longer to see than the largest
+# The most negative eigenvalue takes longer to see than the largest.
+LANCZOS_STEPS: dict[Curvature, int] = {"hessian": 20, "fisher": 10}
 RESTARTS = 20  # the damping doubles at least each time
 
 Product = Callable[[Tensor], Tensor]  # v -> C v, float64 [P]
@@ -68,8 +66,8 @@ class NegativeCurvatureError(Exception):
 def influence_scores(
     model: nn.Module,
     losses: Losses,
-    candidates: Any,
-    targets: Any,
+    candidates: Samples,
+    targets: Samples,
     *,
     collate: Callable[[list[Any]], Any] = default_collate,
     curvature: Curvature = "hessian",
@@ -104,7 +102,7 @@ def influence_scores(
     that is not positive definite with the damping given.
     """
     _check_options(curvature, damping, rows, tolerance, max_iterations, batch_size)
-    n, m = len(candidates), len(targets)
+    n, m = _length(candidates), _length(targets)
     if not n or not m:
         raise InputError(f"influence needs candidates and targets; there are {n} candidates and {m} targets")
     if groups is not None and len(groups) != m:
@@ -150,6 +148,10 @@ def influence_scores(
         curvature=curvature,
         groups=() if groups is None else tuple(names.tolist()),
     )
+
+
+def _length(dataset: Any) -> int:
+    return len(dataset)
 
 
 def _check_options(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_block, read_rows
+from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, block_size, blocks, read_block, read_rows
 
 Method = Literal["cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
@@ -159,6 +159,13 @@ def fit_whitener(
 def whiten(
     candidates: Tensor, targets: Tensor, method: Method | None = "cholesky", regularization: float = 1e-3
 ) -> tuple[Tensor, Tensor]: ...
+@overload
+def whiten(
+    candidates: NDArray[Any] | FeatureStore,
+    targets: NDArray[Any] | FeatureStore,
+    method: Method | None = "cholesky",
+    regularization: float = 1e-3,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 @overload
 def whiten(
     candidates: MatrixLike, targets: MatrixLike, method: Method | None = "cholesky", regularization: float = 1e-3
