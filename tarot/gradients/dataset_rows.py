@@ -22,7 +22,9 @@ CPU_BUDGET = 512 << 20
 
 
 class Samples(Protocol):
-    """A map-style dataset: item i is always the same sample. It has a length, which torch's `Dataset` leaves unsaid."""
+    """A map-style dataset: a length, and item i is always the same sample."""
+
+    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
 

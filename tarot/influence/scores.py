@@ -102,7 +102,7 @@ def influence_scores(
     that is not positive definite with the damping given.
     """
     _check_options(curvature, damping, rows, tolerance, max_iterations, batch_size)
-    n, m = _length(candidates), _length(targets)
+    n, m = len(candidates), len(targets)
     if not n or not m:
         raise InputError(f"influence needs candidates and targets; there are {n} candidates and {m} targets")
     if groups is not None and len(groups) != m:
@@ -148,10 +148,6 @@ def influence_scores(
         curvature=curvature,
         groups=() if groups is None else tuple(names.tolist()),
     )
-
-
-def _length(dataset: Any) -> int:
-    return len(dataset)
 
 
 def _check_options(
