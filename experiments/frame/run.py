@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
 
 import hydra
 import yaml
@@ -20,13 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.frame.loggers import Logger
 from experiments.frame.publish import publish
 from experiments.report import Result
-from experiments.stages import FeatureRecipe
+from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError
 from tarot.common import atomic_file
 from tarot.selectors import Selector
-from tasks.task import TaskData
+from tasks.task import Task, TaskData
 
 log = logging.getLogger("tarot")
+T = TypeVar("T", bound=TaskData, covariant=True)
 
 
 class Experiment(Protocol):
@@ -34,7 +36,7 @@ class Experiment(Protocol):
 
     task_type: ClassVar[type[TaskData]]
 
-    def run(self, run: Run) -> Result: ...
+    def run(self, run: Run[Any]) -> Result: ...
 
 
 @dataclass
@@ -54,13 +56,13 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[T]):
     """name: what was chosen of each config group. config: as composed, resolved. cache, output: directories.
     overrides: what the command line said; not_applied: options among them that mean nothing to this selector."""
 
     name: dict[str, str]
     config: dict[str, Any]
-    task: TaskData
+    task: T
     recipe: FeatureRecipe
     selector: Selector
     experiment: Experiment
@@ -72,7 +74,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
-    def of(cls, config: DictConfig) -> Run:
+    def of(cls, config: DictConfig) -> Run[TaskData]:
         """Everything that the config names, built. Raises InputError and Hydra's errors where it cannot be."""
         chosen = HydraConfig.get().runtime
         if not isinstance(config.seed, int) or config.seed < 0:
@@ -102,6 +104,24 @@ class Run:
     def seed(self) -> int:
         return self.config["seed"]
 
+    @property
+    def device(self) -> str:
+        return self.config["device"]
+
+    @cached_property
+    def bench(self) -> Workbench[T]:
+        """The run's task on its features."""
+        return Workbench(self.task, self.recipe, self.cache, self.device)
+
+    def features(self) -> Features:
+        """The bench's, timed."""
+        checkpoints = None
+        if isinstance(self.task, Task):
+            with self.clock("checkpoints"):
+                checkpoints = self.task.checkpoints()
+        with self.clock("features"):
+            return self.bench.features(checkpoints)
+
     def start(self) -> None:
         """Run the experiment and write what came of it; nothing is written before it has succeeded."""
         log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
@@ -112,6 +132,11 @@ class Run:
             publish(self, result)
         self.logger.publish(self, result)
         log.info("report: %s", self.output / "report.html")
+
+
+def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
+    """Whether the run's task has one to train and to judge."""
+    return isinstance(run.task, Task)
 
 
 def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.frame.run import Run
 from experiments.report import Interval, Result, Table, Tile, figures
-from experiments.stages import Features, gradient_features
+from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError
 from tarot.attribution import (
     BETA,
@@ -165,7 +165,7 @@ class LdsExperiment:
         if self.subsets < 2 or self.held_back < 2:
             raise InputError("experiment.subsets and experiment.held_back must be at least 2: LDS ranks them")
 
-    def run(self, run: Run) -> Result:
+    def run(self, run: Run[Task]) -> Result:
         able(run.task, MeasuresSubsets)
         with run.clock("checkpoints"):
             checkpoints = run.task.checkpoints()
@@ -176,7 +176,7 @@ class LdsExperiment:
             )
         with run.clock("features"):
             features = {
-                gradient: gradient_features(run.task, checkpoints, recipe, run.cache, run.config["device"])
+                gradient: Workbench(run.task, recipe, run.cache, run.device).features(checkpoints)
                 for gradient, recipe in self._recipes(run).items()
             }
         with run.clock("subset models"):
@@ -192,7 +192,7 @@ class LdsExperiment:
             ]
         return self._result(run, scores, features)
 
-    def _recipes(self, run: Run) -> dict[str, Any]:
+    def _recipes(self, run: Run) -> dict[str, FeatureRecipe]:
         """One kind of features for every gradient that is asked for."""
         wanted = dict.fromkeys(ESTIMATORS[name].gradient for name in self.estimators)
         return {gradient: replace(run.recipe, gradient=gradient) for gradient in wanted}
