@@ -264,6 +264,7 @@ _LACKING = {
     "none",
     GivesErrorNorms: "gives no error norms: write its method error_norms(model, batch), or choose a method that needs "
     "none",
+    DrawsPredictions: "draws no predictions: write its method draw_prediction(model, sample, axes)",
     MeasuresSubsets: "trains no models of subsets: write its method subset_measurements(mask, seed), or choose another "
     "task",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -58,9 +59,9 @@ class FoldAblation:
                 ]
                 for where in ("test", "targets")
             }
-        return result(run, self._found(run, repetitions, chosen, outcomes))
+        return result(run, self._found(run, run.selector, repetitions, chosen, outcomes))
 
-    def _counts(self, run: Run) -> list[int]:
+    def _counts(self, run: Run[Task]) -> list[int]:
         """The numbers of folds, increasing. Raises InputError for one that there are too few targets for."""
         targets = len(run.task.ids("targets"))
         if self.folds is None:
@@ -79,10 +80,10 @@ class FoldAblation:
         return {folds: choice(folds) for folds in counts}
 
     def _train(
-        self, run: Run, repetitions: Sequence[Repetition[Task]], chosen: Sequence[Mapping[int, Selection]]
-    ) -> list[dict[int, list]]:
+        self, run: Run[Task], repetitions: Sequence[Repetition[Task]], chosen: Sequence[Mapping[int, Selection]]
+    ) -> list[dict[int, list[Path]]]:
         """Of each repetition: folds -> where its models are."""
-        models = [{folds: [] for folds in selections} for selections in chosen]
+        models: list[dict[int, list[Path]]] = [{folds: [] for folds in selections} for selections in chosen]
         total = self.trainings * sum(len(selections) for selections in chosen)
         with run.clock("train"), progress("trainings", total, "models") as advance:
             for one, selections, paths in zip(repetitions, chosen, models, strict=True):
@@ -95,7 +96,8 @@ class FoldAblation:
 
     def _found(
         self,
-        run: Run,
+        run: Run[Task],
+        selector: TarotOTM,
         repetitions: Sequence[Repetition[Task]],
         chosen: Sequence[Mapping[int, Selection]],
         outcomes: Mapping[str, Sequence[Mapping[int, Sequence[Mapping[str, float]]]]],
@@ -126,7 +128,7 @@ class FoldAblation:
             facts={
                 name: {folds: np.array([one.fact(name) for one in made[folds]]) for folds in counts} for name in facts
             },
-            reference=run.selector.folds if run.selector.folds in counts else counts[0],
+            reference=selector.folds if selector.folds in counts else counts[0],
             merged=run.task.merges_targets(),
             features=[one.bench.features().fingerprint for one in repetitions],
         )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
 
 import hydra
 import yaml
@@ -82,13 +82,13 @@ class Run(Generic[T]):
         experiment = hydra.utils.instantiate(config.experiment)
         if not issubclass(hydra.utils.get_class(config.task["_target_"]), experiment.task_type):
             raise InputError(
-                f"experiment={chosen.choices.experiment} needs a {experiment.task_type.__name__}, "
-                f"which task={chosen.choices.task} is not"
+                f"experiment={chosen.choices['experiment']} needs a {experiment.task_type.__name__}, "
+                f"which task={chosen.choices['task']} is not"
             )
-        selector, not_applied = make_selector(config.selector, chosen.choices.selector)
+        selector, not_applied = make_selector(config.selector, chosen.choices["selector"])
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
-            config=OmegaConf.to_container(config, resolve=True),
+            config=_resolved(config),
             experiment=experiment,
             recipe=hydra.utils.instantiate(config.features, _convert_="all"),
             selector=selector,
@@ -142,7 +142,7 @@ def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
 def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
     """The selector of the config, and the options that do not apply to it: some choose their own size, which a line
     says where `size` or `ratio` is given all the same."""
-    options = OmegaConf.to_container(config, resolve=True)
+    options = _resolved(config)
     fields = {f.name for f in dataclasses.fields(hydra.utils.get_class(options["_target_"]))}
     idle = {"size", "ratio"} - fields
     if options.get("size") == "auto":
@@ -152,6 +152,10 @@ def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
         if value is not None:
             log.info("%s chooses its own size: selector.%s=%s does not apply", name, option, value)
     return hydra.utils.instantiate(options, _convert_="all"), [f"selector.{option}" for option in given]
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))  # of a list it would be a list
 
 
 def revision() -> str | None:

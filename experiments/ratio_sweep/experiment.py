@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from experiments.frame.methods import COMMON, features_of, known, method, refuse
+from experiments.frame.methods import COMMON, features_of, known, method, options_of, refuse
 from experiments.frame.repetitions import Repetition, repeat, training_seed
 from experiments.frame.run import Run
 from experiments.ratio_sweep.report import result
@@ -104,8 +103,7 @@ class RatioSweep:
         return [name for name in self.selectors if self._takes_size(name)]
 
     def _takes_size(self, name: str) -> bool:
-        fields = {field.name for field in dataclasses.fields(SELECTORS[name])}
-        return "size" in fields and (self.options or {}).get(name, {}).get("size") != "auto"
+        return "size" in options_of(name) and (self.options or {}).get(name, {}).get("size") != "auto"
 
     def _method(self, name: str, seed: int, **size: Any) -> Any:
         return method(name, (self.options or {}).get(name, {}), seed, **size)

@@ -128,10 +128,11 @@ class SelectionExperiment:
             drawn.append(pictures.overview(run.task, own, headline, results, self._how(), run.seed))
             if isinstance(run.task, DrawsPredictions):
                 drawn.append(pictures.predictions(run.task, self._before_and_after(run, arms), run.seed))
-        if run.task.candidate_tags() is not None and len(own):
-            drawn.append(figures.tags(run.task.candidate_tags(), own))
-        if sources_of(run.task) is not None and len(own):
-            drawn.append(figures.sources(sources_of(run.task), own))
+        tags, sources = run.task.candidate_tags(), sources_of(run.task)
+        if tags is not None and len(own):
+            drawn.append(figures.tags(tags, own))
+        if sources is not None and len(own):
+            drawn.append(figures.sources(sources, own))
         known = {name: selection for name, selection in arms.items() if len(selection)}
         if known:
             drawn.append(
@@ -172,13 +173,14 @@ def _headline(scores: Scores) -> str | None:
 
 
 def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
+    sources = sources_of(task)
     return {
         "size": len(selection),
         "ratio": len(selection) / selection.n,
         "ot_distance": selection.ot_distance,
         "lower_bound": selection.lower_bound,
         **({} if task.candidate_tags() is None else {"precision": precision(task, selection)}),
-        **({} if sources_of(task) is None else {"sources": selected_by_source(sources_of(task), selection)}),
+        **({} if sources is None else {"sources": selected_by_source(sources, selection)}),
     }
 
 

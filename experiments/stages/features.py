@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tarot.features import Rows, blocks
 from tasks.features.task import FeatureTask
 
 log = logging.getLogger("tarot")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +47,15 @@ class Features:
     def of_runs(self, count: int) -> Features:
         """The views of the first `count` independently trained models."""
         views = [view for view, run in enumerate(self.runs) if run in sorted(set(self.runs))[:count]]
-        per_view = ("candidates", "targets", "runs", "residuals", "scores", "learning_rates")
-        known = {name: getattr(self, name) for name in per_view if getattr(self, name) is not None}
-        return replace(self, **{name: tuple(values[view] for view in views) for name, values in known.items()})
+        return replace(
+            self,
+            candidates=tuple(self.candidates[view] for view in views),
+            targets=tuple(self.targets[view] for view in views),
+            runs=tuple(self.runs[view] for view in views),
+            residuals=_of(views, self.residuals),
+            scores=_of(views, self.scores),
+            learning_rates=_of(views, self.learning_rates),
+        )
 
     def part(self, indices: np.ndarray) -> Features:
         """The same features with these candidates alone, int64 [n]."""
@@ -82,6 +90,11 @@ class Features:
             "zero_gradients": self.zero or {},
             "skipped": self.skipped or {},
         }
+
+
+def _of(views: Sequence[int], values: tuple[Value, ...] | None) -> tuple[Value, ...] | None:
+    """What is known of each of these views."""
+    return None if values is None else tuple(values[view] for view in views)
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,8 @@ class Source:
         """What makes the rows of a split."""
         if self.recipe.gradient is None:
             return self.activations
-        return self.preconditioned if self.preconditioner(split) else self.gradients
+        mode = self.recipe.preconditioner
+        return self.gradients if mode is None or split != "candidates" else self.preconditioned(mode)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -185,14 +186,13 @@ class Source:
     def gradients(self) -> GradientFeatures:
         return GradientFeatures(self.model, self.quantity, self.projection, autocast=self.autocast)
 
-    @cached_property
-    def preconditioned(self) -> AdamGradients | RankOneAdamGradients:
+    def preconditioned(self, mode: str) -> AdamGradients | RankOneAdamGradients:
         return adam_features(
             self.model,
             self.quantity,
             self.projection,
             self.checkpoint.optimizer_state,
-            mode=self.recipe.preconditioner,
+            mode=mode,
             autocast=self.autocast,
         )
 

@@ -45,7 +45,7 @@ def written(path) -> list[dict]:
 
 
 def selection(indices: list[int], distances: list[float]) -> Selection:
-    found = Selection(np.array(indices), 4, 2, {"name": "test"})
+    found = Selection(np.array(indices, dtype=np.int64), 4, 2, {"name": "test"})
     for name, values in (
         ("weights", np.arange(1, len(indices) + 1)),
         ("nearest_target", np.array(indices) % 2),
