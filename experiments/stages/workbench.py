@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 
 import tarot
 from experiments.stages.cache import made
@@ -31,7 +30,7 @@ from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
 from tasks.common.cache import write_tensors
 from tasks.features.task import FeatureTask
-from tasks.task import Checkpoint, Split, Task, TaskData
+from tasks.task import Checkpoint, Model, Split, Task, TaskData
 
 log = logging.getLogger("tarot")
 _VERSION = 1  # of what stages after the features make; another one never reads files of this one
@@ -197,7 +196,7 @@ class Workbench(Generic[T]):
 
         return made(self._path("models", made_of, "pt"), make)
 
-    def trained_model(self: Workbench[Task], trained: Path) -> nn.Module:
+    def trained_model(self: Workbench[Task[Model]], trained: Path) -> Model:
         """The model of a state_dict on disk, in eval mode."""
         model = self.task.downstream()
         model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
