@@ -22,8 +22,8 @@ from hydra.utils import instantiate
 from experiments.command.resolvers import register_resolvers
 from tarot.attribution import LDS, choose, gradcos_scores, graddot_scores, lds, tempered_scores, trak_scores, wfd_scores
 from tarot.gradients import GradientFeatures, Projection, gradient_rows
-from tasks.classification.subset_models import subset_masks, subset_outputs
 from tasks.classification.task import ClassificationTask
+from tasks.common.subset_models import subset_masks, subset_outputs
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -45,7 +45,7 @@ def main() -> None:
     for seed in options.seeds:
         task = load_task([*options.overrides, f"seed={seed}"], max(options.ensembles))
         masks = subset_masks(len(task.candidates()), options.subsets, seed=seed)
-        outputs = subset_outputs(task, masks, workers=options.workers)
+        outputs = subset_outputs(task, masks, task.cache_dir, workers=options.workers)
         features = {kind: gradients(task, kind, options.dim, seed) for kind in ("measurement", "loss")}
         for models in options.ensembles:
             back = options.held_back
