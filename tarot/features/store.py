@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Self
 
 import filelock
 import numpy as np
@@ -27,9 +27,8 @@ from torch import Tensor
 
 from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, progress
 from tarot.features.arrays import Rows
+from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
-
-StoredDtype = Literal["float32", "float16", "bfloat16"]
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -42,32 +41,6 @@ _DTYPES: dict[StoredDtype, torch.dtype] = {
 _OPEN_SHARDS = 256
 
 Compute = Callable[[int, int], Mapping[str, Tensor]]
-
-
-class Shard(TypedDict):
-    """A file of consecutive rows: its name, bytes, checksum, and how many of its rows are zero."""
-
-    file: str
-    bytes: int
-    sha256: str
-    zero_rows: int
-
-
-class Manifest(TypedDict):
-    """All that is known of a finished store, as `manifest.json` holds it."""
-
-    format: int
-    fingerprint: str
-    recipe: dict[str, Any]
-    ids: list[str] | list[int]
-    dim: int
-    dtype: StoredDtype
-    columns: list[str]
-    rows_per_shard: int
-    notes: dict[str, Any]
-    zero_rows: int
-    shards: list[Shard]
-    checksum: str
 
 
 class StoreError(InputError):
