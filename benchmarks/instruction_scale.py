@@ -9,7 +9,7 @@ in a process of its own. Two peaks are told: the resident set (ru_maxrss), which
 mapped, and which the system takes back when it likes; and, of it, the memory of the process' own (RssAnon, looked at
 fifty times a second), which it cannot do without. A slope is the least squares' over the numbers of rows.
 
-features: what `experiments.stages.features.gradient_features` does for a language of two small layers, of which nothing
+features: what `experiments.stages.Workbench.features` does for a language of two small layers, of which nothing
 depends on the number of rows; conversations are those of --files, repeated, or made of code, cut to --length tokens.
 selection: random features that are written to stores, one for each checkpoint, and averaged as they are read.
 """
@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 import tarot
-from experiments.stages import FeatureRecipe, gradient_features
+from experiments.stages import FeatureRecipe, Workbench
 from tarot.features import FeatureStore, MeanRows
 from tasks.instruction import Adapter, Evaluation, FilesTask, Language, Pretraining, Skills, Tuning, WarmUp
 from tasks.instruction.rows import read_rows
@@ -131,7 +131,7 @@ def features(rows: int, options: argparse.Namespace, folder: Path) -> dict[str, 
         workers=0,
     )
     with measured(found):
-        made = gradient_features(task, checkpoints, recipe, folder, "cpu")
+        made = Workbench(task, recipe, folder, "cpu").features(checkpoints)
     assert made.dim == options.dim
     stores = disk(folder, "features/*-candidates-*/*")
     return {"rows": made.candidates[0].shape[0], **found, "disk": stores / options.checkpoints}

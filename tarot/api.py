@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
+from tarot.features import Features
 from tarot.selection import WHITENINGS, Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
+from tarot.space import Method
 
 
 def select(
-    candidates: Any,
-    targets: Any,
+    candidates: Features,
+    targets: Features,
     selector: str | Selector,
     *,
-    whitening: str | None = "auto",
+    whitening: Method | Literal["auto"] | None = "auto",
     regularization: float = 1e-3,
     total: int | None = None,
     total_may_grow: bool = False,
-    candidate_labels: Any = None,
-    target_labels: Any = None,
-    target_groups: Any = None,
-    candidate_ids: Any = None,
-    candidate_tags: Any = None,
-    candidate_residuals: Any = None,
-    candidate_scores: Any = None,
-    learning_rates: Any = None,
+    candidate_labels: ArrayLike | None = None,
+    target_labels: ArrayLike | None = None,
+    target_groups: ArrayLike | None = None,
+    candidate_ids: ArrayLike | None = None,
+    candidate_tags: ArrayLike | None = None,
+    candidate_residuals: ArrayLike | Sequence[ArrayLike] | None = None,
+    candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
+    learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     **options: Any,
 ) -> Selection:
     """Choose which candidates [N, d] to train on, and how often, to serve the targets [M, d].
@@ -41,14 +45,18 @@ def select(
     reported distances alone. regularization: relative ridge of the whitening.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
-    candidate_labels [N], target_labels [M], target_groups [M] (subtasks), candidate_ids [N], candidate_tags [N],
-    candidate_residuals [N] (TRAK's Q) and candidate_scores [N] (`el2n`: error norms; `influence`: influences), one
-    vector per model, learning_rates (`less`, `tracin`: one per checkpoint): for the methods that need them.
+    candidate_labels, target_labels: the class of each candidate [N] and target [M].
+    target_groups: the subtask of each target [M].
+    candidate_ids, candidate_tags: the name of each candidate [N]; what it is [N], for the `oracle` arm.
+    candidate_residuals, candidate_scores: one vector [N] per model: TRAK's Q; what was measured on the model itself
+    (`el2n`: error norms, `influence`: influences).
+    learning_rates: one per checkpoint (`less`, `tracin`).
 
+    A method that needs one of these and is not given it says so.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
     method = _selector(selector, options)
-    problem = SelectionProblem(
+    problem = _problem(
         candidates,
         targets,
         whitening=_whitening(whitening, method),
@@ -68,20 +76,20 @@ def select(
 
 
 def value(
-    candidates: Any,
-    targets: Any,
+    candidates: Features,
+    targets: Features,
     method: str | Selector,
     *,
-    whitening: str | None = "auto",
+    whitening: Method | Literal["auto"] | None = "auto",
     regularization: float = 1e-3,
-    candidate_labels: Any = None,
-    target_labels: Any = None,
-    target_groups: Any = None,
-    candidate_residuals: Any = None,
-    candidate_scores: Any = None,
-    learning_rates: Any = None,
+    candidate_labels: ArrayLike | None = None,
+    target_labels: ArrayLike | None = None,
+    target_groups: ArrayLike | None = None,
+    candidate_residuals: ArrayLike | Sequence[ArrayLike] | None = None,
+    candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
+    learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     **options: Any,
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """What every candidate is worth to the targets: float64 [N], HIGHER = more valuable.
 
     The arguments are those of `select`. Methods that choose a set without valuing its members (`random`, `all`, ...)
@@ -91,7 +99,7 @@ def value(
     if not isinstance(selector, Valuing):
         able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
         raise InputError(f"{type(selector).__name__} gives candidates no values; these do: {able}")
-    problem = SelectionProblem(
+    problem = _problem(
         candidates,
         targets,
         whitening=_whitening(whitening, selector),
@@ -106,7 +114,12 @@ def value(
     return selector.values(problem)
 
 
-def _whitening(whitening: str | None, selector: Selector) -> str | None:
+def _problem(candidates: Any, targets: Any, **known: Any) -> SelectionProblem:
+    """What a caller gave in forms of many kinds, which SelectionProblem reads and checks."""
+    return SelectionProblem(candidates, targets, **known)
+
+
+def _whitening(whitening: Method | Literal["auto"] | None, selector: Selector) -> Method | None:
     """The whitening that was asked for, or the selector's own."""
     if whitening not in ("auto", *WHITENINGS):
         raise InputError(f"whitening must be one of {('auto', *WHITENINGS)}; it is {whitening!r}")

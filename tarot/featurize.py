@@ -9,19 +9,17 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
 from tarot.common import InputError, fingerprint, hash_tensors
-from tarot.features import FeatureStore
-from tarot.gradients import GradientFeatures, Losses, Projection, gradient_rows, resolve_device
-
-if TYPE_CHECKING:
-    from tarot.gradients import Activations
+from tarot.features import FeatureStore, StoredDtype
+from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows, resolve_device
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one
 _AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,21 +31,21 @@ Extras = Mapping[str, Callable[[nn.Module, Any], Tensor]]
 def featurize(
     model: nn.Module,
     losses: Losses,
-    dataset: Any,
-    path: str | os.PathLike,
+    dataset: Samples,
+    path: str | os.PathLike[str],
     *,
     projection: Projection | None = None,
     dim: int | None = None,
-    batch_size: int | str = "auto",
-    ids: Sequence[str] | Sequence[int] | np.ndarray | None = None,
-    collate: Callable[[list], Any] = default_collate,
+    batch_size: int | Literal["auto"] = "auto",
+    ids: Sequence[str] | Sequence[int] | NDArray[Any] | None = None,
+    collate: Callable[[list[Any]], Any] = default_collate,
     device: torch.device | str = "auto",
-    dtype: str = "float32",
+    dtype: StoredDtype = "float32",
     workers: int = 0,
     parameters: Callable[[str], bool] | None = None,
-    autocast: torch.dtype | str | None = None,
+    autocast: torch.dtype | Literal["bfloat16", "float16"] | None = None,
     cost: Callable[[Any], float] | None = None,
-    on_nonfinite: str = "raise",
+    on_nonfinite: Literal["raise", "drop"] = "raise",
     recipe: Mapping[str, Any] | None = None,
     rows_per_shard: int = 4096,
 ) -> FeatureStore:
@@ -115,19 +113,19 @@ def featurize(
 
 
 def stored_rows(
-    path: str | os.PathLike,
-    maker: Callable[[], GradientFeatures | Activations],
-    dataset: Any,
+    path: str | os.PathLike[str],
+    maker: Callable[[], Engine],
+    dataset: Samples,
     *,
     made_of: Mapping[str, Any],
     ids: Sequence[str] | Sequence[int],
-    collate: Callable[[list], Any] = default_collate,
-    batch_size: int | str = "auto",
+    collate: Callable[[list[Any]], Any] = default_collate,
+    batch_size: int | Literal["auto"] = "auto",
     cost: Callable[[Any], float] | None = None,
     extras: Extras | None = None,
     device: torch.device | str | None = None,
-    dtype: str = "float32",
-    on_nonfinite: str = "raise",
+    dtype: StoredDtype = "float32",
+    on_nonfinite: Literal["raise", "drop"] = "raise",
     workers: int = 0,
     rows_per_shard: int = 4096,
     description: str = "features",

@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from tarot.common import InputError
 
@@ -31,6 +31,15 @@ Batch = Any
 Split = Literal["candidates", "targets", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
 Ability = TypeVar("Ability")
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Samples(Protocol):
+    """Map-style: sample i is always sample i. A `torch.utils.data.Dataset` with a length is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,8 @@ class TaskData(ABC):
         return None
 
 
-class Task(TaskData):
-    """Data, a model, and how it is trained and judged. Datasets are map-style: sample i is always sample i.
+class Task(TaskData, Generic[Model]):
+    """Data, a model, and how it is trained and judged. Model: the class of the model, for a type checker.
 
     device: where models are trained and judged.
     """
@@ -119,22 +128,22 @@ class Task(TaskData):
     collate: Callable[[list], Batch] = staticmethod(default_collate)
 
     @abstractmethod
-    def candidates(self) -> Dataset:
+    def candidates(self) -> Samples:
         """What is chosen from."""
 
     @abstractmethod
-    def targets(self) -> Dataset:
+    def targets(self) -> Samples:
         """What selection may look at."""
 
     @abstractmethod
-    def validation(self) -> Dataset:
+    def validation(self) -> Samples:
         """For early stopping and the choice of a model; disjoint from `test`."""
 
     @abstractmethod
-    def test(self) -> Dataset:
+    def test(self) -> Samples:
         """What `evaluate` reports on; never seen by selection or training."""
 
-    def samples(self, split: Split) -> Dataset:
+    def samples(self, split: Split) -> Samples:
         """The same by name."""
         makers = {
             "candidates": self.candidates,
@@ -145,22 +154,22 @@ class Task(TaskData):
         return makers[split]()
 
     @abstractmethod
-    def model(self) -> nn.Module:
+    def model(self) -> Model:
         """A fresh model, the one of `checkpoints`; its weights come from torch's global generator."""
 
-    def downstream(self) -> nn.Module:
+    def downstream(self) -> Model:
         """A fresh model of the kind that `train` gives: by default `model`, whose gradients select."""
         return self.model()
 
     @abstractmethod
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: Model, batch: Batch) -> Tensor:
         """One loss per sample, [B]: what gradients are taken of. A sample's loss does not depend on its batch."""
 
-    def measurements(self, model: nn.Module, batch: Batch) -> Tensor:
+    def measurements(self, model: Model, batch: Batch) -> Tensor:
         """The quantity that attribution predicts, [B]; higher is better."""
         return -self.losses(model, batch)
 
-    def residuals(self, model: nn.Module, batch: Batch) -> Tensor:
+    def residuals(self, model: Model, batch: Batch) -> Tensor:
         """TRAK's Q: how fast a sample's loss falls as its measurement rises, -d loss / d measurement, [B]."""
         return torch.ones_like(self.losses(model, batch))
 
@@ -173,7 +182,7 @@ class Task(TaskData):
         return None
 
     @abstractmethod
-    def train(self, selection: Selection, seed: int) -> nn.Module:
+    def train(self, selection: Selection, seed: int) -> Model:
         """The downstream model: the selected candidates with their weights, plus the targets where the config's
         `train.merge_targets` says so, or the targets alone where nothing is selected."""
 
@@ -182,7 +191,7 @@ class Task(TaskData):
         return False
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
+    def evaluate(self, model: Model, split: Split = "test") -> dict[str, float]:
         """What the model is worth on a split; the headline metric first. Other splits than `test` may have fewer."""
 
     def lower_is_better(self, metric: str) -> bool:
@@ -264,6 +273,7 @@ _LACKING = {
     "none",
     GivesErrorNorms: "gives no error norms: write its method error_norms(model, batch), or choose a method that needs "
     "none",
+    DrawsPredictions: "draws no predictions: write its method draw_prediction(model, sample, axes)",
     MeasuresSubsets: "trains no models of subsets: write its method subset_measurements(mask, seed), or choose another "
     "task",
 }

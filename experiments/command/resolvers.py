@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +16,7 @@ def register_resolvers() -> None:
     """`without`: a default that gives way where another option is given. `unless_sweep`: a default that the runs of a
     sweep do not have. `largest` of a list. `among`: those of a default list that another list has, too. `run_name`:
     experiment, task, selector. `sweep_name`: the sweep of a run."""
-    resolvers = {
+    resolvers: dict[str, Callable[..., Any]] = {
         "without": _without,
         "unless_sweep": _unless_sweep,
         "largest": max,
@@ -42,9 +43,8 @@ def _among(default: Sequence[Any], given: Sequence[Any]) -> list[Any]:
 def _run_name(*, _root_: DictConfig) -> str:
     hydra = _hydra(_root_)
     choices = hydra.runtime.choices
-    return (
-        f"{choices.experiment}/sweep" if _sweeps(hydra) else f"{choices.experiment}/{choices.task}/{choices.selector}"
-    )
+    experiment = choices["experiment"]
+    return f"{experiment}/sweep" if _sweeps(hydra) else f"{experiment}/{choices['task']}/{choices['selector']}"
 
 
 def _sweep_name(*, _root_: DictConfig) -> str | None:
@@ -52,10 +52,10 @@ def _sweep_name(*, _root_: DictConfig) -> str | None:
     return Path(hydra.sweep.dir).name if _sweeps(hydra) else None
 
 
-def _sweeps(hydra: DictConfig) -> bool:
+def _sweeps(hydra: HydraConf) -> bool:
     return hydra.mode == RunMode.MULTIRUN
 
 
-def _hydra(root: DictConfig) -> DictConfig:
+def _hydra(root: DictConfig) -> HydraConf:
     """Hydra's own part of the config: still in the tree before a job starts, and taken out of it then."""
     return root.hydra if "hydra" in root else HydraConfig.get()

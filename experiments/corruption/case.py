@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from experiments.stages import FeatureRecipe, Features, Valued, evaluate, train, training_seed, value
+from experiments.frame.methods import features_of
+from experiments.frame.repetitions import Repetition, training_seed
+from experiments.stages import Valued
 from tarot import Selection
 from tarot.selectors import Selector
 from tasks.classification.domain_task import DomainTask
@@ -16,17 +17,20 @@ from tasks.classification.domain_task import DomainTask
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """kind: of the corruption. seed: that everything in it was made with. features, recipes: by recipe's name.
-    methods: by name, each of which says which recipe it wants."""
+    """kind: of the corruption. repetition: what it is made with. methods: by name, each of which says which recipe it
+    wants."""
 
     kind: str
-    seed: int
-    task: DomainTask
-    recipes: Mapping[str, FeatureRecipe]
-    features: Mapping[str, Features]
+    repetition: Repetition[DomainTask]
     methods: Mapping[str, Selector]
-    device: str
-    cache: Path
+
+    @property
+    def seed(self) -> int:
+        return self.repetition.seed
+
+    @property
+    def task(self) -> DomainTask:
+        return self.repetition.task
 
     @property
     def n(self) -> int:
@@ -39,13 +43,13 @@ class Case:
 
     def value(self, name: str, candidates: np.ndarray | None = None) -> Valued:
         """What a method makes of all candidates, or of these alone, int64 [n]."""
-        method = self.methods[name]
-        recipe = method.features
-        return value(self.task, self.features[recipe], self.recipes[recipe], method, name, self.cache, candidates)
+        bench = self.repetition.benches[features_of(name)]
+        return bench.value(self.methods[name], name, candidates)
 
     def score(self, kept: np.ndarray) -> float:
         """The task's headline metric of a model trained on these candidates, int64 [n], with the case's own seed: of
         two that are compared, nothing differs but what they were trained on."""
         selection = Selection(np.sort(kept), self.n, len(self.task.targets()), {})
-        trained = train(self.task, selection, training_seed(self.seed, 500), self.cache)
-        return next(iter(evaluate(self.task, trained, self.device, self.cache).values()))
+        bench = self.repetition.bench
+        trained = bench.train(selection, training_seed(self.seed, 500))
+        return next(iter(bench.evaluate(trained).values()))

@@ -60,7 +60,7 @@ class CorruptionExperiment:
                 known(f"experiment.{name}.methods", retraining.methods, self.methods)
         self._methods(0)  # options that a method does not take are said before anything is computed
 
-    def run(self, run: Run) -> Result:
+    def run(self, run: Run[DomainTask]) -> Result:
         refuse("experiment.methods", self.methods, self.recipes, run.task)
         found = Findings(self.seeds)
         retrainings = {"prune": self.prune, "incremental": self.incremental}
@@ -81,17 +81,17 @@ class CorruptionExperiment:
     def _methods(self, seed: int) -> dict[str, Selector]:
         return {name: method(name, (self.options or {}).get(name, {}), seed) for name in self.methods}
 
-    def _cases(self, run: Run, found: Findings) -> Iterator[Case]:
+    def _cases(self, run: Run[DomainTask], found: Findings) -> Iterator[Case]:
         """One kind after another, each with every seed, built when it is its turn."""
         wanted = dict.fromkeys(features_of(name) for name in self.methods)
         for kind, number in product(dict.fromkeys(self.kinds), range(self.seeds)):
             log.info("%s", kind)
             corrupted = {"kind": kind} | ({} if self.fraction is None else {"fraction": self.fraction})
             one = repeat(run, number, self.recipes, wanted, domain="corrupted", corrupted=corrupted)
-            for name, features in one.features.items():
-                found.recipes.setdefault(name, []).append(features.facts() | {"seconds": one.seconds[name]})
-            methods = self._methods(one.seed)
-            yield Case(kind, one.seed, one.task, one.recipes, one.features, methods, run.config["device"], run.cache)
+            for name, bench in one.benches.items():
+                facts = bench.features().facts() | {"seconds": one.seconds[name]}
+                found.recipes.setdefault(name, []).append(facts)
+            yield Case(kind, one, self._methods(one.seed))
 
     def _value(self, case: Case, found: Findings) -> None:
         """Every method's values, and how well they detect."""

@@ -24,7 +24,7 @@ from experiments.report import (
     mean_band,
     picture_grid,
 )
-from tasks.task import Task
+from tasks.classification.domain_task import DomainTask
 
 _POINTS = 120  # of a curve
 _ACROSS = 8  # pictures of a row
@@ -34,7 +34,7 @@ _ACROSS = 8  # pictures of a row
 class Strip:
     """Candidates of lowest value by `method`, int64 [n], worst first."""
 
-    task: Task
+    task: DomainTask
     method: str
     lowest: np.ndarray
 
@@ -55,11 +55,18 @@ def detection_curves(
         axes.axvline(100 * share[kind], color=ink(), linewidth=0.8, linestyle=":")
         for place, name in enumerate(methods):
             mean, low, high, looked_at = _banded(curves[kind][name])
-            style = {"color": colour(name), "linewidth": 1.5}
             # marks of neighbours in the legend stand at different places, so that lines on one another show both
             marks = slice(5 + 10 * place // len(methods) * 2, None, 24)
             axes.fill_between(looked_at, low, high, color=colour(name), alpha=0.1, linewidth=0)
-            axes.plot(looked_at, mean, marker=marker(name), markevery=marks, markersize=4.5, **style)
+            axes.plot(
+                looked_at,
+                mean,
+                color=colour(name),
+                linewidth=1.5,
+                marker=marker(name),
+                markevery=marks,
+                markersize=4.5,
+            )
         axes.set_title(f"{title(kind)}, {share[kind]:.0%} of the candidates")
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 102)

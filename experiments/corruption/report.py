@@ -13,10 +13,10 @@ from experiments.corruption import figures as detection_figures
 from experiments.corruption.case import Case
 from experiments.corruption.figures import Strip, title
 from experiments.corruption.pruning import Incremental, Prune, Scores
+from experiments.frame.methods import features_of
 from experiments.frame.run import Run
 from experiments.report import Figure, Interval, Result, Table, Tile, explain, mean_interval
 from tarot.attribution import Detection
-from tarot.selectors import SELECTORS
 
 RANDOM_AREA = 0.5
 _SHOWN = 8  # candidates of lowest value in the picture of a kind
@@ -222,7 +222,7 @@ def _detection_table(found: Findings, what: str, heading: str, at_random: Callab
 def _cost_table(found: Findings) -> Table:
     rows = []
     for name in found.ranked():
-        recipe = SELECTORS[name].features
+        recipe = features_of(name)
         rows.append([name, recipe, _seconds(found.feature_seconds(recipe)), _seconds(found.seconds(name))])
     caption = (
         "Means over corruptions and repetitions, measured when the result was computed, which may have been in another "
@@ -276,7 +276,7 @@ def _feature_table(found: Findings) -> Table:
         zero = {
             s: max((facts["zero_gradients"] or {}).get(s, 0) for facts in of_cases) for s in ("candidates", "targets")
         }
-        users = [method for method in found.ranked() if SELECTORS[method].features == name]
+        users = [method for method in found.ranked() if features_of(method) == name]
         cells = [
             name,
             f"{of_cases[0]['dim']:,}",

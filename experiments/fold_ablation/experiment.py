@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from experiments.fold_ablation.report import Folds, result
-from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.repetitions import Repetition, repeat, training_seed
 from experiments.frame.run import Run
 from experiments.report import Outcome, Result
-from experiments.stages import evaluate, select, train, training_seed
 from tarot import InputError, Selection
 from tarot.common import progress
 from tarot.selectors import TarotOTM
@@ -41,7 +41,7 @@ class FoldAblation:
         if self.folds is not None and (not counts or len(set(counts)) < len(counts)):
             raise InputError(f"experiment.folds must name one or more numbers, each once; they are {list(counts)}")
 
-    def run(self, run: Run) -> Result:
+    def run(self, run: Run[Task]) -> Result:
         if not isinstance(run.selector, TarotOTM):
             raise InputError(
                 f"experiment=fold_ablation is about the folds of selector=tarot_otm; {run.name['selector']} has none"
@@ -49,22 +49,19 @@ class FoldAblation:
         counts = self._counts(run)
         repetitions = [repeat(run, number, {"own": run.recipe}, ["own"]) for number in range(self.seeds)]
         with run.clock("select"):
-            chosen = [self._select(run, one, counts) for one in repetitions]
+            chosen = [self._select(run.selector, one, counts) for one in repetitions]
         models = self._train(run, repetitions, chosen)
         with run.clock("evaluate"):
             outcomes = {
                 where: [
-                    {
-                        folds: [evaluate(one.task, path, run.config["device"], run.cache, where) for path in paths]
-                        for folds, paths in by_folds.items()
-                    }
+                    {folds: [one.bench.evaluate(path, where) for path in paths] for folds, paths in by_folds.items()}
                     for one, by_folds in zip(repetitions, models, strict=True)
                 ]
                 for where in ("test", "targets")
             }
-        return result(run, self._found(run, repetitions, chosen, outcomes))
+        return result(run, self._found(run, run.selector, repetitions, chosen, outcomes))
 
-    def _counts(self, run: Run) -> list[int]:
+    def _counts(self, run: Run[Task]) -> list[int]:
         """The numbers of folds, increasing. Raises InputError for one that there are too few targets for."""
         targets = len(run.task.ids("targets"))
         if self.folds is None:
@@ -76,32 +73,32 @@ class FoldAblation:
             )
         return sorted(self.folds)
 
-    def _select(self, run: Run, one: Repetition, counts: Sequence[int]) -> dict[int, Selection]:
+    def _select(self, selector: TarotOTM, one: Repetition[Task], counts: Sequence[int]) -> dict[int, Selection]:
         def choice(folds: int) -> Selection:
-            selector = dataclasses.replace(run.selector, folds=folds, seed=one.seed)
-            return select(one.task, one.features["own"], one.recipes["own"], selector, None, run.cache)
+            return one.bench.select(dataclasses.replace(selector, folds=folds, seed=one.seed))
 
         return {folds: choice(folds) for folds in counts}
 
     def _train(
-        self, run: Run, repetitions: Sequence[Repetition], chosen: Sequence[Mapping[int, Selection]]
-    ) -> list[dict[int, list]]:
+        self, run: Run[Task], repetitions: Sequence[Repetition[Task]], chosen: Sequence[Mapping[int, Selection]]
+    ) -> list[dict[int, list[Path]]]:
         """Of each repetition: folds -> where its models are."""
-        models = [{folds: [] for folds in selections} for selections in chosen]
+        models: list[dict[int, list[Path]]] = [{folds: [] for folds in selections} for selections in chosen]
         total = self.trainings * sum(len(selections) for selections in chosen)
         with run.clock("train"), progress("trainings", total, "models") as advance:
             for one, selections, paths in zip(repetitions, chosen, models, strict=True):
                 for folds, selection in selections.items():
                     for training in range(self.trainings):
                         seed = training_seed(one.seed, training)
-                        paths[folds].append(train(one.task, selection, seed, run.cache))
+                        paths[folds].append(one.bench.train(selection, seed))
                         advance(1)
         return models
 
     def _found(
         self,
-        run: Run,
-        repetitions: Sequence[Repetition],
+        run: Run[Task],
+        selector: TarotOTM,
+        repetitions: Sequence[Repetition[Task]],
         chosen: Sequence[Mapping[int, Selection]],
         outcomes: Mapping[str, Sequence[Mapping[int, Sequence[Mapping[str, float]]]]],
     ) -> Folds:
@@ -131,7 +128,7 @@ class FoldAblation:
             facts={
                 name: {folds: np.array([one.fact(name) for one in made[folds]]) for folds in counts} for name in facts
             },
-            reference=run.selector.folds if run.selector.folds in counts else counts[0],
+            reference=selector.folds if selector.folds in counts else counts[0],
             merged=run.task.merges_targets(),
-            features=[one.features["own"].fingerprint for one in repetitions],
+            features=[one.bench.features().fingerprint for one in repetitions],
         )

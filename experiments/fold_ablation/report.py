@@ -112,7 +112,9 @@ def by_folds(found: Folds) -> Figure:
     return Figure("folds", f"{found.metric.capitalize()} by number of folds", _caption(found), draw)
 
 
-def _points(axes: Any, places: np.ndarray, scores: Sequence[Interval], colour: str, marker: str, label: str | None):
+def _points(
+    axes: Any, places: np.ndarray, scores: Sequence[Interval], colour: str, marker: str, label: str | None
+) -> None:
     mean = np.array([score.mean for score in scores])
     error = np.nan_to_num(np.abs(np.array([[s.low for s in scores], [s.high for s in scores]]) - mean))
     axes.errorbar(places, mean, yerr=error, color=colour, marker=marker, capsize=4, markersize=7, label=label)

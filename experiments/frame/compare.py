@@ -42,7 +42,7 @@ class Setting:
             return mean_interval([run["metrics"][name] for run in self.runs])
         low, high = self.runs[0]["intervals"].get(name) or (None, None)
         mean = self.runs[0]["metrics"][name]
-        return Interval(mean) if low is None else Interval(mean, low, high)
+        return Interval(mean) if low is None or high is None else Interval(mean, low, high)
 
     def fact(self, name: str) -> float | None:
         """Mean over seeds of what is known of the selection."""
@@ -107,7 +107,7 @@ def write(folder: Path) -> None:
         table.writerow(["setting", "seeds", *(f"{n}{end}" for n in names for end in ("", "_low", "_high")), *facts])
         for row in rows:
             scores = [row.metric(name) for name in names]
-            numbers = [number for score in scores for number in (score.mean, score.low, score.high)]
+            numbers: list[float | None] = [number for score in scores for number in (score.mean, score.low, score.high)]
             numbers += [row.fact(fact) for fact in facts]
             table.writerow([row.name, len(row.runs), *("" if n is None or n != n else f"{n:.6g}" for n in numbers)])
     with atomic_file(folder / "comparison.html") as temporary:
@@ -153,7 +153,8 @@ def _figures(rows: list[Setting], names: list[str], how: str) -> list[Figure]:
     for row in rows:
         ratios.setdefault(row.selector, set()).add(row.fact("ratio"))
     if None not in set.union(*ratios.values()) and max(map(len, ratios.values())) > 1:
-        points = [(row.selector, row.fact("ratio"), row.metric(names[0])) for row in rows]
+        sized = [(row, row.fact("ratio")) for row in rows]
+        points = [(row.selector, ratio, row.metric(names[0])) for row, ratio in sized if ratio is not None]
         return [figures.sweep(names[0], points, how)]
     return [figures.arms(names[0], {row.name: row.metric(names[0]) for row in rows}, how)]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from experiments.stages import FeatureRecipe
 from tarot import InputError
 from tarot.selectors import SELECTORS, Selector
 from tasks.task import Task
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 COMMON = "wfd"  # the features of methods that look at none
 
@@ -29,12 +32,18 @@ def method(name: str, options: Mapping[str, Any], seed: int, **defaults: Any) ->
     Raises InputError for an option that it does not have.
     """
     kind = SELECTORS[name]
-    fields = {field.name for field in dataclasses.fields(kind)}
-    applied = {key: value for key, value in {"seed": seed, **defaults}.items() if key in fields}
+    takes = options_of(name)
+    applied = {key: value for key, value in {"seed": seed, **defaults}.items() if key in takes}
     try:
         return kind(**{**applied, **options})
     except TypeError as error:
         raise InputError(f"experiment.options.{name}: {error}") from error
+
+
+def options_of(name: str) -> set[str]:
+    """What can be said about a method."""
+    kind = cast("type[DataclassInstance]", SELECTORS[name])  # as every selector is, which no protocol can say
+    return {field.name for field in dataclasses.fields(kind)}
 
 
 def features_of(name: str) -> str:

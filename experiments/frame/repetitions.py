@@ -8,32 +8,37 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import hydra
 
 from experiments.frame.run import Run
-from experiments.stages import FeatureRecipe, Features, gradient_features, made
+from experiments.stages import FeatureRecipe, Features, Workbench, made
 from tasks.task import Task
 
 log = logging.getLogger("tarot")
+T = TypeVar("T", bound=Task, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Repetition:
-    """seed: that everything in it was made with. recipes, features: by recipe's name. seconds: that features took when
-    they were computed first."""
+class Repetition(Generic[T]):
+    """seed: that everything in it was made with. benches: by recipe's name, with their features. seconds: that these
+    took when they were computed first."""
 
     seed: int
-    task: Task
-    recipes: Mapping[str, FeatureRecipe]
-    features: Mapping[str, Features]
+    task: T
+    benches: Mapping[str, Workbench[T]]
     seconds: Mapping[str, float]
+
+    @property
+    def bench(self) -> Workbench[T]:
+        """Any of them: what models make of a selection depends on no recipe."""
+        return next(iter(self.benches.values()))
 
 
 def repeat(
-    run: Run, number: int, recipes: Mapping[str, FeatureRecipe], wanted: Iterable[str], **changes: Any
-) -> Repetition:
+    run: Run[T], number: int, recipes: Mapping[str, FeatureRecipe], wanted: Iterable[str], **changes: Any
+) -> Repetition[T]:
     """Repetition `number` of a run, from 0, with seed `run.seed + number`: what a run of its own with that seed has.
 
     wanted: which of the recipes are computed. changes: options of the task.
@@ -41,20 +46,29 @@ def repeat(
     seed = run.seed + number
     task = hydra.utils.instantiate(run.config["task"], **{"seed": seed, **changes})
     log.info("seed %d: %d candidates, %d targets", seed, len(task.ids("candidates")), len(task.ids("targets")))
-    own = {
-        name: replace(recipes[name], projection_seed=recipes[name].projection_seed + number)
+    benches = {
+        name: Workbench(task, _projected_anew(recipes[name], number), run.cache, run.device)
         for name in dict.fromkeys(wanted)
     }
     with run.clock("checkpoints"):
         checkpoints = task.checkpoints()
-    features: dict[str, Features] = {}
     seconds: dict[str, float] = {}
     with run.clock("features"):
-        for name, recipe in own.items():
+        for name, bench in benches.items():
             start = time.perf_counter()
-            features[name] = gradient_features(task, checkpoints, recipe, run.cache, run.config["device"])
-            seconds[name] = _first_took(features[name], time.perf_counter() - start, run.cache)
-    return Repetition(seed, task, own, features, seconds)
+            features = bench.features(checkpoints)
+            seconds[name] = _first_took(features, time.perf_counter() - start, run.cache)
+    return Repetition(seed, task, benches, seconds)
+
+
+def training_seed(seed: int, training: int) -> int:
+    """Seeds of repeated trainings that neighbouring runs do not share."""
+    return 1000 * seed + training
+
+
+def _projected_anew(recipe: FeatureRecipe, number: int) -> FeatureRecipe:
+    """The recipe with the projections of repetition `number`."""
+    return replace(recipe, projection_seed=recipe.projection_seed + number)
 
 
 def _first_took(features: Features, seconds: float, cache: Path) -> float:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
 
 import hydra
 import yaml
@@ -20,13 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.frame.loggers import Logger
 from experiments.frame.publish import publish
 from experiments.report import Result
-from experiments.stages import FeatureRecipe
+from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError
 from tarot.common import atomic_file
 from tarot.selectors import Selector
-from tasks.task import TaskData
+from tasks.task import Task, TaskData
 
 log = logging.getLogger("tarot")
+T = TypeVar("T", bound=TaskData, covariant=True)
 
 
 class Experiment(Protocol):
@@ -34,7 +36,7 @@ class Experiment(Protocol):
 
     task_type: ClassVar[type[TaskData]]
 
-    def run(self, run: Run) -> Result: ...
+    def run(self, run: Run[Any]) -> Result: ...
 
 
 @dataclass
@@ -54,13 +56,13 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[T]):
     """name: what was chosen of each config group. config: as composed, resolved. cache, output: directories.
     overrides: what the command line said; not_applied: options among them that mean nothing to this selector."""
 
     name: dict[str, str]
     config: dict[str, Any]
-    task: TaskData
+    task: T
     recipe: FeatureRecipe
     selector: Selector
     experiment: Experiment
@@ -72,7 +74,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
-    def of(cls, config: DictConfig) -> Run:
+    def of(cls, config: DictConfig) -> Run[TaskData]:
         """Everything that the config names, built. Raises InputError and Hydra's errors where it cannot be."""
         chosen = HydraConfig.get().runtime
         if not isinstance(config.seed, int) or config.seed < 0:
@@ -80,13 +82,13 @@ class Run:
         experiment = hydra.utils.instantiate(config.experiment)
         if not issubclass(hydra.utils.get_class(config.task["_target_"]), experiment.task_type):
             raise InputError(
-                f"experiment={chosen.choices.experiment} needs a {experiment.task_type.__name__}, "
-                f"which task={chosen.choices.task} is not"
+                f"experiment={chosen.choices['experiment']} needs a {experiment.task_type.__name__}, "
+                f"which task={chosen.choices['task']} is not"
             )
-        selector, not_applied = make_selector(config.selector, chosen.choices.selector)
+        selector, not_applied = make_selector(config.selector, chosen.choices["selector"])
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
-            config=OmegaConf.to_container(config, resolve=True),
+            config=_resolved(config),
             experiment=experiment,
             recipe=hydra.utils.instantiate(config.features, _convert_="all"),
             selector=selector,
@@ -102,6 +104,24 @@ class Run:
     def seed(self) -> int:
         return self.config["seed"]
 
+    @property
+    def device(self) -> str:
+        return self.config["device"]
+
+    @cached_property
+    def bench(self) -> Workbench[T]:
+        """The run's task on its features."""
+        return Workbench(self.task, self.recipe, self.cache, self.device)
+
+    def features(self) -> Features:
+        """The bench's, timed."""
+        checkpoints = None
+        if isinstance(self.task, Task):
+            with self.clock("checkpoints"):
+                checkpoints = self.task.checkpoints()
+        with self.clock("features"):
+            return self.bench.features(checkpoints)
+
     def start(self) -> None:
         """Run the experiment and write what came of it; nothing is written before it has succeeded."""
         log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
@@ -114,10 +134,15 @@ class Run:
         log.info("report: %s", self.output / "report.html")
 
 
+def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
+    """Whether the run's task has one to train and to judge."""
+    return isinstance(run.task, Task)
+
+
 def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
     """The selector of the config, and the options that do not apply to it: some choose their own size, which a line
     says where `size` or `ratio` is given all the same."""
-    options = OmegaConf.to_container(config, resolve=True)
+    options = _resolved(config)
     fields = {f.name for f in dataclasses.fields(hydra.utils.get_class(options["_target_"]))}
     idle = {"size", "ratio"} - fields
     if options.get("size") == "auto":
@@ -127,6 +152,10 @@ def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
         if value is not None:
             log.info("%s chooses its own size: selector.%s=%s does not apply", name, option, value)
     return hydra.utils.instantiate(options, _convert_="all"), [f"selector.{option}" for option in given]
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))  # of a list it would be a list
 
 
 def revision() -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.frame.run import Run
 from experiments.report import Interval, Result, Table, Tile, figures
-from experiments.stages import Features, gradient_features
+from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError
 from tarot.attribution import (
     BETA,
@@ -165,7 +165,7 @@ class LdsExperiment:
         if self.subsets < 2 or self.held_back < 2:
             raise InputError("experiment.subsets and experiment.held_back must be at least 2: LDS ranks them")
 
-    def run(self, run: Run) -> Result:
+    def run(self, run: Run[Task]) -> Result:
         able(run.task, MeasuresSubsets)
         with run.clock("checkpoints"):
             checkpoints = run.task.checkpoints()
@@ -176,7 +176,7 @@ class LdsExperiment:
             )
         with run.clock("features"):
             features = {
-                gradient: gradient_features(run.task, checkpoints, recipe, run.cache, run.config["device"])
+                gradient: Workbench(run.task, recipe, run.cache, run.device).features(checkpoints)
                 for gradient, recipe in self._recipes(run).items()
             }
         with run.clock("subset models"):
@@ -192,7 +192,7 @@ class LdsExperiment:
             ]
         return self._result(run, scores, features)
 
-    def _recipes(self, run: Run) -> dict[str, Any]:
+    def _recipes(self, run: Run) -> dict[str, FeatureRecipe]:
         """One kind of features for every gradient that is asked for."""
         wanted = dict.fromkeys(ESTIMATORS[name].gradient for name in self.estimators)
         return {gradient: replace(run.recipe, gradient=gradient) for gradient in wanted}
@@ -274,12 +274,13 @@ def _facts(score: Score) -> dict[str, Any]:
 
 def _differences(scores: list[Score]) -> dict[str, dict[int, list[float]]]:
     """The first estimator's LDS less that of each other one, with its paired interval, by ensemble size."""
-    known = [score for score in scores if score.lds is not None]
-    ours = {score.models: score.lds for score in known if score.estimator == scores[0].estimator}
-    others = [score for score in known if score.estimator != scores[0].estimator and score.models in ours]
+    first = scores[0].estimator
+    known = [(score.estimator, score.models, score.lds) for score in scores if score.lds is not None]
+    ours = {models: one for estimator, models, one in known if estimator == first}
     found: dict[str, dict[int, list[float]]] = {}
-    for score in others:
-        found.setdefault(score.estimator, {})[score.models] = list(ours[score.models].minus(score.lds))
+    for estimator, models, other in known:
+        if estimator != first and models in ours:
+            found.setdefault(estimator, {})[models] = list(ours[models].minus(other))
     return found
 
 
@@ -304,8 +305,15 @@ def _difference_table(scores: list[Score]) -> list[Table]:
     if not found:
         return []
     sizes = sorted({size for by_size in found.values() for size in by_size})
+
+    def cell(difference: list[float] | None) -> str:
+        if difference is None:
+            return "–"
+        mean, low, high = difference
+        return str(Interval(mean, low, high))
+
     rows = [
-        [f"{scores[0].estimator} − {name}", *(str(Interval(*by_size[s])) if s in by_size else "–" for s in sizes)]
+        [f"{scores[0].estimator} − {name}", *(cell(by_size.get(size)) for size in sizes)]
         for name, by_size in found.items()
     ]
     caption = "On the same models and targets, so that what they share cancels; 95% intervals by paired bootstrap."

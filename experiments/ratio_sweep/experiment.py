@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from experiments.frame.methods import COMMON, features_of, known, method, refuse
-from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.methods import COMMON, features_of, known, method, options_of, refuse
+from experiments.frame.repetitions import Repetition, repeat, training_seed
 from experiments.frame.run import Run
 from experiments.ratio_sweep.report import result
 from experiments.report import Arm, Findings, Outcome, Result
-from experiments.stages import FeatureRecipe, distance, evaluate, select, train, training_seed
+from experiments.stages import FeatureRecipe
 from tarot import InputError, Selection
 from tarot.common import progress
-from tarot.selection import SelectionProblem
 from tarot.selectors import REFERENCES, SELECTORS
 from tasks.task import Task
 
@@ -63,7 +61,7 @@ class RatioSweep:
         for name in (*self.selectors, *self.references):
             self._method(name, 0)  # options that a method does not take are said before anything is computed
 
-    def run(self, run: Run) -> Result:
+    def run(self, run: Run[Task]) -> Result:
         task = run.task
         refuse("experiment.selectors", self.selectors, self.recipes, task)
         n = len(task.ids("candidates"))
@@ -81,9 +79,9 @@ class RatioSweep:
         for number in range(self.seeds):
             one = repeat(run, number, self.recipes, wanted)
             with run.clock("select"):
-                selections = dict(self._select(run, one, references))
+                selections = dict(self._select(one, references))
                 chosen.append(selections)
-                distances.append({arm: self._distance(run, one, arm, selections[arm]) for arm in selections})
+                distances.append({arm: self._distance(one, arm, selections[arm]) for arm in selections})
             repetitions.append(one)
         metrics = self._train(run, repetitions, chosen)
         found = Findings(
@@ -97,30 +95,28 @@ class RatioSweep:
             sized=self._sized(),
         )
         with run.clock("figures"):
-            return result(run, found, _problem(repetitions[0]), self.tsne_points, self.metrics)
+            problem = repetitions[0].benches[COMMON].problem()
+            return result(run, found, problem, self.tsne_points, self.metrics)
 
     def _sized(self) -> list[str]:
         """The selectors that are told how many to select."""
         return [name for name in self.selectors if self._takes_size(name)]
 
     def _takes_size(self, name: str) -> bool:
-        fields = {field.name for field in dataclasses.fields(SELECTORS[name])}
-        return "size" in fields and (self.options or {}).get(name, {}).get("size") != "auto"
+        return "size" in options_of(name) and (self.options or {}).get(name, {}).get("size") != "auto"
 
     def _method(self, name: str, seed: int, **size: Any) -> Any:
         return method(name, (self.options or {}).get(name, {}), seed, **size)
 
-    def _select(self, run: Run, one: Repetition, references: Sequence[str]) -> Iterator[tuple[Arm, Selection]]:
+    def _select(self, one: Repetition[Task], references: Sequence[str]) -> Iterator[tuple[Arm, Selection]]:
         """Every arm's choice in one repetition."""
 
         def choice(arm: Arm, **size: Any) -> tuple[Arm, Selection]:
-            recipe = features_of(arm.selector)
-            selector = self._method(arm.selector, one.seed, **size)
+            bench = one.benches[features_of(arm.selector)]
             try:
-                selection = select(one.task, one.features[recipe], one.recipes[recipe], selector, None, run.cache)
+                return arm, bench.select(self._method(arm.selector, one.seed, **size))
             except InputError as error:
                 raise InputError(f"{arm}: {error}") from error
-            return arm, selection
 
         own = dict(choice(Arm(name)) for name in self.selectors if not self._takes_size(name))
         for name in self.selectors:
@@ -134,14 +130,14 @@ class RatioSweep:
         for name in references:
             yield choice(Arm(name))
 
-    def _distance(self, run: Run, one: Repetition, arm: Arm, selection: Selection) -> float:
+    def _distance(self, one: Repetition[Task], arm: Arm, selection: Selection) -> float:
         """To the targets, in the one space in which selections of all methods are measured."""
         if features_of(arm.selector) == COMMON:
             return selection.ot_distance
-        return distance(one.task, one.features[COMMON], one.recipes[COMMON], selection, run.cache)
+        return one.benches[COMMON].distance(selection)
 
     def _train(
-        self, run: Run, repetitions: Sequence[Repetition], chosen: Sequence[Mapping[Arm, Selection]]
+        self, run: Run, repetitions: Sequence[Repetition[Task]], chosen: Sequence[Mapping[Arm, Selection]]
     ) -> list[dict[Arm, list[dict[str, float]]]]:
         """Of each repetition: arm -> the task's metrics of each of its models."""
         jobs = [
@@ -153,18 +149,11 @@ class RatioSweep:
         models = []
         with run.clock("train"), progress("trainings", len(jobs), "models") as advance:
             for i, arm, seed in jobs:
-                models.append(train(repetitions[i].task, chosen[i][arm], seed, run.cache))
+                models.append(repetitions[i].bench.train(chosen[i][arm], seed))
                 advance(1)
         metrics: list[dict[Arm, list[dict[str, float]]]] = [{arm: [] for arm in arms} for arms in chosen]
         with run.clock("evaluate"), progress("evaluations", len(jobs), "models") as advance:
             for (i, arm, _), model in zip(jobs, models, strict=True):
-                metrics[i][arm].append(evaluate(repetitions[i].task, model, run.config["device"], run.cache))
+                metrics[i][arm].append(repetitions[i].bench.evaluate(model))
                 advance(1)
         return metrics
-
-
-def _problem(one: Repetition) -> SelectionProblem:
-    recipe, features = one.recipes[COMMON], one.features[COMMON]
-    return SelectionProblem(
-        features.candidates, features.targets, whitening=recipe.whitening, regularization=recipe.regularization
-    )

@@ -135,11 +135,12 @@ def differences(found: Findings, arm: Arm) -> Figure:
         axes = canvas.subplots()
         axes.axvline(0, color=ink(), linewidth=1.0)
         for row, other in enumerate(others):
-            difference, style = found.difference(arm, other), {"color": colour(str(other))}
+            difference, own = found.difference(arm, other), colour(str(other))
             if difference.known:
-                axes.plot([difference.low, difference.high], [row] * 2, linewidth=2.2, **style)
-            axes.plot(difference.mean, row, marker(str(other)), markersize=7, **style)
-            axes.plot(difference.values, [row] * len(difference.values), "o", markersize=4, fillstyle="none", **style)
+                axes.plot([difference.low, difference.high], [row] * 2, linewidth=2.2, color=own)
+            axes.plot(difference.mean, row, marker(str(other)), markersize=7, color=own)
+            rows = [row] * len(difference.values)
+            axes.plot(difference.values, rows, "o", markersize=4, fillstyle="none", color=own)
         axes.set_yticks(range(len(others)), [str(other) for other in others])
         axes.set_ylim(len(others) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
@@ -161,9 +162,11 @@ def where(problem: SelectionProblem, selections: Mapping[str, Selection], points
 
     def panel(axes: Axes, title: str, selection: Selection) -> None:
         chosen = np.isin(found.shown, selection.indices)
-        axes.scatter(*found.candidates[~chosen].T, s=7, color=CANDIDATE, alpha=0.4, linewidth=0)
-        axes.scatter(*found.candidates[chosen].T, s=13, color=SELECTED, alpha=0.9, linewidth=0)
-        axes.scatter(*found.targets.T, s=34, color=TARGET, marker="X", edgecolor=axes.get_facecolor(), linewidth=0.6)
+        left_out, selected, targets = found.candidates[~chosen], found.candidates[chosen], found.targets
+        axes.scatter(left_out[:, 0], left_out[:, 1], s=7, color=CANDIDATE, alpha=0.4, linewidth=0)
+        axes.scatter(selected[:, 0], selected[:, 1], s=13, color=SELECTED, alpha=0.9, linewidth=0)
+        paper = axes.get_facecolor()
+        axes.scatter(targets[:, 0], targets[:, 1], s=34, color=TARGET, marker="X", edgecolor=paper, linewidth=0.6)
         axes.set_title(f"{title}: {len(selection):,}")
         axes.set_xticks([])
         axes.set_yticks([])

@@ -119,12 +119,26 @@ def embedding(problem: SelectionProblem, selection: Selection, points: int, seed
 
     def draw() -> Canvas:
         canvas, axes = _axes(5.2)
+        left_out, selected, paper = candidates[~chosen], candidates[chosen], axes.get_facecolor()
         axes.scatter(
-            *candidates[~chosen].T, s=14, color=CANDIDATE, alpha=0.55, linewidth=0, label="candidates left out"
+            left_out[:, 0],
+            left_out[:, 1],
+            s=14,
+            color=CANDIDATE,
+            alpha=0.55,
+            linewidth=0,
+            label="candidates left out",
         )
-        axes.scatter(*candidates[chosen].T, s=20, color=SELECTED, alpha=0.9, linewidth=0, label="selected")
+        axes.scatter(selected[:, 0], selected[:, 1], s=20, color=SELECTED, alpha=0.9, linewidth=0, label="selected")
         axes.scatter(
-            *targets.T, s=46, color=TARGET, marker="X", edgecolor=axes.get_facecolor(), linewidth=0.6, label="targets"
+            targets[:, 0],
+            targets[:, 1],
+            s=46,
+            color=TARGET,
+            marker="X",
+            edgecolor=paper,
+            linewidth=0.6,
+            label="targets",
         )
         axes.set_xticks([])
         axes.set_yticks([])
@@ -144,7 +158,8 @@ def weights(selection: Selection) -> Figure:
     """How often the selected are repeated."""
     counts = selection.weights
     times = f"{counts[0]} times" if counts[0] > 1 else "once"
-    edges = np.arange(counts.min(), counts.max() + 2) - 0.5 if np.ptp(counts) <= 40 else 40
+    few = np.ptp(counts) <= 40
+    edges = (np.arange(counts.min(), counts.max() + 2) - 0.5).tolist() if few else 40
 
     def draw() -> Canvas:
         canvas, axes = _axes(2.6)

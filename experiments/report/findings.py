@@ -11,7 +11,7 @@ import numpy as np
 from experiments.report.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
 from tarot import Selection
 from tarot.selectors import REFERENCES
-from tasks.task import TaskData
+from tasks.task import Task, TaskData
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Outcome:
     """Of one arm in one repetition. distance: of its selection to the targets, in the space common to all arms.
     metrics: the task's, one for each training."""
 
-    task: TaskData
+    task: Task
     selection: Selection
     distance: float
     metrics: Sequence[Mapping[str, float]]

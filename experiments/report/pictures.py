@@ -18,7 +18,7 @@ from experiments.report.style import CANDIDATE, SELECTED, TARGET, Figure
 from tarot import Selection
 from tarot.selection import SelectionProblem
 from tarot.space import distances
-from tasks.task import Task
+from tasks.task import DrawsPredictions, Task, able
 
 _BLOCK = 8192  # candidates whose distances are computed at once
 _ROW = 1.6  # inches that a row of pictures takes at most, with what stands above and below it
@@ -132,7 +132,7 @@ def neighbours(task: Task, problem: SelectionProblem, selection: Selection, seed
 
 def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: int = 4) -> Figure:
     """Some test samples, the truth, and what models make of them, in the order given."""
-    test = task.test()
+    test, draw_prediction = task.test(), able(task, DrawsPredictions).draw_prediction
     some = _some(np.random.default_rng(seed), np.arange(len(test)), rows)
     shape = breadth(task)
     columns = {"sample": None, "truth": None, **models}
@@ -148,7 +148,7 @@ def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: in
             sample = test[int(index)]
             draw_sample(task, sample, grid[row, 0])
             for axes, model in zip(grid[row, 1:], (None, *models.values()), strict=True):
-                task.draw_prediction(model, sample, axes)
+                draw_prediction(model, sample, axes)
         for axes, text in zip(grid[0], columns, strict=True):
             axes.annotate(text, (0, 1), (0, 19), "axes fraction", textcoords="offset points", fontweight="bold")
         if names:
@@ -165,7 +165,7 @@ def predictions(task: Task, models: Mapping[str, nn.Module], seed: int, rows: in
 def _legend(task: Task) -> tuple[list[Artist], list[str]]:
     """What the task's predictions are labelled with; empty where it labels nothing."""
     axes = Canvas().subplots()
-    task.draw_prediction(None, task.test()[0], axes)
+    able(task, DrawsPredictions).draw_prediction(None, task.test()[0], axes)
     return axes.get_legend_handles_labels()
 
 

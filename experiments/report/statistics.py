@@ -30,14 +30,14 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.known else f"{self.mean:.3f}"
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Student's interval of the mean of independent repetitions. From two of them it would be wider than any metric's
     range (12.7 standard errors each way), so it takes three."""
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(values.mean())
-    if len(values) < FEWEST:
-        return Interval(mean, values=tuple(values.tolist()) if len(values) > 1 else ())
-    half = float(t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    numbers = np.asarray(values, dtype=np.float64)
+    count, mean = len(numbers), float(numbers.mean())
+    if count < FEWEST:
+        return Interval(mean, values=tuple(numbers.tolist()) if count > 1 else ())
+    half = float(t.ppf((1 + confidence) / 2, count - 1) * numbers.std(ddof=1) / math.sqrt(count))
     return Interval(mean, mean - half, mean + half)
 
 

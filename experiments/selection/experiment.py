@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from experiments.frame.run import Run
+from experiments.frame.methods import method
+from experiments.frame.repetitions import training_seed
+from experiments.frame.run import Run, has_model
 from experiments.report import (
     Figure,
     Interval,
@@ -26,21 +28,9 @@ from experiments.report import (
     selected_by_source,
     sources_of,
 )
-from experiments.stages import (
-    Features,
-    arm,
-    evaluate,
-    given_features,
-    gradient_features,
-    select,
-    train,
-    trained_model,
-    training_seed,
-)
 from tarot import InputError, Selection
 from tarot.common import progress
 from tarot.gradients import resolve_device
-from tarot.selection import SelectionProblem
 from tarot.selectors import SELECTORS
 from tasks.task import DrawsPredictions, Task, TaskData
 
@@ -70,12 +60,12 @@ class SelectionExperiment:
 
     def run(self, run: Run) -> Result:
         self._refuse_other_features(run)
-        features = _features(run)
+        features = run.features()
         with run.clock("select"):
-            arms = self._select(run, features)
-        scores = self._train(run, run.task, arms) if isinstance(run.task, Task) else {}
+            arms = self._select(run)
+        scores = self._train(run, arms) if has_model(run) else {}
         with run.clock("figures"):
-            drawn = self._figures(run, features, arms, scores)
+            drawn = self._figures(run, arms, scores)
         return Result(
             title=f"{run.name['task']}, {run.name['selector']}",
             metrics={**_metrics(run, arms, scores, self._how()), "features": features.facts()},
@@ -90,15 +80,14 @@ class SelectionExperiment:
     def _how(self) -> str:
         return explain(self.trainings, "training seed")
 
-    def _select(self, run: Run, features: Features) -> dict[str, Selection]:
+    def _select(self, run: Run) -> dict[str, Selection]:
         """The run's own selection, and the other arms at its size."""
         own = run.name["selector"]
-        chosen = {own: select(run.task, features, run.recipe, run.selector, self.total, run.cache)}
+        chosen = {own: run.bench.select(run.selector, self.total)}
         size = len(chosen[own])
         for name in dict.fromkeys(self.arms):
             if name != own and (size or SELECTORS[name].reference):
-                other = arm(name, size, run.seed)
-                chosen[name] = select(run.task, features, run.recipe, other, None, run.cache)
+                chosen[name] = run.bench.select(method(name, {}, run.seed, size=size))
         return chosen
 
     def _refuse_other_features(self, run: Run) -> None:
@@ -114,32 +103,24 @@ class SelectionExperiment:
                     f"-m selector={run.name['selector']},{name}"
                 )
 
-    def _train(self, run: Run, task: Task, arms: dict[str, Selection]) -> Scores:
+    def _train(self, run: Run[Task], arms: dict[str, Selection]) -> Scores:
         """The task's metrics of models trained on each arm."""
         seeds = [training_seed(run.seed, training) for training in range(self.trainings)]
         trained: dict[str, list[Path]] = {name: [] for name in arms}
         with run.clock("train"), progress("trainings", len(arms) * len(seeds), "models") as advance:
             for name, seed in product(arms, seeds):
-                trained[name].append(train(task, arms[name], seed, run.cache))
+                trained[name].append(run.bench.train(arms[name], seed))
                 advance(1)
         with run.clock("evaluate"):
-            outcomes = {
-                name: [evaluate(task, model, run.config["device"], run.cache) for model in models]
-                for name, models in trained.items()
-            }
+            outcomes = {name: [run.bench.evaluate(model) for model in models] for name, models in trained.items()}
         return {
             name: {metric: mean_interval([outcome[metric] for outcome in found]) for metric in found[0]}
             for name, found in outcomes.items()
         }
 
-    def _figures(self, run: Run, features: Features, arms: dict[str, Selection], scores: Scores) -> list[Figure]:
+    def _figures(self, run: Run, arms: dict[str, Selection], scores: Scores) -> list[Figure]:
         own = arms[run.name["selector"]]
-        problem = SelectionProblem(
-            features.candidates,
-            features.targets,
-            whitening=run.recipe.whitening,
-            regularization=run.recipe.regularization,
-        )
+        problem = run.bench.problem()
         headline = _headline(scores)
         drawn: list[Figure] = []
         if isinstance(run.task, Task) and headline:
@@ -147,10 +128,11 @@ class SelectionExperiment:
             drawn.append(pictures.overview(run.task, own, headline, results, self._how(), run.seed))
             if isinstance(run.task, DrawsPredictions):
                 drawn.append(pictures.predictions(run.task, self._before_and_after(run, arms), run.seed))
-        if run.task.candidate_tags() is not None and len(own):
-            drawn.append(figures.tags(run.task.candidate_tags(), own))
-        if sources_of(run.task) is not None and len(own):
-            drawn.append(figures.sources(sources_of(run.task), own))
+        tags, sources = run.task.candidate_tags(), sources_of(run.task)
+        if tags is not None and len(own):
+            drawn.append(figures.tags(tags, own))
+        if sources is not None and len(own):
+            drawn.append(figures.sources(sources, own))
         known = {name: selection for name, selection in arms.items() if len(selection)}
         if known:
             drawn.append(
@@ -175,25 +157,14 @@ class SelectionExperiment:
         """The model of a random selection, or the surrogate where there is none; and that of the run's own."""
 
         def model(name: str) -> nn.Module:
-            trained = train(run.task, arms[name], training_seed(run.seed, 0), run.cache)
-            return trained_model(run.task, trained, run.config["device"])
+            return run.bench.trained_model(run.bench.train(arms[name], training_seed(run.seed, 0)))
 
         own = run.name["selector"]
         if "random" in arms and own != "random":
             return {"random": model("random"), own: model(own)}
         surrogate = run.task.model()
         surrogate.load_state_dict(dict(run.task.checkpoints()[-1].state))
-        return {"surrogate": surrogate.to(resolve_device(run.config["device"])).eval(), own: model(own)}
-
-
-def _features(run: Run) -> Features:
-    if not isinstance(run.task, Task):
-        with run.clock("features"):
-            return given_features(run.task)
-    with run.clock("checkpoints"):
-        checkpoints = run.task.checkpoints()
-    with run.clock("features"):
-        return gradient_features(run.task, checkpoints, run.recipe, run.cache, run.config["device"])
+        return {"surrogate": surrogate.to(resolve_device(run.device)).eval(), own: model(own)}
 
 
 def _headline(scores: Scores) -> str | None:
@@ -202,13 +173,14 @@ def _headline(scores: Scores) -> str | None:
 
 
 def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
+    sources = sources_of(task)
     return {
         "size": len(selection),
         "ratio": len(selection) / selection.n,
         "ot_distance": selection.ot_distance,
         "lower_bound": selection.lower_bound,
         **({} if task.candidate_tags() is None else {"precision": precision(task, selection)}),
-        **({} if sources_of(task) is None else {"sources": selected_by_source(sources_of(task), selection)}),
+        **({} if sources is None else {"sources": selected_by_source(sources, selection)}),
     }
 
 

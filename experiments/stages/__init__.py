@@ -1,23 +1,14 @@
 """The cached stages that experiments are made of."""
 
 from experiments.stages.cache import made
-from experiments.stages.features import FeatureRecipe, Features, given_features, gradient_features
-from experiments.stages.stages import arm, distance, evaluate, select, train, trained_model, training_seed
-from experiments.stages.valuation import Valued, value
+from experiments.stages.features import Features
+from experiments.stages.recipe import FeatureRecipe
+from experiments.stages.workbench import Valued, Workbench
 
 __all__ = [
     "FeatureRecipe",
     "Features",
     "Valued",
-    "arm",
-    "distance",
-    "evaluate",
-    "given_features",
-    "gradient_features",
+    "Workbench",
     "made",
-    "select",
-    "train",
-    "trained_model",
-    "training_seed",
-    "value",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run
 from experiments.report import Result, Tile, precision
-from experiments.stages import gradient_features, select, train, trained_model, training_seed
 from tarot import InputError
 from tasks.motion import MotionTask
 from tasks.motion.submission import write_submission
@@ -29,19 +29,16 @@ class SubmissionExperiment:
         if self.training < 0:
             raise InputError(f"experiment.training must be at least 0; it is {self.training}")
 
-    def run(self, run: Run) -> Result:
+    def run(self, run: Run[MotionTask]) -> Result:
         agents = run.task.challenged()  # what cannot be submitted is refused now, not after the training
-        with run.clock("checkpoints"):
-            checkpoints = run.task.checkpoints()
-        with run.clock("features"):
-            features = gradient_features(run.task, checkpoints, run.recipe, run.cache, run.config["device"])
+        features = run.features()
         with run.clock("select"):
-            selection = select(run.task, features, run.recipe, run.selector, self.total, run.cache)
+            selection = run.bench.select(run.selector, self.total)
         with run.clock("train"):
-            trained = train(run.task, selection, training_seed(run.seed, self.training), run.cache)
+            trained = run.bench.train(selection, training_seed(run.seed, self.training))
         with run.clock("submission"):
-            model = trained_model(run.task, trained, run.config["device"])
-            write_submission(run.output / FILE, run.task.submission(model))
+            forecasts = run.task.submission(run.bench.trained_model(trained))
+            write_submission(run.output / FILE, forecasts)
         share = precision(run.task, selection)
         return Result(
             title=f"{run.name['task']}, {run.name['selector']}",

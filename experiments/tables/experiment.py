@@ -82,7 +82,8 @@ class PaperTable:
                     f"experiment.rows.{name}.paper must have a figure, or null, for each of the {len(self.columns)} "
                     f"columns; it has {len(row.paper)}"
                 )
-        for override in (o for part in (*self.rows.values(), *self.columns.values()) for o in part.overrides):
+        parts: list[Row | Column] = [*self.rows.values(), *self.columns.values()]
+        for override in (override for part in parts for override in part.overrides):
             if "=" not in override:
                 raise InputError(f"overrides of a table must read key=value; {override!r} does not")
             unknown = sorted({name for _, name, _, _ in Formatter().parse(override) if name} - set(self.tasks))

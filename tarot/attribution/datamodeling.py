@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
 
@@ -33,9 +33,9 @@ class LDS:
     mean: float
     low: float
     high: float
-    per_target: np.ndarray
+    per_target: NDArray[np.float64]
     skipped: dict[int, str]
-    resamples: np.ndarray = field(repr=False)
+    resamples: NDArray[np.float64] = field(repr=False)
 
     def __float__(self) -> float:
         return self.mean
@@ -79,11 +79,14 @@ class Choice:
 
     options: dict[str, Any]
     tried: list[tuple[dict[str, Any], float]]
-    scores: np.ndarray = field(repr=False)
+    scores: NDArray[np.floating] = field(repr=False)
 
 
 def choose(
-    estimator: Callable[..., np.ndarray], grid: Mapping[str, Sequence[Any]], masks: ArrayLike, outputs: ArrayLike
+    estimator: Callable[..., NDArray[np.floating]],
+    grid: Mapping[str, Sequence[Any]],
+    masks: ArrayLike,
+    outputs: ArrayLike,
 ) -> Choice:
     """The options in `grid` (name -> values) whose `estimator(**options)` scores [N, M] have the highest LDS.
 
@@ -106,7 +109,9 @@ def choose(
     return best
 
 
-def _checked(scores: ArrayLike, masks: ArrayLike, outputs: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(
+    scores: ArrayLike, masks: ArrayLike, outputs: ArrayLike
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.float64]]:
     arrays = {"scores": np.asarray(scores), "masks": np.asarray(masks), "outputs": np.asarray(outputs)}
     for name, array in arrays.items():
         if array.ndim != 2 or 0 in array.shape:
@@ -135,7 +140,7 @@ def _checked(scores: ArrayLike, masks: ArrayLike, outputs: ArrayLike) -> tuple[n
     return scores, masks, outputs.astype(np.float64)
 
 
-def _predictions(scores: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predictions(scores: NDArray[Any], masks: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Summed scores of each subset [m, M], and the sum of all absolute scores [M], in float64 by blocks."""
     predictions = np.zeros((len(masks), scores.shape[1]))
     scale = np.zeros(scores.shape[1])
@@ -146,7 +151,9 @@ def _predictions(scores: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.
     return predictions, scale
 
 
-def _skipped(predictions: np.ndarray, scale: np.ndarray, outputs: np.ndarray) -> dict[int, str]:
+def _skipped(
+    predictions: NDArray[np.float64], scale: NDArray[np.float64], outputs: NDArray[np.float64]
+) -> dict[int, str]:
     reasons = {
         int(j): "all subsets have the same prediction"
         for j in np.flatnonzero(np.ptp(predictions, 0) <= _ROUNDING * scale)
@@ -154,18 +161,19 @@ def _skipped(predictions: np.ndarray, scale: np.ndarray, outputs: np.ndarray) ->
     return reasons | {int(j): "all subset models have the same output" for j in np.flatnonzero(np.ptp(outputs, 0) == 0)}
 
 
-def _standard_ranks(values: np.ndarray) -> np.ndarray:
+def _standard_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks of each column, ties averaged, with mean 0 and variance 1: their mean product is Spearman's correlation."""
     from scipy.stats import rankdata  # takes a second to import
 
-    ranks = rankdata(values, axis=0)
+    ranks: NDArray[np.float64] = rankdata(values, axis=0)
     ranks -= ranks.mean(axis=0)
-    return ranks / ranks.std(axis=0)
+    ranks /= ranks.std(axis=0)
+    return ranks
 
 
 def _resampled_means(
-    g: np.ndarray, y: np.ndarray, kept: np.ndarray, targets: int, bootstrap: int, seed: int
-) -> np.ndarray:
+    g: NDArray[np.float64], y: NDArray[np.float64], kept: NDArray[np.int64], targets: int, bootstrap: int, seed: int
+) -> NDArray[np.float64]:
     """Mean correlation in each resample of the subsets (rows) and targets (columns of g and y), float64 [bootstrap].
 
     A resample is a count per row and per target, so all correlations are five matrix products. Counts are drawn for
@@ -187,7 +195,7 @@ def _resampled_means(
     return means
 
 
-def _interval(resamples: np.ndarray) -> tuple[float, float]:
+def _interval(resamples: NDArray[np.float64]) -> tuple[float, float]:
     if np.isnan(resamples).all():
         return np.nan, np.nan
     low, high = np.nanpercentile(resamples, [2.5, 97.5])

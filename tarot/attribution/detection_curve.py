@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
 
@@ -18,7 +18,7 @@ class Detection:
     random order: a rate is the expectation over that order, so that no order of the rows can help or hurt.
     """
 
-    rates: np.ndarray
+    rates: NDArray[np.float64]
     corrupted: int
 
     @property
@@ -36,7 +36,7 @@ class Detection:
         return float(self.rates[self.corrupted])
 
     @property
-    def random(self) -> np.ndarray:
+    def random(self) -> NDArray[np.float64]:
         """The rates that random values have on average, float64 [N + 1]: t / N."""
         return np.arange(self.n + 1) / self.n
 
@@ -47,7 +47,7 @@ class Detection:
         return float(np.interp(fraction * self.n, np.arange(self.n + 1), self.rates))
 
 
-def detection(values: Any, corrupted: Any) -> Detection:
+def detection(values: ArrayLike, corrupted: ArrayLike) -> Detection:
     """The detection curve of values [N] (higher = more valuable; infinities allowed) for corrupted samples, bool [N].
 
     Raises InputError where there is no corrupted sample, a value is NaN, or the two do not fit.
@@ -61,7 +61,7 @@ def detection(values: Any, corrupted: Any) -> Detection:
     return Detection(expected / found[-1], int(found[-1]))
 
 
-def detection_f1(values: Any, corrupted: Any) -> float:
+def detection_f1(values: ArrayLike, corrupted: ArrayLike) -> float:
     """F1 of calling the lower of two clusters of values corrupted: exact 1-D 2-means (opendataval's noisy_detection).
 
     Raises InputError as `detection`, and where values are infinite; 0 where all values are equal (no cluster).
@@ -81,7 +81,7 @@ def detection_f1(values: Any, corrupted: Any) -> float:
     return float(2 * flagged.sum() / (len(flagged) + corrupted.sum()))
 
 
-def _checked(values: Any, corrupted: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(values: ArrayLike, corrupted: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     values, corrupted = np.asarray(values, dtype=np.float64), np.asarray(corrupted)
     if values.ndim != 1 or values.shape != corrupted.shape:
         raise InputError(f"values and corrupted must be vectors of one length; {values.shape} and {corrupted.shape}")

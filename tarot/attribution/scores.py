@@ -13,29 +13,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.features import MeanRows, Rows, as_rows, block_size, blocks
+from tarot.features import Features, MeanRows, Rows, as_rows, block_size, blocks
 from tarot.space import Centre, JoinedRows, Method, WhitenedRows, distances, fit_whitener, unit_norm
 
-Features = Rows | Sequence[Rows]
+Residuals = Sequence[ArrayLike] | NDArray[Any]  # [N], or one [N] per model
+RowMap = Callable[[Tensor], Tensor]
 Covariance = Literal["candidates", "union"]
 BETA, RIDGE = 1 / 3, 0.3  # defaults of the tempered estimator: best or nearly so on all data we tried (docs/lds.md)
 Dual = Callable[[Rows, Rows], Tensor]
 
 
-def graddot_scores(candidates: Features, targets: Features) -> np.ndarray:
+def graddot_scores(candidates: Features, targets: Features) -> NDArray[np.float32]:
     """GradDot: mean over models of <phi(z), phi(x)>. float32 [N, M]."""
     return _similarity(candidates, targets, lambda _, x: _matrix(x, "targets").T)
 
 
-def gradcos_scores(candidates: Features, targets: Features) -> np.ndarray:
+def gradcos_scores(candidates: Features, targets: Features) -> NDArray[np.float32]:
     """GradCos: mean over models of cos(phi(z), phi(x)); a zero row scores 0. float32 [N, M]."""
     return _similarity(candidates, targets, lambda _, x: unit_norm(_matrix(x, "targets")).T, unit_norm)
 
@@ -49,7 +50,7 @@ def wfd_scores(
     regularization: float = 1e-3,
     centre: Centre = "union",
     aggregate: Literal["mean", "per_checkpoint"] = "per_checkpoint",
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Whitened feature distance as TAROT prints it (Eq. 5-9): tau = -d_w of loss gradients. float32 [N, M].
 
     Features are centred, whitened and scaled to unit norm; d_w = sqrt(2 - 2 cos), so scores lie in [-2, 0].
@@ -65,7 +66,7 @@ def wfd_scores(
         raise InputError(f'aggregate must be "mean" or "per_checkpoint"; it is {aggregate!r}')
     models = _models(candidates, targets)
     if aggregate == "mean":
-        models = [tuple(MeanRows(side) for side in zip(*models, strict=True))]
+        models = [(MeanRows([z for z, _ in models]), MeanRows([x for _, x in models]))]
     maps = [_wfd_map(z, x, whitening, normalise, regularization, centre) for z, x in models]
     z, x = (
         JoinedRows(
@@ -89,7 +90,7 @@ def wfd_scores(
 
 def _wfd_map(
     candidates: Rows, targets: Rows, whitening: Method | None, normalise: bool, regularization: float, centre: Centre
-) -> Callable[[Tensor], Tensor]:
+) -> RowMap:
     """What becomes of a model's features before their distances are taken."""
     if whitening is None:
         return unit_norm if normalise else _as_they_are
@@ -104,11 +105,11 @@ def _as_they_are(block: Tensor) -> Tensor:
 def trak_scores(
     candidates: Features,
     targets: Features,
-    residuals: ArrayLike | None = None,
+    residuals: Residuals | None = None,
     *,
     regularization: float = 0.0,
     rescale: bool = False,
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """TRAK (Park et al. 2023, Eq. 17): a product of two averages over models, float32 [N, M].
 
     tau(z, x) = [mean_t phi_t(z)^T (Phi_t^T Phi_t + ridge)^-1 phi_t(x)] * [mean_t Q_t(z)], Phi_t the candidates of
@@ -134,12 +135,12 @@ def trak_scores(
 def tempered_scores(
     candidates: Features,
     targets: Features,
-    residuals: ArrayLike | None = None,
+    residuals: Residuals | None = None,
     *,
     beta: float = BETA,
     regularization: float = RIDGE,
     covariance: Covariance = "candidates",
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Tempered whitened similarity, our own estimator: Q^beta times <whitened z, whitened x>. float32 [N, M].
 
     tau(z, x) = [mean_t Q_t(z)]^beta * mean_t phi_t(z)^T (Sigma_t + ridge)^-1 phi_t(x), with gradients of the output
@@ -163,7 +164,7 @@ def tempered_scores(
     return _times(scores, residuals, len(_sequence(candidates)), beta)
 
 
-def temper(similarity: np.ndarray, residuals: ArrayLike | None, beta: float) -> np.ndarray:
+def temper(similarity: ArrayLike, residuals: Residuals | None, beta: float) -> NDArray[np.float32]:
     """Q^beta times a whitened similarity [N, M] (`tempered_scores` with beta = 0), which many beta can share."""
     return _times(np.array(similarity, dtype=np.float32), residuals, None, beta)
 
@@ -171,10 +172,10 @@ def temper(similarity: np.ndarray, residuals: ArrayLike | None, beta: float) -> 
 def dsdm_scores(
     candidates: Features,
     targets: Features,
-    residuals: ArrayLike | None = None,
+    residuals: Residuals | None = None,
     regularization: float = 0.0,
     groups: ArrayLike | None = None,
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """DsDm (Engstrom et al. 2024): the mean TRAK score over the targets, float64 [N].
 
     groups [M]: the subtask of each target; then the mean over subtasks of their means, so that a subtask counts the
@@ -195,7 +196,7 @@ def less_scores(
     groups: ArrayLike | None = None,
     *,
     variant: Literal["paper", "released"] = "paper",
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """LESS (Xia et al. 2024): influence of each candidate on each subtask, float64 [N, G].
 
     Inf(z, D_j) = sum_t eta_t cos(mean of phi_t over the targets of subtask j, Gamma_t(z)); the score of a candidate is
@@ -239,7 +240,9 @@ def less_scores(
     return scores
 
 
-def tracin_scores(candidates: Features, targets: Features, learning_rates: Sequence[float] | None = None) -> np.ndarray:
+def tracin_scores(
+    candidates: Features, targets: Features, learning_rates: Sequence[float] | None = None
+) -> NDArray[np.float32]:
     """TracInCP (Pruthi et al. 2020): sum over checkpoints of eta_t <phi_t(z), phi_t(x)>, float32 [N, M].
 
     Both sides are gradients of the loss: positive where a step on z lowers the loss of x. learning_rates: eta, one per
@@ -249,7 +252,9 @@ def tracin_scores(candidates: Features, targets: Features, learning_rates: Seque
     return _similarity(candidates, targets, lambda _, x: _matrix(x, "targets").T, weights=rates)
 
 
-def tracin_values(candidates: Features, targets: Features, learning_rates: Sequence[float] | None = None) -> np.ndarray:
+def tracin_values(
+    candidates: Features, targets: Features, learning_rates: Sequence[float] | None = None
+) -> NDArray[np.float64]:
     """The sum of a candidate's TracIn scores over the targets, float64 [N].
 
     The scores are linear in phi(x), so that the mean target gives the sum without the [N, M] matrix.
@@ -261,7 +266,7 @@ def tracin_values(candidates: Features, targets: Features, learning_rates: Seque
     return scores[:, 0].astype(np.float64) * models[0][1].shape[0]
 
 
-def _rates(learning_rates: Sequence[float] | None, models: int) -> np.ndarray:
+def _rates(learning_rates: Sequence[float] | None, models: int) -> NDArray[np.float64]:
     """One weight per model, float64 [T]."""
     if learning_rates is None:
         return np.full(models, 1 / models)
@@ -273,7 +278,7 @@ def _rates(learning_rates: Sequence[float] | None, models: int) -> np.ndarray:
     return rates
 
 
-def _subtasks(groups: ArrayLike | None, m: int) -> tuple[Tensor, np.ndarray]:
+def _subtasks(groups: ArrayLike | None, m: int) -> tuple[Tensor, NDArray[Any]]:
     """The subtask of each target, int64 [M], and the names of all subtasks [G], sorted."""
     if groups is None:
         return torch.zeros(m, dtype=torch.int64), np.array(["all targets"])
@@ -284,9 +289,7 @@ def _subtasks(groups: ArrayLike | None, m: int) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(code.astype(np.int64)), names
 
 
-def _subtask_means(
-    targets: Rows, code: Tensor, names: np.ndarray, mapping: Callable[[Tensor], Tensor] = lambda block: block
-) -> Tensor:
+def _subtask_means(targets: Rows, code: Tensor, names: NDArray[Any], mapping: RowMap = lambda block: block) -> Tensor:
     """The mean row of every subtask, float64 [G, d]."""
     sums = torch.zeros(len(names), targets.shape[1], dtype=torch.float64)
     for start, block in blocks(targets, name="targets"):
@@ -298,9 +301,9 @@ def _similarity(
     candidates: Features,
     targets: Features,
     dual: Dual,
-    mapping: Callable[[Tensor], Tensor] = lambda block: block,
-    weights: np.ndarray | None = None,
-) -> np.ndarray:
+    mapping: RowMap = lambda block: block,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]:
     """sum_t w_t phi_t(z)^T dual_t(x), float32 [N, M]; dual(candidates, targets) is [d, M]. weights: default 1/T."""
     models = _models(candidates, targets)
     weights = np.full(len(models), 1 / len(models)) if weights is None else weights
@@ -337,7 +340,9 @@ def _solve(gram: Tensor, right: Tensor) -> Tensor:
     return torch.cholesky_solve(right, lower)
 
 
-def _times(scores: np.ndarray, residuals: ArrayLike | None, models: int | None, power: float = 1.0) -> np.ndarray:
+def _times(
+    scores: NDArray[np.float32], residuals: Residuals | None, models: int | None, power: float = 1.0
+) -> NDArray[np.float32]:
     """scores [N, M], in place, times the power of the mean residual of each candidate; its sign is kept."""
     if residuals is None:
         return scores
@@ -375,7 +380,8 @@ def _models(candidates: Features, targets: Features) -> list[tuple[Rows, Rows]]:
     return models
 
 
-def _sequence(features: Features) -> list[Rows]:
+def _sequence(features: Features) -> list[Features]:
+    """One matrix per model, which `as_rows` is still to look at."""
     return list(features) if isinstance(features, list | tuple) else [features]
 
 

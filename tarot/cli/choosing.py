@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tarot.api import select, value
 from tarot.cli.selector_options import option_lines, selector_of
@@ -17,7 +18,7 @@ from tarot.features import FeatureStore, Rows, existing_paths, open_features, re
 from tarot.selection import Selection
 
 
-def add_select(commands: Any) -> argparse.ArgumentParser:
+def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "select",
         help="choose candidates to train on",
@@ -35,7 +36,7 @@ def add_select(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def add_value(commands: Any) -> argparse.ArgumentParser:
+def add_value(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "value",
         help="say what each candidate is worth",
@@ -164,10 +165,11 @@ def _paths(text: str, name: str) -> list[Path]:
     return existing_paths(text if Path(text).exists() else [part for part in text.split(",") if part], name)
 
 
-def _ids(options: argparse.Namespace, candidates: list[Rows]) -> np.ndarray | None:
+def _ids(options: argparse.Namespace, candidates: list[Rows]) -> NDArray[Any] | None:
     if options.ids is None and isinstance(candidates[0], FeatureStore):
         return candidates[0].ids
-    return read_vector(options.ids, "--ids", candidates[0].shape[0])
+    path: str | None = options.ids
+    return read_vector(path, "--ids", candidates[0].shape[0])
 
 
 def _known(options: argparse.Namespace, n: int, m: int) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _known(options: argparse.Namespace, n: int, m: int) -> dict[str, Any]:
     }
 
 
-def _numbers(text: str | None, name: str, length: int) -> list[np.ndarray] | None:
+def _numbers(text: str | None, name: str, length: int) -> list[NDArray[Any]] | None:
     """One vector of numbers per model."""
     if text is None:
         return None

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _told_plainly(options.quiet):
-            return options.run(options)
+            code: int = options.run(options)
+            return code
     except KeyboardInterrupt:
         print("\ninterrupted: nothing was written half", file=sys.stderr)
         return 130

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError, atomic_file, progress
 from tarot.features import (
     FeatureStore,
     Rows,
+    StoredDtype,
     blocks,
     damaged_shards,
     existing_paths,
@@ -30,10 +32,14 @@ from tarot.features import (
 )
 from tarot.selection import Selection
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES: dict[StoredDtype, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
-def add_inspect(commands: Any) -> argparse.ArgumentParser:
+def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "inspect",
         help="say what is in a file",
@@ -45,7 +51,7 @@ def add_inspect(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def add_verify(commands: Any) -> argparse.ArgumentParser:
+def add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "verify",
         help="compare a store with its checksums",
@@ -57,7 +63,7 @@ def add_verify(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def add_convert(commands: Any) -> argparse.ArgumentParser:
+def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "convert",
         help="write features in another format",
@@ -104,9 +110,10 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _metadata(path: Path) -> dict[bytes, bytes] | None:
     try:
-        return pq.read_schema(path).metadata
+        metadata: dict[bytes, bytes] | None = pq.read_schema(path).metadata
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a whole parquet file: {error}") from error
+    return metadata
 
 
 def _facts_of_store(store: FeatureStore) -> dict[str, Any]:
@@ -197,18 +204,18 @@ def run_convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _dtype_of(rows: Rows) -> str:
+def _dtype_of(rows: Rows) -> StoredDtype:
     if isinstance(rows, FeatureStore):
         return rows.manifest["dtype"]
     name = str(rows.dtype).removeprefix("torch.")
-    return name if name in _DTYPES else "float32"
+    return next((dtype for dtype in _DTYPES if dtype == name), "float32")
 
 
-def _columns(rows: Rows) -> dict[str, np.ndarray]:
+def _columns(rows: Rows) -> dict[str, NDArray[Any]]:
     return rows.columns if isinstance(rows, FeatureStore) else {}
 
 
-def _block(rows: Rows, start: int, stop: int, dtype: str) -> Tensor:
+def _block(rows: Rows, start: int, stop: int, dtype: StoredDtype) -> Tensor:
     """Rows start..stop in `dtype`. Raises InputError, naming the row, where a number is too large for it."""
     block = read_block(rows, start, stop)
     cast = block.to(_DTYPES[dtype])
@@ -218,14 +225,14 @@ def _block(rows: Rows, start: int, stop: int, dtype: str) -> Tensor:
     return cast
 
 
-def _in_blocks(rows: Rows, dtype: str, write: Callable[[int, Tensor], None]) -> None:
+def _in_blocks(rows: Rows, dtype: StoredDtype, write: Callable[[int, Tensor], None]) -> None:
     with progress("rows", rows.shape[0]) as advance:
         for start, block in blocks(rows):
             write(start, _block(rows, start, start + len(block), dtype))
             advance(len(block))
 
 
-def _write_npy(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+def _write_npy(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDtype, source: Path) -> None:
     if dtype == "bfloat16":
         raise InputError("a .npy file cannot hold bfloat16; give --dtype float32, which holds every bfloat16 exactly")
     with atomic_file(out) as temporary:
@@ -238,7 +245,7 @@ def _write_npy(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source
         array.flush()
 
 
-def _write_safetensors(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+def _write_safetensors(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDtype, source: Path) -> None:
     """Held in memory whole, as the format's writer wants it."""
     features = torch.empty(tuple(rows.shape), dtype=_DTYPES[dtype])
 
@@ -251,7 +258,7 @@ def _write_safetensors(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str
         safetensors.torch.save_file({"features": features, **columns}, temporary)
 
 
-def _write_parquet(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+def _write_parquet(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDtype, source: Path) -> None:
     if dtype == "bfloat16":
         raise InputError("parquet cannot hold bfloat16; give --dtype float32, which holds every bfloat16 exactly")
     kind = pa.from_numpy_dtype(np.dtype(dtype))
@@ -270,23 +277,23 @@ def _write_parquet(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, so
         _in_blocks(rows, dtype, write)
 
 
-def _write_store(out: Path, rows: Rows, ids: np.ndarray | None, dtype: str, source: Path) -> None:
+def _write_store(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDtype, source: Path) -> None:
     columns = _columns(rows)
 
     def compute(start: int, stop: int) -> dict[str, Tensor]:
         beside = {name: torch.from_numpy(values[start:stop].copy()) for name, values in columns.items()}
         return {"features": read_block(rows, start, stop), **beside}
 
-    of_store = isinstance(rows, FeatureStore)
+    store = rows if isinstance(rows, FeatureStore) else None
     FeatureStore.build(
         out,
-        recipe={"converted": rows.manifest["fingerprint"] if of_store else file_identity(source)},
+        recipe={"converted": file_identity(source) if store is None else store.manifest["fingerprint"]},
         ids=range(rows.shape[0]) if ids is None else ids,
         dim=rows.shape[1],
         compute=compute,
         dtype=dtype,
         columns=tuple(columns),
-        notes={"converted_from": os.fspath(source), **(rows.manifest["notes"] if of_store else {})},
+        notes={"converted_from": os.fspath(source), **({} if store is None else store.manifest["notes"])},
         description="rows",
     )
 

@@ -21,8 +21,8 @@ def selector_of(name: str, options: Sequence[str]) -> Selector:
         raise InputError(f"there is no selector {name!r}; there are {', '.join(sorted(SELECTORS))}")
     kind = SELECTORS[name]
     hints = typing.get_type_hints(kind)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    given = {}
+    fields = {field.name: hints[field.name] for field in _options(kind)}
+    given: dict[str, Any] = {}
     for option in options:
         key, equals, text = option.partition("=")
         if not equals:
@@ -88,12 +88,18 @@ def option_lines() -> str:
     """Every selector with its options and their defaults, for --help."""
     lines = []
     for name, kind in sorted(SELECTORS.items()):
-        options = " ".join(f"{field.name}={_shown(field)}" for field in dataclasses.fields(kind))
+        options = " ".join(f"{field.name}={_shown(field)}" for field in _options(kind))
         lines.append(f"  {name:16}{options}".rstrip())
     return "\n".join(lines)
 
 
-def _shown(field: dataclasses.Field) -> str:
+def _options(kind: type[Selector]) -> tuple[dataclasses.Field[Any], ...]:
+    if not dataclasses.is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} is no dataclass, whose fields would be its options")
+    return dataclasses.fields(kind)
+
+
+def _shown(field: dataclasses.Field[Any]) -> str:
     default = field.default
     if isinstance(default, tuple):
         return ",".join(map(str, default))

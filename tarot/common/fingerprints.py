@@ -33,7 +33,7 @@ def hash_tensors(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -42,7 +42,8 @@ def difference(was: Any, now: Any, key: str) -> tuple[str, str]:
     if isinstance(was, dict) and isinstance(now, dict):
         for name in sorted(was.keys() | now.keys()):
             if name not in was or name not in now:
-                return tuple(f"{key}.{name} = {v[name]!r}" if name in v else f"no {key}.{name}" for v in (was, now))
+                either = [f"{key}.{name} = {v[name]!r}" if name in v else f"no {key}.{name}" for v in (was, now)]
+                return either[0], either[1]
             if was[name] != now[name]:
                 return difference(was[name], now[name], f"{key}.{name}")
     if isinstance(was, list) and isinstance(now, list):

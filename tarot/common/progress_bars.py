@@ -25,4 +25,8 @@ def progress(description: str, total: int | None, unit: str = "rows") -> Iterato
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=wish == "0" or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(description, total=total, unit=unit)
-        yield lambda amount=1: bar.advance(task, amount)
+
+        def advance(amount: int = 1) -> None:
+            bar.advance(task, amount)
+
+        yield advance

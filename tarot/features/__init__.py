@@ -1,15 +1,28 @@
 """Matrices of features: how they are read, kept on disk, and brought in from elsewhere."""
 
-from tarot.features.arrays import BLOCK_BYTES, Rows, as_rows, block_size, blocks, read_block, read_rows
+from tarot.features.arrays import (
+    BLOCK_BYTES,
+    Features,
+    MatrixLike,
+    Rows,
+    as_rows,
+    block_size,
+    blocks,
+    read_block,
+    read_rows,
+)
 from tarot.features.readers import existing_paths, file_identity, read_vector
-from tarot.features.store import FeatureStore, MeanRows, StoreError, damaged_shards, open_features
+from tarot.features.store import FeatureStore, MeanRows, StoredDtype, StoreError, damaged_shards, open_features
 
 __all__ = [
     "BLOCK_BYTES",
     "FeatureStore",
+    "Features",
+    "MatrixLike",
     "MeanRows",
     "Rows",
     "StoreError",
+    "StoredDtype",
     "as_rows",
     "block_size",
     "blocks",

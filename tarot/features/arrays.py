@@ -6,11 +6,12 @@ device, a `FeatureStore`. Nothing in the engine may assume that all of it fits i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError
@@ -31,6 +32,13 @@ class Rows(Protocol):
     def __getitem__(self, index: Any) -> Any: ...
 
 
+MatrixLike = Rows | ArrayLike
+"""What can be read as rows [n, d]: `Rows`, or nested sequences of numbers."""
+
+Features = MatrixLike | Sequence[MatrixLike]
+"""One matrix of rows, or one per model that saw them."""
+
+
 def as_rows(array: Any, name: str) -> Rows:
     """`array` as a matrix that can be read by blocks; nothing is copied unless it is a plain sequence.
 
@@ -49,7 +57,8 @@ def as_rows(array: Any, name: str) -> Rows:
         raise InputError(f"{name} is empty: its shape is {shape}")
     if not _is_real(array.dtype):
         raise InputError(f"{name} must hold real numbers; its dtype is {array.dtype}")
-    return array
+    rows: Rows = array
+    return rows
 
 
 def read_block(rows: Rows, start: int, stop: int, name: str = "features") -> Tensor:
@@ -57,7 +66,7 @@ def read_block(rows: Rows, start: int, stop: int, name: str = "features") -> Ten
     return _finite(_to_float32(rows[start:stop]), name, start)
 
 
-def read_rows(rows: Rows, indices: np.ndarray, name: str = "features") -> Tensor:
+def read_rows(rows: Rows, indices: NDArray[np.int64], name: str = "features") -> Tensor:
     """The rows at `indices` (int64 [k]) as a float32 CPU tensor [k, d], in the order given."""
     indices = np.asarray(indices, dtype=np.int64)
     index: Any = torch.from_numpy(indices).to(rows.device) if isinstance(rows, Tensor) else indices
@@ -99,7 +108,7 @@ def _to_float32(block: Any) -> Tensor:
     return torch.from_numpy(block if block.flags.writeable and min(block.strides) >= 0 else block.copy())
 
 
-def _finite(block: Tensor, name: str, first: int | np.ndarray) -> Tensor:
+def _finite(block: Tensor, name: str, first: int | NDArray[np.int64]) -> Tensor:
     # One sum finds any NaN or infinity at memory speed; only then is the culprit looked for (the sum of large finite
     # numbers can overflow too, and then none is found).
     if not torch.isfinite(block.sum()):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from tarot.common import InputError
@@ -79,7 +80,7 @@ def _read_parquet(path: Path) -> Rows:
     return as_rows(np.stack(columns, axis=1) if columns else np.empty((0, 0), np.float32), str(path))
 
 
-def _list_column(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+def _list_column(path: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float32]:
     where = f"{path} column {name!r}"
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed(column)):
         raise InputError(f"{where} is {column.type}: rows must be lists of numbers")
@@ -93,11 +94,12 @@ def _list_column(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
     values = pa.compute.list_flatten(column)
     if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         raise InputError(f"{where} must hold numbers without gaps; it is {column.type}")
-    return values.to_numpy().astype(np.float32).reshape(len(column), -1 if len(column) else 0)
+    numbers: NDArray[np.float32] = values.to_numpy().astype(np.float32)
+    return numbers.reshape(len(column), -1 if len(column) else 0)
 
 
 def _is_fixed(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_fixed_size_list(column.type)
+    return bool(pa.types.is_fixed_size_list(column.type))
 
 
 def _read_trak(path: Path) -> Rows:
@@ -128,7 +130,13 @@ def _read_trak(path: Path) -> Rows:
 # --- what goes with a matrix -----------------------------------------------------------------------------------------
 
 
-def read_vector(path: str | Path | None, name: str, length: int) -> np.ndarray | None:
+@overload
+def read_vector(path: None, name: str, length: int) -> None: ...
+@overload
+def read_vector(path: str | Path, name: str, length: int) -> NDArray[Any]: ...
+@overload
+def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any] | None: ...
+def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any] | None:
     """A label, id or number per row, [length]: of a .npy vector, or of a text file with one value per line (strings).
 
     None without a path. name: of the argument, for errors. Raises InputError where the file is missing, holds something
@@ -141,7 +149,7 @@ def read_vector(path: str | Path | None, name: str, length: int) -> np.ndarray |
         raise InputError(f"{name}: there is no {path}")
     if path.suffix == ".npy":
         try:
-            vector = np.load(path, allow_pickle=False)
+            vector: NDArray[Any] = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise InputError(f"{name}: {path} holds no plain array") from error
     else:

@@ -15,12 +15,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict
 
 import filelock
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
@@ -28,13 +29,45 @@ from tarot.common import InputError, atomic_file, canonical, difference, fingerp
 from tarot.features.arrays import Rows, read_block, read_rows
 from tarot.features.readers import read_foreign
 
+StoredDtype = Literal["float32", "float16", "bfloat16"]
+
 FORMAT = 1
 _MANIFEST = "manifest.json"
 _REBUILD = "Delete the store's directory to have it built again"
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES: dict[StoredDtype, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 _OPEN_SHARDS = 256
 
 Compute = Callable[[int, int], Mapping[str, Tensor]]
+
+
+class Shard(TypedDict):
+    """A file of consecutive rows: its name, bytes, checksum, and how many of its rows are zero."""
+
+    file: str
+    bytes: int
+    sha256: str
+    zero_rows: int
+
+
+class Manifest(TypedDict):
+    """All that is known of a finished store, as `manifest.json` holds it."""
+
+    format: int
+    fingerprint: str
+    recipe: dict[str, Any]
+    ids: list[str] | list[int]
+    dim: int
+    dtype: StoredDtype
+    columns: list[str]
+    rows_per_shard: int
+    notes: dict[str, Any]
+    zero_rows: int
+    shards: list[Shard]
+    checksum: str
 
 
 class StoreError(InputError):
@@ -47,7 +80,7 @@ class FeatureStore:
     path: its directory. manifest: all that is known of it. ids [n]: a name per row. columns: further numbers per row.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]):
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
         self.shape = (len(manifest["ids"]), manifest["dim"])
         # NumPy has no bfloat16: such a store reads as float32, which holds every bfloat16 exactly.
@@ -62,16 +95,17 @@ class FeatureStore:
         return self.shape[0]
 
     @cached_property
-    def ids(self) -> np.ndarray:
+    def ids(self) -> NDArray[Any]:
+        """A name per row, [n]: strings or integers."""
         return np.asarray(self.manifest["ids"])
 
     @cached_property
-    def columns(self) -> dict[str, np.ndarray]:
+    def columns(self) -> dict[str, NDArray[Any]]:
         """name -> [n], one number per row beside its features."""
         shards = [self._shard(number) for number in range(len(self.manifest["shards"]))]
         return {name: torch.cat([shard[name] for shard in shards]).numpy() for name in self.manifest["columns"]}
 
-    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> np.ndarray:
+    def __getitem__(self, index: slice | NDArray[np.integer] | Sequence[int]) -> NDArray[Any]:
         """The rows of a slice or of integer positions, [k, dim] in the store's dtype."""
         n = len(self)
         if isinstance(index, slice):
@@ -121,13 +155,13 @@ class FeatureStore:
     @classmethod
     def build(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
         recipe: Mapping[str, Any],
-        ids: Sequence[str] | Sequence[int] | np.ndarray,
+        ids: Sequence[str] | Sequence[int] | NDArray[Any],
         dim: int,
         compute: Compute,
-        dtype: str = "float32",
+        dtype: StoredDtype = "float32",
         rows_per_shard: int = 4096,
         columns: Sequence[str] = (),
         notes: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
@@ -154,7 +188,7 @@ class FeatureStore:
         return store
 
     @classmethod
-    def open(cls, path: str | os.PathLike, recipe: Mapping[str, Any] | None = None) -> Self:
+    def open(cls, path: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> Self:
         """The finished store at `path`, of this recipe if one is given.
 
         Raises StoreError, naming what is wrong, where there is none, its recipe differs, or a file is missing, damaged
@@ -170,7 +204,7 @@ class FeatureStore:
         return cls(path, manifest)
 
 
-def damaged_shards(path: str | os.PathLike) -> Iterator[str]:
+def damaged_shards(path: str | os.PathLike[str]) -> Iterator[str]:
     """What is wrong with each damaged shard of the store at `path`, a line each; every byte is read.
 
     Raises StoreError where there is no finished store, or its manifest is damaged.
@@ -190,7 +224,7 @@ class MeanRows:
 
     dtype = np.dtype("float32")
 
-    def __init__(self, parts: Sequence[Rows], name: str = "features"):
+    def __init__(self, parts: Sequence[Rows], name: str = "features") -> None:
         if not parts:
             raise InputError(f"{name}: there is nothing to average")
         shapes = {tuple(part.shape) for part in parts}
@@ -204,7 +238,7 @@ class MeanRows:
                 raise InputError(f"{name}: row {row} is {a!r} in one checkpoint and {b!r} in another")
         self.parts, self.name, self.shape = tuple(parts), name, shapes.pop()
 
-    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [k, d] for a slice or an int64 array of row numbers."""
         if isinstance(index, slice):
             start, stop, step = index.indices(self.shape[0])
@@ -219,7 +253,7 @@ class MeanRows:
         return (total / len(self.parts)).numpy()
 
 
-def open_features(path: str | os.PathLike, tensor: str | None = None) -> Rows:
+def open_features(path: str | os.PathLike[str], tensor: str | None = None) -> Rows:
     """The feature matrix at `path`: a FeatureStore, .npy, .safetensors (`tensor` names one), .parquet, a TRAK run."""
     path = Path(path)
     return FeatureStore.open(path) if (path / _MANIFEST).exists() else read_foreign(path, tensor)
@@ -235,10 +269,11 @@ def _plan(
     ids = np.asarray(ids).tolist()
     if not ids:
         raise InputError("a store needs at least one row: ids is empty")
-    if len(set(ids)) < len(ids):
-        seen: set[Any] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))
-        raise InputError(f"ids must be unique; {twice!r} occurs more than once")
+    seen: set[Any] = set()
+    for name in ids:
+        if name in seen:
+            raise InputError(f"ids must be unique; {name!r} occurs more than once")
+        seen.add(name)
     if dtype not in _DTYPES:
         raise InputError(f"dtype must be one of {', '.join(_DTYPES)}; it is {dtype!r}")
     if dim < 1 or rows_per_shard < 1:
@@ -274,7 +309,7 @@ def _finish(
         _write_json(part / _MANIFEST, plan)
 
     rows, step = len(plan["ids"]), plan["rows_per_shard"]
-    shards = []
+    shards: list[Shard] = []
     with progress(description, rows) as advance:
         for number, start in enumerate(range(0, rows, step)):
             stop = min(rows, start + step)
@@ -318,7 +353,7 @@ def _checked(tensors: Mapping[str, Tensor], plan: dict[str, Any], start: int, st
     return {"features": stored.contiguous(), **columns}
 
 
-def _write_shard(part: Path, number: int, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _write_shard(part: Path, number: int, tensors: dict[str, Tensor]) -> Shard:
     zero_rows = int((tensors["features"] == 0).all(dim=1).sum())
     content = safetensors.torch.save(tensors, {"zero_rows": str(zero_rows)})
     sha256 = hashlib.sha256(content).hexdigest()
@@ -328,7 +363,7 @@ def _write_shard(part: Path, number: int, tensors: dict[str, Tensor]) -> dict[st
     return {"file": file.name, "bytes": len(content), "sha256": sha256, "zero_rows": zero_rows}
 
 
-def _whole_shard(part: Path, number: int) -> dict[str, Any] | None:
+def _whole_shard(part: Path, number: int) -> Shard | None:
     """The entry of a shard that an earlier run finished. One whose bits are not those of its name is removed."""
     for file in part.glob(f"{number:05d}-*.safetensors"):
         sha256 = _file_hash(file)
@@ -353,18 +388,18 @@ def _writing(path: Path) -> Iterator[None]:
 # --- checking -------------------------------------------------------------------------------------------------------
 
 
-def _finished_manifest(path: Path) -> dict[str, Any]:
+def _finished_manifest(path: Path) -> Manifest:
     """The manifest of a finished store; StoreError where there is none, or it is not as it was written."""
     if not (path / _MANIFEST).is_file():
         raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
-    manifest = _read_manifest(path)
+    manifest: Manifest = _read_manifest(path)
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     if manifest.get("checksum") != fingerprint(content):
         raise StoreError(f"{path / _MANIFEST} is damaged: it differs from its own checksum. {_REBUILD}")
     return manifest
 
 
-def _size_damage(path: Path, shard: Mapping[str, Any]) -> str | None:
+def _size_damage(path: Path, shard: Shard) -> str | None:
     file = path / shard["file"]
     if not file.is_file():
         return f"{file} is missing"
@@ -373,7 +408,7 @@ def _size_damage(path: Path, shard: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _bit_damage(path: Path, shard: Mapping[str, Any]) -> str | None:
+def _bit_damage(path: Path, shard: Shard) -> str | None:
     file = path / shard["file"]
     return None if _file_hash(file) == shard["sha256"] else f"{file} is damaged: its bits differ from its checksum"
 
@@ -396,11 +431,11 @@ def _map_shard(file: Path) -> dict[str, Tensor]:
         return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a dict)
 
 
-def _as_numpy(tensor: Tensor) -> np.ndarray:
+def _as_numpy(tensor: Tensor) -> NDArray[Any]:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> Any:
     """The manifest of the store in `path`, finished or begun. Raises StoreError where this version cannot read it."""
     file = path / _MANIFEST
     try:

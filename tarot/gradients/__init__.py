@@ -2,7 +2,7 @@
 
 from tarot.gradients.activations import Activations
 from tarot.gradients.batches import batch_size, in_halves, map_tensors, resolve_device, take, to_device
-from tarot.gradients.dataset_rows import batches_by_cost, gradient_rows
+from tarot.gradients.dataset_rows import Engine, Samples, batches_by_cost, gradient_rows
 from tarot.gradients.losses import Losses, chosen_parameters, evaluating, losses_of
 from tarot.gradients.per_sample import GradientFeatures
 from tarot.gradients.preconditioning import AdamGradients, OptimizerState, RankOneAdamGradients, adam_features
@@ -13,12 +13,14 @@ from tarot.gradients.reference import loop_gradients, sample_gradient
 __all__ = [
     "Activations",
     "AdamGradients",
+    "Engine",
     "GradientFeatures",
     "Losses",
     "OptimizerState",
     "Plan",
     "Projection",
     "RankOneAdamGradients",
+    "Samples",
     "adam_features",
     "batch_size",
     "batches_by_cost",

@@ -7,7 +7,9 @@ eval mode may hand the whole layer to a fused kernel. The forward here computes 
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -57,9 +59,9 @@ class InProjection:
         weights = [
             part("in_proj_weight", i) if is_packed else part(f"{c}_proj_weight", None) for i, c in enumerate("qkv")
         ]
-        separate = tuple(linear(f"{c}_proj", weights[i], part("in_proj_bias", i)) for i, c in enumerate("qkv"))
+        q, k, v = (linear(f"{c}_proj", weights[i], part("in_proj_bias", i)) for i, c in enumerate("qkv"))
         whole = linear("in_proj", part("in_proj_weight", None), part("in_proj_bias", None)) if is_packed else None
-        return cls(module, whole, separate)
+        return cls(module, whole, (q, k, v))
 
     @property
     def layers(self) -> list[Linear]:
@@ -122,9 +124,9 @@ def _mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor) 
             return mask.to(q.dtype)
         return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(mask, -math.inf)
 
-    masks = []
+    masks: list[Tensor] = []
     if attn_mask is not None:
         masks.append(addend(attn_mask).unflatten(0, q.shape[:2]) if attn_mask.ndim == 3 else addend(attn_mask))
     if key_padding_mask is not None:
         masks.append(addend(key_padding_mask.reshape(len(q), 1, 1, -1)))
-    return sum(masks) if masks else None
+    return functools.reduce(operator.add, masks) if masks else None

@@ -83,7 +83,8 @@ def _map(value: Any, leaf: Callable[[Any], Any], whole: Callable[[Any], Any] = l
         mapped.update({key: _map(item, leaf, whole) for key, item in value.items()})
         return mapped
     if isinstance(value, Mapping):
-        return type(value)({key: _map(item, leaf, whole) for key, item in value.items()})
+        kind: Any = type(value)  # taken to be made from a dict, as read-only mappings are
+        return kind({key: _map(item, leaf, whole) for key, item in value.items()})
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_map(item, leaf, whole) for item in value))
     if isinstance(value, list | tuple):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tarot.common import InputError, memory_limit
 from tarot.gradients.batches import batch_size as samples_in
 from tarot.gradients.batches import in_halves, to_device
-from tarot.gradients.losses import evaluating, losses_of
-
-if TYPE_CHECKING:
-    from tarot.gradients.activations import Activations
-    from tarot.gradients.per_sample import GradientFeatures
+from tarot.gradients.losses import Losses, evaluating, losses_of
 
 LARGEST_BATCH = 256  # beyond it nothing gets faster
 # Bytes, or half of a smaller memory; what is free at the moment would change from run to run. More is slower, since
@@ -25,18 +21,58 @@ LARGEST_BATCH = 256  # beyond it nothing gets faster
 CPU_BUDGET = 512 << 20
 
 
+class Samples(Protocol):
+    """A map-style dataset: a length, and item i is always the same sample."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Engine(Protocol):
+    """What makes a row of each sample: `GradientFeatures`, what stands around it, or `Activations`.
+
+    dim: numbers in a row. trainable: the parameters that rows are made of. largest_formed: numbers in the largest
+    gradient of one sample that may be held at once. row_kind: what a row is, for errors.
+    """
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def losses(self) -> Losses: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def trainable(self) -> set[str]: ...
+
+    @property
+    def largest_formed(self) -> int: ...
+
+    @property
+    def row_kind(self) -> str: ...
+
+    def __call__(self, batch: Any, /) -> Tensor:
+        """Rows [B, dim], float32, on the model's device."""
+
+
 def gradient_rows(
-    gradients: GradientFeatures | Activations,
-    dataset: Any,
+    gradients: Engine,
+    dataset: Samples,
     indices: Iterable[int],
     *,
-    collate: Callable[[list], Any] = default_collate,
-    batch_size: int | str = "auto",
+    collate: Callable[[list[Any]], Any] = default_collate,
+    batch_size: int | Literal["auto"] = "auto",
     cost: Callable[[Any], float] | None = None,
     extras: Mapping[str, Callable[[nn.Module, Any], Tensor]] | None = None,
     device: torch.device | str | None = None,
-    ids: Sequence[str] | None = None,
-    on_nonfinite: str = "raise",
+    ids: Sequence[str] | Sequence[int] | None = None,
+    on_nonfinite: Literal["raise", "drop"] = "raise",
     workers: int = 0,
 ) -> dict[str, Tensor]:
     """Features of `dataset[i]` for the n `indices`, in their order, on the CPU.
@@ -60,8 +96,10 @@ def gradient_rows(
     features = torch.zeros(len(indices), gradients.dim)
     if not indices:
         return {"features": features, **columns}
-    samples = _Chosen(dataset, indices) if cost is None else [dataset[i] for i in indices]
-    costs = [1.0] * len(indices) if cost is None else [float(cost(sample)) for sample in samples]
+    samples, costs = _Chosen(dataset, indices), [1.0] * len(indices)
+    if cost is not None:
+        read = [dataset[i] for i in indices]
+        samples, costs = _Chosen(read, range(len(read))), [float(cost(sample)) for sample in read]
     if batch_size == "auto":
         costliest = max(range(len(costs)), key=costs.__getitem__)
         batch_size = auto_batch_size(gradients, to_device(collate([dataset[indices[costliest]]]), device))
@@ -70,7 +108,7 @@ def gradient_rows(
 
     batches = list(batches_by_cost(costs, batch_size * max(costs)))
     generator = torch.Generator()  # so that nothing is drawn from the global one
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         samples,
         batch_sampler=batches,
         collate_fn=partial(_collated, collate),
@@ -99,10 +137,10 @@ def gradient_rows(
     return {"features": features, **columns}
 
 
-class _Chosen:
+class _Chosen(Dataset[Any]):
     """`dataset[i]` for the chosen i. An error of what is read is a value: a worker would add its traceback to it."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Samples, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -115,12 +153,14 @@ class _Chosen:
             return error
 
 
-def _collated(collate: Callable[[list], Any], samples: list) -> Any:
+def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     """The batch, or the first error among the samples."""
     return next((sample for sample in samples if isinstance(sample, InputError)), None) or collate(samples)
 
 
-def _batch_rows(gradients: GradientFeatures, extras: Mapping[str, Callable], batch: Any) -> dict[str, Tensor]:
+def _batch_rows(
+    gradients: Engine, extras: Mapping[str, Callable[[nn.Module, Any], Tensor]], batch: Any
+) -> dict[str, Tensor]:
     """Features and extras of a batch, float32, on the CPU."""
     result = {"features": gradients(batch)}
     with evaluating(gradients.model), torch.no_grad():
@@ -140,7 +180,7 @@ def batches_by_cost(costs: Sequence[float], budget: float) -> Iterator[list[int]
         yield batch
 
 
-def auto_batch_size(gradients: GradientFeatures, batch: Any, *, memory: int | None = None) -> int:
+def auto_batch_size(gradients: Engine, batch: Any, *, memory: int | None = None) -> int:
     """The largest power of two of samples like those of `batch` that fits `memory` bytes, at most LARGEST_BATCH.
 
     A sample is taken to need twice what autograd keeps for a backward pass in which all weights learn, and three

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from tarot.gradients.losses import Losses, evaluating, losses_of
 from tarot.gradients.preflight import MIXED, growing_axis, refuse_mixing, stacked, tolerance, unfit
 from tarot.gradients.projection import Projection, Sketch, fast_jl, plan
 from tarot.gradients.reference import loop_gradients, sample_gradient, vmap_gradients
-from tarot.gradients.rules import Fold, Layer, LayoutError, Part, is_formed, rule
+from tarot.gradients.rules import Finish, Fold, Layer, LayoutError, Part, is_formed, rule
 
 __all__ = [
     "Coverage",
@@ -46,6 +46,7 @@ __all__ = [
 CHECKED = 4  # samples that a check looks at
 LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts
 
+Result = TypeVar("Result")
 Sink = Callable[[str, Tensor], None]  # (parameter name, its sketched gradients [B, width]): adds them up
 
 
@@ -109,7 +110,7 @@ class GradientFeatures:
         if sketches is not None:
             self._plan = replace(self._plan, sketches={n: sketches(n, s) for n, s in self._plan.sketches.items()})
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
-        self.dim = projection.dim if self._finish else self._plan.width
+        self.dim = projection.width if self._finish else self._plan.width
         self._axes: dict[str, int] = {}
         self._preflight, self._pair_seen, self._batches, self._next_check = preflight, False, 0, 1
         self._unfit: dict[str, str] = {}
@@ -192,7 +193,7 @@ class GradientFeatures:
         found = {name for layer in self._layers for name in layer.names}
         self._slow = [name for name in self._chosen if name not in found]
 
-    def _until_fit(self, work: Callable[[], Any]) -> Any:
+    def _until_fit(self, work: Callable[[], Result]) -> Result:
         """`work()`, again with more parameters on the slow path whenever a rule turns out not to hold."""
         while True:
             try:
@@ -220,7 +221,8 @@ class GradientFeatures:
             _accumulate(in_batch, name, rows[spot : spot + 1].clone())
 
         for scale in self._scales:
-            features.zero_(), in_batch.clear()
+            features.zero_()
+            in_batch.clear()
             folded = self._one_pass(batch, samples, sink, self.autocast, scale)
             if features.isfinite().all():
                 break
@@ -247,7 +249,7 @@ class GradientFeatures:
         """
         folded: set[str] = set()
 
-        def finish(layer: Layer, steps: list, d: Tensor) -> None:
+        def finish(layer: Layer, steps: list[tuple[str, Finish]], d: Tensor) -> None:
             with _naming(layer):
                 fold = Fold(samples, self._axes.get(layer.site, 0))
                 for name, step in steps:
@@ -276,18 +278,18 @@ class GradientFeatures:
     def _tapped(self, tap: Tap) -> Iterator[None]:
         """The model's layers call `tap(layer, input, output)` and go on with what it returns."""
 
-        def hook(layer: Layer, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-            x = args[0] if args else next(iter(kwargs.values()), None)
+        def hook(layer: Layer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor:
+            given = args[0] if args else next(iter(kwargs.values()), None)
             with _naming(layer):
-                layer.demand(x, output)
-            return tap(layer, x, output)
+                x, y = layer.demand(given, output)
+            return tap(layer, x, y)
 
         with contextlib.ExitStack() as stack:
             for module, layer in self._hooked:
                 handle = module.register_forward_hook(partial(hook, layer), with_kwargs=True)
                 stack.callback(handle.remove)
             for attention in self._attentions:
-                attention.module.forward = partial(attention_forward, attention, tap)
+                setattr(attention.module, "forward", partial(attention_forward, attention, tap))  # noqa: B010 (a method)
                 stack.callback(delattr, attention.module, "forward")
             yield
 
@@ -358,8 +360,9 @@ class GradientFeatures:
         for site in {layer.site for layer in self._layers}:
             calls = zip(a[site], b[site], every[site], strict=False)
             axes = {growing_axis(*shapes, len(singles)) for shapes in calls}
-            if len(axes) == 1 and None not in axes:
-                self._axes[site] = axes.pop()
+            axis = axes.pop() if len(axes) == 1 else None
+            if axis is not None:
+                self._axes[site] = axis
 
     def _input_shapes(self, batch: Any) -> tuple[Tensor, dict[str, list[torch.Size]]]:
         """The losses, and the shapes of the inputs of each layer's calls, in a forward pass."""
@@ -381,7 +384,8 @@ class _Source(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, y: Tensor) -> Tensor:
-        return y.new_empty(0).set_(y)
+        source: Tensor = y.new_empty(0).set_(y)  # type: ignore[call-overload]  # torch's stub knows storages alone
+        return source
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[None, None]:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tarot.common import InputError
 from tarot.gradients.losses import Losses, chosen_parameters
 from tarot.gradients.per_sample import Coverage, GradientFeatures
-from tarot.gradients.projection import Factored, Projection, Scaled, ScaledFactored, Sketch, fast_jl, plan
+from tarot.gradients.projection import Factored, Plan, Projection, Scaled, ScaledFactored, Sketch, fast_jl, plan
 
 MODES = ("adam", "adam_rank1", "adam_released")
 KEYS = ("exp_avg", "exp_avg_sq", "step")  # torch's names of m, v and the number of updates so far
@@ -199,7 +199,7 @@ class AdamGradients(_AroundGradients):
         self._plan = plan(projection, shapes)
         self._columns = plan(Projection("identity"), shapes).columns
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
-        self.dim = projection.dim if self._finish else self._plan.width
+        self.dim = projection.width if self._finish else self._plan.width
 
     @property
     def largest_formed(self) -> int:
@@ -272,7 +272,7 @@ class RankOneAdamGradients(_AroundGradients):
         """Features [B, dim], float32, as `GradientFeatures` gives them."""
         return self._features(batch) + self._offset
 
-    def _fixed_part(self, layout: Any) -> Tensor:
+    def _fixed_part(self, layout: Plan) -> Tensor:
         """The projection of b1 m / (1 - b1^t) / (sqrt(v^) + eps) with v as it is, [dim]."""
         (b1, b2), offset = self._betas, torch.zeros(self.dim, device=self.device)
         for name, of in self._state.moments.items():

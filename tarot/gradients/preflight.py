@@ -15,7 +15,8 @@ MIXED = 0.3  # a relative difference that is no rounding: rows of other samples 
 
 def tolerance(dtypes: Iterable[torch.dtype]) -> float:
     """Relative error far above the rounding of `dtypes` (TF32 included), far below that of a wrong rule: about 1."""
-    return max(5e-3, 4 * max(torch.finfo(dtype).eps for dtype in dtypes) ** 0.5)
+    rounding: float = max(torch.finfo(dtype).eps for dtype in dtypes) ** 0.5
+    return max(5e-3, 4 * rounding)
 
 
 def unfit(

@@ -49,8 +49,15 @@ class Projection:
             object.__setattr__(self, "dim", None)
         elif self.dim is None or self.dim < 1:
             raise InputError(f"projection.dim must be at least 1 for {self.kind}; it is {self.dim}")
-        if self.kind == "fast_jl" and self.dim % 512:
+        elif self.kind == "fast_jl" and self.dim % 512:
             raise InputError(f"projection.dim must be a multiple of 512 for fast_jl; it is {self.dim}")
+
+    @property
+    def width(self) -> int:
+        """`dim`, of every kind but identity, which has as many columns as gradients have: InputError."""
+        if self.dim is None:
+            raise InputError(f"projection.kind={self.kind} has no dim of its own")
+        return self.dim
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,7 +91,7 @@ def random_words(key: str, rows: tuple[int, int], columns: tuple[int, int], devi
 @functools.cache
 def _normal_quantiles() -> Tensor:
     """2^16 equally likely values, float32, of unit variance: normal to 4.2 sigma without a device's own log or cos."""
-    values = torch.special.ndtri((torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16))
+    values: Tensor = torch.special.ndtri((torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16))
     return (values / values.square().mean().sqrt()).float()
 
 
@@ -108,7 +115,8 @@ def random_matrix(
 class Sketch(Protocol):
     """A linear map of one parameter's gradient."""
 
-    width: int
+    @property
+    def width(self) -> int: ...
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Gradients [B, size] -> [B, width], float32."""
@@ -178,7 +186,8 @@ class SparseSign:
             columns, signs = self.targets(start, stop, gradient.device)
             for column, sign in zip(columns, signs, strict=True):
                 result.index_add_(0, column, gradient[:, start:stop].T * sign[:, None])
-        return result.T * min(NONZEROS, self.width) ** -0.5
+        scale: float = min(NONZEROS, self.width) ** -0.5
+        return result.T * scale
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,8 @@ class Factored:
         return self._cut(self.left(gradient.device) @ gradient @ self.right(gradient.device).T)
 
     def _cut(self, grid: Tensor) -> Tensor:
-        return grid.flatten(1)[:, : self.width] * self.width**-0.5
+        scale: float = self.width**-0.5
+        return grid.flatten(1)[:, : self.width] * scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,18 +298,19 @@ def plan(projection: Projection, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
     """Sketches for parameters of the given shapes. Depends on names and shapes alone, not on order or layer kinds."""
     sizes = {name: math.prod(shapes[name]) for name in sorted(shapes)}
     total = sum(sizes.values())
-    if projection.kind in ("identity", "fast_jl") or (projection.kind == "factored" and projection.dim >= total):
+    dim = projection.dim
+    if dim is None or projection.kind == "fast_jl" or (projection.kind == "factored" and dim >= total):
         return _side_by_side({name: Kept(sizes[name]) for name in shapes})  # in the model's own order
     keys = {name: f"{projection.seed}|{name}|{projection.kind}" for name in sizes}
     if projection.kind == "factored":
-        return _factored_plan(projection.dim, keys, shapes, sizes)
+        return _factored_plan(dim, keys, shapes, sizes)
     sketches: dict[str, Sketch] = {}
     for name, size in sizes.items():
         if projection.kind == "sjlt":
-            sketches[name] = SparseSign(keys[name], size, projection.dim)
+            sketches[name] = SparseSign(keys[name], size, dim)
         else:
-            sketches[name] = Dense(projection.kind, keys[name], size, projection.dim)
-    return Plan(sketches, dict.fromkeys(sketches, slice(0, projection.dim)), projection.dim)
+            sketches[name] = Dense(projection.kind, keys[name], size, dim)
+    return Plan(sketches, dict.fromkeys(sketches, slice(0, dim)), dim)
 
 
 def _factored_plan(
@@ -315,7 +326,7 @@ def _factored_plan(
         rows = shapes[name][0]
         sketches[name] = Factored(keys[name], rows, sizes[name] // rows, width)
     own = _side_by_side(sketches)
-    common = {name: Dense("rademacher", keys[name], sizes[name], shares[-1]) for name in small}
+    common: dict[str, Sketch] = {name: Dense("rademacher", keys[name], sizes[name], shares[-1]) for name in small}
     columns = {**own.columns, **dict.fromkeys(small, slice(own.width, dim))}
     return Plan({**sketches, **common}, columns, dim)
 
@@ -350,7 +361,14 @@ def fast_jl(projection: Projection, size: int, device: torch.device) -> Callable
     try:
         from trak.projectors import CudaProjector, ProjectionType
 
-        projector = CudaProjector(size, projection.dim, projection.seed, ProjectionType.rademacher, device, 32)
+        projector = CudaProjector(size, projection.width, projection.seed, ProjectionType.rademacher, device, 32)
     except ModuleNotFoundError as error:
         raise InputError(f"projection.kind=fast_jl needs the packages traker and fast_jl; {advice}") from error
-    return lambda gradients: projector.project(gradients, model_id=0).float() * projection.dim**-0.5
+
+    scale: float = projection.width**-0.5
+
+    def project(gradients: Tensor) -> Tensor:
+        projected: Tensor = projector.project(gradients, model_id=0)
+        return projected.float() * scale
+
+    return project

@@ -60,8 +60,10 @@ def vmap_gradients(
         remaining = iter(sample)
         one = map_tensors(batch, lambda _: next(remaining).unsqueeze(0))
         named = {f"model.{name}": value for name, value in values.items()}
-        return torch.func.functional_call(_LossModule(model, losses), named, (one,))
+        value: Tensor = torch.func.functional_call(_LossModule(model, losses), named, (one,))
+        return value
 
     with evaluating(model):
         values = {name: parameter.detach() for name, parameter in chosen.items()}
-        return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(values, tensors)
+        gradients: dict[str, Tensor] = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(values, tensors)
+        return gradients

@@ -14,12 +14,15 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from tarot.common import InputError
 from tarot.gradients.projection import Factored, Sketch
@@ -40,7 +43,8 @@ class Fold:
         """[.., samples * T, ..] -> [samples, T, ...] with the other dimensions in their order."""
         if tensor.ndim <= self.axis or tensor.shape[self.axis] % self.samples:
             raise LayoutError(f"dimension {self.axis} of {list(tensor.shape)} is not made of {self.samples} samples")
-        return tensor.movedim(self.axis, 0).unflatten(0, (self.samples, -1))
+        folded: Tensor = tensor.movedim(self.axis, 0).unflatten(0, (self.samples, -1))
+        return folded
 
     def positions(self, tensor: Tensor) -> Tensor:
         """[..., features] -> [samples, positions, features]"""
@@ -86,9 +90,9 @@ class Layer(ABC):
         """The parameters it contributes to."""
         return {part.name for part in (self.weight_part, self.bias_part) if part is not None}
 
-    def begin(self, x: Tensor, sketches: dict[str, Sketch]) -> list[tuple[str, Finish]]:
+    def begin(self, x: Tensor, sketches: Mapping[str, Sketch]) -> list[tuple[str, Finish]]:
         """What to do in the backward pass: (parameter name, how to finish)."""
-        steps = []
+        steps: list[tuple[str, Finish]] = []
         if self.weight_part is not None:
             steps.append((self.weight_part.name, self.weight(x, sketches[self.weight_part.name])))
         if self.bias_part is not None:
@@ -96,10 +100,11 @@ class Layer(ABC):
             steps.append((part.name, lambda d, fold: sketch(part.embed(self.bias(fold, d)).flatten(1))))
         return steps
 
-    def demand(self, x: object, y: object) -> None:
-        """Raises LayoutError where a call's input or output is not what the rule is about."""
+    def demand(self, x: object, y: object) -> tuple[Tensor, Tensor]:
+        """A call's input and output. Raises LayoutError where they are not what the rule is about."""
         if not (isinstance(x, Tensor) and isinstance(y, Tensor) and self.fits(x.shape, y.shape)):
             raise LayoutError(f"{type(self.module).__name__} does not read and write what a {self.kind} layer does")
+        return x, y
 
     @abstractmethod
     def fits(self, x: torch.Size, y: torch.Size) -> bool:
@@ -114,12 +119,20 @@ class Layer(ABC):
 
     def materialised(self, x: Tensor, sketch: Sketch, gradient: Callable[[Fold, Tensor, Tensor], Tensor]) -> Finish:
         """By way of the gradient itself, [B, rows, ...]."""
-        read = unchanged(x, self.site)
-        return lambda d, fold: sketch(self.weight_part.embed(gradient(fold, read(), d)).flatten(1))
+        read, part = unchanged(x, self.site), self.wanted_part
+        return lambda d, fold: sketch(part.embed(gradient(fold, read(), d)).flatten(1))
 
     def left(self, sketch: Factored, like: Tensor) -> Tensor:
         """The columns of R that belong to this part's rows, [r, stop - start]."""
-        return sketch.left(like.device)[:, self.weight_part.start : self.weight_part.stop].to(like.dtype)
+        part = self.wanted_part
+        return sketch.left(like.device)[:, part.start : part.stop].to(like.dtype)
+
+    @property
+    def wanted_part(self) -> Part:
+        """The weight's, in the steps that only a weight whose gradient is wanted takes."""
+        if self.weight_part is None:
+            raise LookupError(f"{self.site}: the weight's gradient is not wanted")
+        return self.weight_part
 
 
 def unchanged(x: Tensor, site: str) -> Callable[[], Tensor]:
@@ -139,7 +152,7 @@ def is_formed(sketch: Sketch) -> bool:
     return not factors_are_cheaper(sketch, 1 << 30)
 
 
-def factors_are_cheaper(sketch: Sketch, positions: int) -> bool:
+def factors_are_cheaper(sketch: Sketch, positions: int) -> TypeGuard[Factored]:
     """Whether projecting both factors at every position takes fewer operations than forming the gradient once."""
     if not isinstance(sketch, Factored):
         return False
@@ -155,7 +168,8 @@ class Linear(Layer):
     kind = "linear"
 
     def fits(self, x: torch.Size, y: torch.Size) -> bool:
-        return x[-1:] == (self.module.in_features,) and y == (*x[:-1], self.module.out_features)
+        m = self.module
+        return isinstance(m, nn.Linear) and x[-1:] == (m.in_features,) and y == (*x[:-1], m.out_features)
 
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
         if not factors_are_cheaper(sketch, math.prod(x.shape[1:-1])):
@@ -175,6 +189,7 @@ class Embedding(Layer):
     """Rows of a table: a linear layer that reads one-hot vectors. `padding_idx` learns nothing."""
 
     kind = "embedding"
+    module: nn.Embedding
 
     def fits(self, x: torch.Size, y: torch.Size) -> bool:
         return y == (*x, self.module.embedding_dim)
@@ -197,11 +212,12 @@ class Embedding(Layer):
 
     def gradient(self, fold: Fold, ids: Tensor, d: Tensor) -> Tensor:
         d = fold.positions(self.without_padding(ids, d)).float()
-        rows = self.weight_part.rows
+        rows = self.wanted_part.rows
         table = d.new_zeros(fold.samples * rows, d.shape[-1])
         first = torch.arange(fold.samples, device=d.device)[:, None] * rows
         table.index_add_(0, (fold(ids).flatten(1) + first).flatten(), d.flatten(0, 1))
-        return table.unflatten(0, (fold.samples, rows))
+        by_sample: Tensor = table.unflatten(0, (fold.samples, rows))
+        return by_sample
 
     def bias(self, fold: Fold, d: Tensor) -> Tensor:
         raise NotImplementedError("an embedding has no bias")
@@ -211,6 +227,7 @@ class Convolution(Layer):
     """Conv1d, Conv2d, Conv3d: a linear layer on unfolded patches, and projecting those is a convolution by itself."""
 
     kind = "convolution"
+    module: _ConvNd
 
     def fits(self, x: torch.Size, y: torch.Size) -> bool:
         if len(x) != self.rank + 2:  # a single sample without a batch dimension
@@ -250,7 +267,8 @@ class Convolution(Layer):
     def project_left(self, sketch: Factored, d: Tensor) -> Tensor:
         """[I, out, *size] -> [I, groups, r, *size]"""
         left = self.left(sketch, d).unflatten(1, (self.module.groups, -1)).transpose(0, 1)  # [groups, r, out / groups]
-        return (left @ d.flatten(2).unflatten(1, (self.module.groups, -1))).unflatten(-1, d.shape[2:])
+        projected: Tensor = (left @ d.flatten(2).unflatten(1, (self.module.groups, -1))).unflatten(-1, d.shape[2:])
+        return projected
 
     @staticmethod
     def by_position(fold: Fold, projected: Tensor) -> Tensor:
@@ -292,6 +310,7 @@ class Norm(Layer):
     """y = w * normalised(x) + b. Features are the last dimensions (LayerNorm, RMSNorm) or dimension 1 (the others)."""
 
     kind = "norm"
+    module: nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | _NormBase
 
     def fits(self, x: torch.Size, y: torch.Size) -> bool:
         m = self.module
@@ -312,7 +331,7 @@ class Norm(Layer):
                 return functional.rms_norm(x, m.normalized_shape, eps=m.eps)
             case nn.GroupNorm():
                 return functional.group_norm(x, m.num_groups, eps=m.eps)
-        if m.running_mean is None:
+        if m.running_mean is None or m.running_var is None:
             return functional.instance_norm(x, eps=m.eps)
         return functional.batch_norm(x, m.running_mean.to(x.dtype), m.running_var.to(x.dtype), eps=m.eps)
 
@@ -343,6 +362,6 @@ def rule(module: nn.Module) -> type[Layer] | None:
     found = next((RULES[ancestor] for ancestor in type(module).__mro__ if ancestor in RULES), None)
     if isinstance(module, nn.Embedding) and module.scale_grad_by_freq:
         return None
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+    if isinstance(module, _BatchNorm) and module.running_mean is None:
         return None  # it normalises by the batch even in eval mode
     return found

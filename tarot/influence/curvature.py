@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tarot.common import InputError
 from tarot.gradients import (
     Losses,
+    Samples,
     chosen_parameters,
     evaluating,
     in_halves,
@@ -33,6 +36,8 @@ from tarot.gradients import (
     to_device,
 )
 from tarot.gradients import batch_size as samples_in
+
+Curvature = Literal["hessian", "fisher"]
 
 log = logging.getLogger("tarot")
 CHECKED = 4  # samples whose slopes are compared with their gradients, taken one at a time
@@ -67,11 +72,11 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Any,
-        indices: Sequence[int],
+        dataset: Samples,
+        indices: Sequence[int] | NDArray[np.int64],
         name: str,
         *,
-        collate: Callable[[list], Any],
+        collate: Callable[[list[Any]], Any],
         batch_size: int,
         device: torch.device | str,
         keep: bool = False,
@@ -87,17 +92,22 @@ class Batches:
             batch = self._kept.get(position)
             if batch is None:
                 batch = self.collate([self.dataset[i] for i in chunk])
-                sizes: list[int] = []
-                map_tensors(batch, lambda tensor, sizes=sizes: sizes.append(tensor.nbytes))
-                if sum(sizes) <= self._free:
+                size = _bytes(batch)
+                if size <= self._free:
                     self._kept[position] = batch
-                    self._free -= sum(sizes)
+                    self._free -= size
             yield chunk, to_device(batch, self.device)
 
     def first(self, count: int) -> Any:
         """The first `count` samples as one batch."""
         chosen = [i for chunk in self.chunks for i in chunk][:count]
         return to_device(self.collate([self.dataset[i] for i in chosen]), self.device)
+
+
+def _bytes(batch: Any) -> int:
+    sizes: list[int] = []
+    map_tensors(batch, lambda tensor: sizes.append(tensor.nbytes))
+    return sum(sizes)
 
 
 class _LossModule(nn.Module):
@@ -223,7 +233,7 @@ class LossSurface:
         """The gradient of the mean loss, float64 [P]. Raises InputError naming the sample whose loss is not finite."""
         return self._mean(self.gradient, batches, advance)
 
-    def mean_product(self, curvature: str, batches: Batches, v: Tensor, advance: Callable[[int], None]) -> Tensor:
+    def mean_product(self, curvature: Curvature, batches: Batches, v: Tensor, advance: Callable[[int], None]) -> Tensor:
         """C v, float64 [P]: C the Hessian of the mean loss ("hessian"), or the mean of g g^T ("fisher")."""
         product = {"hessian": self.hessian_product, "fisher": self.fisher_product}[curvature]
         return self._mean(partial(product, v), batches, advance)
@@ -240,7 +250,9 @@ class LossSurface:
             advance(len(indices))
         return torch.cat(found)
 
-    def _mean(self, work: Callable[[Any], dict[str, Tensor]], batches: Batches, advance: Callable) -> Tensor:
+    def _mean(
+        self, work: Callable[[Any], dict[str, Tensor]], batches: Batches, advance: Callable[[int], None]
+    ) -> Tensor:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         for indices, batch in batches:
             for part in (parts := in_halves(work, batch)):
@@ -256,7 +268,7 @@ class LossSurface:
 
     # --- trust -------------------------------------------------------------------------------------------------------
 
-    def checked(self, batch: Any, curvature: str) -> LossSurface:
+    def checked(self, batch: Any, curvature: Curvature) -> LossSurface:
         """The surface with the mode that can be used, once slopes equal those of gradients taken one at a time.
 
         Logs why forward mode is left, if it is. Raises InputError where a loss depends on the others in its batch or

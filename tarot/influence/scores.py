@@ -17,20 +17,23 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from tarot.common import InputError, progress
-from tarot.gradients import Losses
-from tarot.influence.curvature import CHECKED, Batches, LossSurface, differentiable
+from tarot.gradients import Losses, Samples
+from tarot.influence.curvature import CHECKED, Batches, Curvature, LossSurface, differentiable
 
 log = logging.getLogger("tarot")
 RELATIVE_DAMPING = 1e-2  # of the largest eigenvalue; 1e-3 found wrong labels less well, in three times the iterations
-LANCZOS_STEPS = {"hessian": 20, "fisher": 10}  # the most negative eigenvalue takes longer to see than the largest
+# The most negative eigenvalue takes longer to see than the largest.
+LANCZOS_STEPS: dict[Curvature, int] = {"hessian": 20, "fisher": 10}
 RESTARTS = 20  # the damping doubles at least each time
 
 Product = Callable[[Tensor], Tensor]  # v -> C v, float64 [P]
@@ -44,11 +47,11 @@ class Influences:
     to the right-hand side: one per system solved. curvature: "hessian" or "fisher". groups: names, () without any.
     """
 
-    scores: np.ndarray
+    scores: NDArray[np.float64]
     damping: float
     iterations: tuple[int, ...]
     residual: tuple[float, ...]
-    curvature: str
+    curvature: Curvature
     groups: tuple[Any, ...] = ()
 
 
@@ -63,19 +66,19 @@ class NegativeCurvatureError(Exception):
 def influence_scores(
     model: nn.Module,
     losses: Losses,
-    candidates: Any,
-    targets: Any,
+    candidates: Samples,
+    targets: Samples,
     *,
-    collate: Callable[[list], Any] = default_collate,
-    curvature: str = "hessian",
-    damping: float | str = "auto",
+    collate: Callable[[list[Any]], Any] = default_collate,
+    curvature: Curvature = "hessian",
+    damping: float | Literal["auto"] = "auto",
     rows: int | None = None,
     tolerance: float = 1e-3,
     max_iterations: int = 100,
     batch_size: int = 128,
     device: torch.device | str | None = None,
     parameters: Callable[[str], bool] | None = None,
-    groups: Sequence | np.ndarray | None = None,
+    groups: Sequence[Any] | NDArray[Any] | None = None,
 ) -> Influences:
     """The influence of each of N candidates on the mean loss of M targets.
 
@@ -106,17 +109,16 @@ def influence_scores(
         raise InputError(f"groups must have one label per target, {m}; it has {len(groups)}")
     names, codes = np.unique(np.zeros(m) if groups is None else np.asarray(groups), return_inverse=True)
     surface = LossSurface.of(model, losses, parameters)
-    settings = {"collate": collate, "batch_size": batch_size, "device": surface.device if device is None else device}
+    device = surface.device if device is None else device
+    batches = partial(Batches, collate=collate, batch_size=batch_size, device=device)
     count = n if rows is None else min(rows, n)
-    part = Batches(candidates, np.arange(count) * n // count, "candidates", keep=True, **settings)
-    every = part if count == n else Batches(candidates, range(n), "candidates", keep=len(names) > 1, **settings)
+    part = batches(candidates, np.arange(count) * n // count, "candidates", keep=True)
+    every = part if count == n else batches(candidates, range(n), "candidates", keep=len(names) > 1)
 
     with differentiable(model, set(surface.chosen)):
         surface = surface.checked(part.first(CHECKED), curvature)
         with progress("influence: target gradients", m, "samples") as advance:
-            each = [
-                Batches(targets, np.flatnonzero(codes == code), "targets", **settings) for code in range(len(names))
-            ]
+            each = [batches(targets, np.flatnonzero(codes == code), "targets") for code in range(len(names))]
             sides = [surface.mean_gradient(group, advance) for group in each]
         for name, side in zip(names, sides, strict=True):
             if not side.any():
@@ -153,8 +155,8 @@ def _check_options(
 ) -> None:
     if curvature not in ("hessian", "fisher"):
         raise InputError(f"curvature must be 'hessian' or 'fisher'; it is {curvature!r}")
-    numeric = isinstance(damping, int | float) and not isinstance(damping, bool)
-    if damping != "auto" and not (numeric and 0 <= damping < math.inf):
+    numeric = isinstance(damping, int | float) and not isinstance(damping, bool) and 0 <= damping < math.inf
+    if damping != "auto" and not numeric:
         raise InputError(f"damping must be 'auto' or a number, at least 0; it is {damping!r}")
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
         raise InputError(f"tolerance must be between 0 and 1; it is {tolerance!r}")
@@ -178,7 +180,12 @@ class Solution:
 
 
 def _solve_all(
-    product: Product, sides: list[Tensor], curvature: str, damping: float | str, tolerance: float, max_iterations: int
+    product: Product,
+    sides: list[Tensor],
+    curvature: Curvature,
+    damping: float | Literal["auto"],
+    tolerance: float,
+    max_iterations: int,
 ) -> tuple[float, list[Solution]]:
     """(C + damping) x = b for every b, all with the same damping, which is returned."""
     automatic = damping == "auto"

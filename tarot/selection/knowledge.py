@@ -6,9 +6,10 @@ Each function gives the argument in the form that a `SelectionProblem` holds, or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
 from tarot.features import Rows, as_rows
@@ -37,28 +38,33 @@ def check_one_space(candidates: Sequence[Rows], targets: Sequence[Rows]) -> None
             )
 
 
-def per_row(values: Any, rows: int, name: str) -> np.ndarray | None:
+@overload
+def per_row(values: None, rows: int, name: str) -> None: ...
+@overload
+def per_row(values: ArrayLike, rows: int, name: str) -> NDArray[Any]: ...
+def per_row(values: ArrayLike | None, rows: int, name: str) -> NDArray[Any] | None:
     """One entry for every row, [rows]."""
     if values is None:
         return None
-    values = np.asarray(values)
-    if values.shape != (rows,):
-        raise InputError(f"{name} must have one entry for each of the {rows} rows; its shape is {values.shape}")
-    return values
+    found = np.asarray(values)
+    if found.shape != (rows,):
+        raise InputError(f"{name} must have one entry for each of the {rows} rows; its shape is {found.shape}")
+    return found
 
 
-def unique_ids(values: Any, rows: int, name: str) -> np.ndarray | None:
+def unique_ids(values: ArrayLike | None, rows: int, name: str) -> NDArray[Any] | None:
     """A different one for every row, [rows]."""
+    if values is None:
+        return None
     ids = per_row(values, rows, name)
-    if ids is not None:
-        different, counts = np.unique(ids, return_counts=True)
-        if len(different) < rows:
-            twice = different[counts > 1][0].item()
-            raise InputError(f"{name} must be unique; {twice!r} stands {counts.max()} times")
+    different, counts = np.unique(ids, return_counts=True)
+    if len(different) < rows:
+        twice = different[counts > 1][0].item()
+        raise InputError(f"{name} must be unique; {twice!r} stands {counts.max()} times")
     return ids
 
 
-def numbers(values: Any, models: int, rows: int, name: str) -> tuple[np.ndarray, ...] | None:
+def numbers(values: Any, models: int, rows: int, name: str) -> tuple[NDArray[np.float64], ...] | None:
     """One vector of finite numbers per model, float64 [rows] each."""
     if values is None:
         return None
@@ -66,14 +72,14 @@ def numbers(values: Any, models: int, rows: int, name: str) -> tuple[np.ndarray,
     several: Sequence[Any] = values if listed else [values]
     if len(several) != models:
         raise InputError(f"{name} come from {len(several)} models and candidates from {models}")
-    several = tuple(per_row(v, rows, name) for v in several)
-    for v in several:
+    vectors = [per_row(v, rows, name) for v in several]
+    for v in vectors:
         if v.dtype.kind not in "fiu":
             raise InputError(f"{name} must hold real numbers; their dtype is {v.dtype}")
         if not np.isfinite(v).all():
             row = int(np.flatnonzero(~np.isfinite(v))[0])
             raise InputError(f"{name} must be finite; that of candidate {row} is {v[row]}")
-    return tuple(v.astype(np.float64) for v in several)
+    return tuple(v.astype(np.float64) for v in vectors)
 
 
 def rates(values: Any, models: int, name: str) -> tuple[float, ...] | None:

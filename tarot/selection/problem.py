@@ -16,13 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError
 from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
 from tarot.selection.selection import Selection
-from tarot.space import JoinedRows, WhitenedRows, check_regularization, distances, fit_whitener, nearest_unit, unit_norm
+from tarot.space import (
+    JoinedRows,
+    Method,
+    WhitenedRows,
+    check_regularization,
+    distances,
+    fit_whitener,
+    nearest_unit,
+    unit_norm,
+)
 from tarot.transport import (
     DENSE_PAIRS,
     CapacityPlan,
@@ -35,7 +45,7 @@ from tarot.transport import (
     solve_exact,
 )
 
-WHITENINGS = ("cholesky", "zca", None)
+WHITENINGS: tuple[Method | None, ...] = ("cholesky", "zca", None)
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 
@@ -57,20 +67,20 @@ class SelectionProblem:
 
     candidate_views: tuple[Rows, ...]
     target_views: tuple[Rows, ...]
-    whitening: str | None = None
+    whitening: Method | None = None
     regularization: float = 1e-3
     total: int | None = None
     total_may_grow: bool = False
-    candidate_labels: np.ndarray | None = None
-    target_labels: np.ndarray | None = None
-    target_groups: np.ndarray | None = None
-    candidate_ids: np.ndarray | None = None
-    candidate_tags: np.ndarray | None = None
-    candidate_residuals: tuple[np.ndarray, ...] | None = None
-    candidate_scores: tuple[np.ndarray, ...] | None = None
+    candidate_labels: NDArray[Any] | None = None
+    target_labels: NDArray[Any] | None = None
+    target_groups: NDArray[Any] | None = None
+    candidate_ids: NDArray[Any] | None = None
+    candidate_tags: NDArray[Any] | None = None
+    candidate_residuals: tuple[NDArray[np.float64], ...] | None = None
+    candidate_scores: tuple[NDArray[np.float64], ...] | None = None
     learning_rates: tuple[float, ...] | None = None
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         candidates = knowledge.views(self.candidate_views, "candidates")
@@ -127,9 +137,10 @@ class SelectionProblem:
         return self._spaces[0]
 
     @cached_property
-    def usable_targets(self) -> np.ndarray:
+    def usable_targets(self) -> NDArray[np.int64]:
         """Indices of the targets whose gradient is not zero, int64."""
-        usable = (self._spaces[1][:] != 0).any(dim=1).nonzero()[:, 0].numpy()
+        rows: Tensor = self._spaces[1][:]
+        usable: NDArray[np.int64] = (rows != 0).any(dim=1).nonzero()[:, 0].numpy()
         if len(usable) == 0:
             raise InputError("targets: every row is zero, so nothing can be near them")
         if len(usable) < self.m:
@@ -141,7 +152,8 @@ class SelectionProblem:
     @cached_property
     def targets(self) -> Tensor:
         """The usable targets as unit-norm rows, float32 [M', d]."""
-        return self._spaces[1][:][self.usable_targets]
+        rows: Tensor = self._spaces[1][:]
+        return rows[self.usable_targets]
 
     # --- what selectors ask ------------------------------------------------------------------------------------------
 
@@ -165,15 +177,14 @@ class SelectionProblem:
             raise InputError(f"total {self.total} is less than the {size} candidates it must repeat at least once each")
         return int(size)
 
-    def labels(self, method: str) -> tuple[np.ndarray, np.ndarray]:
+    def labels(self, method: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: 0..(classes of either) - 1."""
-        for name in ("candidate_labels", "target_labels"):
-            if getattr(self, name) is None:
+        named: dict[str, NDArray[Any]] = {}
+        for name, labels in ("candidate_labels", self.candidate_labels), ("target_labels", self.target_labels):
+            if labels is None:
                 raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
-        both = [
-            _classes(self.candidate_labels, "candidate_labels"),
-            _classes(self.target_labels, "target_labels"),
-        ]
+            named[name] = labels
+        both = [_classes(labels, name) for name, labels in named.items()]
         kinds = [labels.dtype.kind for labels in both]
         if (kinds[0] in "US") != (kinds[1] in "US"):
             raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
@@ -187,7 +198,9 @@ class SelectionProblem:
             )
         return codes[: self.n], codes[self.n :]
 
-    def best(self, values: np.ndarray, size: int | None, ratio: float | None, selector: Mapping[str, Any]) -> Selection:
+    def best(
+        self, values: NDArray[np.floating], size: int | None, ratio: float | None, selector: Mapping[str, Any]
+    ) -> Selection:
         """The candidates of highest value [N], ties to the smaller index: how every valuation method selects.
 
         Those with zero features are passed over. Raises InputError where too few others are left.
@@ -195,18 +208,18 @@ class SelectionProblem:
         budget = self.budget(size, ratio)
         return self.selection(self.first_usable(np.argsort(-values, kind="stable"), budget), selector)
 
-    def zero_rows(self, candidates: np.ndarray) -> np.ndarray:
+    def zero_rows(self, candidates: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of these candidates have zero features in every view: bool [len(candidates)]. Reads their rows."""
-        candidates = np.asarray(candidates, dtype=np.int64)
-        zero = np.ones(len(candidates), dtype=bool)
+        indices = np.asarray(candidates, dtype=np.int64)
+        zero = np.ones(len(indices), dtype=bool)
         for view in self.candidate_views:
             step = block_size(view.shape[1])
-            for start in range(0, len(candidates), step):
+            for start in range(0, len(indices), step):
                 part = slice(start, start + step)
-                zero[part] &= ~read_rows(view, candidates[part], "candidates").any(dim=1).numpy()
+                zero[part] &= ~read_rows(view, indices[part], "candidates").any(dim=1).numpy()
         return zero
 
-    def first_usable(self, ranked: np.ndarray, count: int) -> np.ndarray:
+    def first_usable(self, ranked: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The first `count` of these candidates, best first, whose features are not zero: int64 [count].
 
         Raises InputError where there are fewer.
@@ -231,8 +244,8 @@ class SelectionProblem:
         return known
 
     def layers(
-        self, targets: np.ndarray | None = None, expect: int = 0, min_cos: float | None = None
-    ) -> Iterator[np.ndarray]:
+        self, targets: NDArray[np.int64] | None = None, expect: int = 0, min_cos: float | None = None
+    ) -> Iterator[NDArray[np.int64]]:
         """Layer k = the k-th nearest candidates of the targets (all, or these positions) not seen in a layer before.
 
         Ascending indices; layers that would be empty are skipped; ends when every usable candidate was in one. Raises
@@ -258,7 +271,7 @@ class SelectionProblem:
         if seen.sum() < expect:
             raise _too_few(expect, int(seen.sum()), self.n)
 
-    def cost(self, candidates: np.ndarray, targets: np.ndarray | None = None) -> Cost:
+    def cost(self, candidates: NDArray[np.int64], targets: NDArray[np.int64] | None = None) -> Cost:
         """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions)."""
         chosen = self.targets if targets is None else self.targets[targets]
         rows = read_rows(self.candidates, candidates, "candidates")
@@ -266,20 +279,24 @@ class SelectionProblem:
             return StreamedCost(rows, chosen)
         return distances(rows, chosen)
 
-    def restricted(self, targets: np.ndarray) -> SelectionProblem:
+    def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
         part = replace(self, total=None, _table={}, _lock=threading.Lock())
         kept = vars(part)  # where functools.cached_property looks first
         kept["_spaces"], kept["targets"] = self._spaces, self.targets[targets]
         kept["usable_targets"] = self.usable_targets[targets]
-        part._table.update({name: tuple(t[targets] for t in table) for name, table in self._table.items()})
+        part._table.update(
+            {name: (distance[targets], index[targets]) for name, (distance, index) in self._table.items()}
+        )
         return part
 
     def capacity_plan(self, size: int) -> CapacityPlan:
         """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection."""
         return solve_capacity(self.neighbours, self.n, len(self.targets), size)
 
-    def marginal_cost(self, chosen: np.ndarray, layer: np.ndarray, exact: bool = False) -> np.ndarray:
+    def marginal_cost(
+        self, chosen: NDArray[np.int64], layer: NDArray[np.int64], exact: bool = False
+    ) -> NDArray[np.float64]:
         """What each candidate z of `layer` costs beside `chosen`: float64 [len(layer)], lower = take it first.
 
         exact: OT(uniform on chosen + z, targets) for every z (Eq. 13). Otherwise z's potential in one entropic solve of
@@ -289,12 +306,12 @@ class SelectionProblem:
             return self._exact_marginal_cost(chosen, layer)
         return entropic_potentials(self.cost(np.concatenate([chosen, layer]))).f[len(chosen) :]
 
-    def _exact_marginal_cost(self, chosen: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    def _exact_marginal_cost(self, chosen: NDArray[np.int64], layer: NDArray[np.int64]) -> NDArray[np.float64]:
         costs = torch.empty(len(chosen) + 1, len(self.targets))  # the network simplex holds it whole; z is its last row
         if len(chosen):
             costs[:-1] = dense(self.cost(chosen))
         values = np.empty(len(layer))
-        g = None
+        g: NDArray[np.float64] | None = None
         for start, block in blocks_of(self.cost(layer)):
             for position, row in enumerate(block, start):
                 costs[-1] = row
@@ -303,7 +320,7 @@ class SelectionProblem:
         return values
 
     def selection(
-        self, chosen: np.ndarray, selector: Mapping[str, Any], *, blind: bool = False, **known: Any
+        self, chosen: ArrayLike, selector: Mapping[str, Any], *, blind: bool = False, **known: Any
     ) -> Selection:
         """The Selection of these candidates (int64, any order, unique); `known`: results that a selector has already
         computed, see `Selection.of`.
@@ -321,7 +338,7 @@ def _too_few(wanted: int, usable: int, of: int) -> InputError:
     )
 
 
-def _classes(labels: np.ndarray, name: str) -> np.ndarray:
+def _classes(labels: NDArray[Any], name: str) -> NDArray[Any]:
     """Labels that can be sorted: numbers or strings, none of them missing."""
     if labels.dtype == object and all(isinstance(label, str) for label in labels):
         labels = labels.astype(str)  # as pandas holds strings

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError, atomic_file
 from tarot.selection.weights import allocate, integer_weights
-from tarot.transport import Bracket, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
+from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
 
 if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
@@ -39,12 +40,12 @@ class Selection:
     held-out distance by size; OTM: the distance by layer), name -> list. ids: [S], where the pool had ids.
     """
 
-    indices: np.ndarray
+    indices: NDArray[np.int64]
     n: int
     m: int
     selector: dict[str, Any]
-    ids: np.ndarray | None = None
-    curve: dict[str, list] | None = None
+    ids: NDArray[Any] | None = None
+    curve: dict[str, list[Any]] | None = None
     total: int | None = None
     problem: SelectionProblem | None = field(default=None, repr=False)
 
@@ -61,15 +62,15 @@ class Selection:
     def of(
         cls,
         problem: SelectionProblem,
-        chosen: np.ndarray,
+        chosen: ArrayLike,
         selector: Mapping[str, Any],
         *,
         blind: bool = False,
-        weights: np.ndarray | None = None,
-        potentials: np.ndarray | None = None,
+        weights: ArrayLike | None = None,
+        potentials: ArrayLike | None = None,
         ot_distance: float | None = None,
         lower_bound: float | None = None,
-        curve: dict[str, list] | None = None,
+        curve: dict[str, list[Any]] | None = None,
         total: int | None = None,
     ) -> Selection:
         """Order the chosen, int64 [S], and attach what the selector already knows, aligned with them.
@@ -81,11 +82,11 @@ class Selection:
         features, unless the choice was `blind` to features; where weights are not integers of at least 1; and where
         the total is less than one each, unless the problem lets it grow.
         """
-        chosen = np.asarray(chosen)
-        chosen = chosen.astype(np.int64) if chosen.size == 0 else chosen  # an empty list is of floats
-        _check_integers(chosen)
-        order = np.argsort(chosen, kind="stable")
-        indices = _checked_indices(chosen[order], problem.n)
+        candidates = np.asarray(chosen)
+        candidates = candidates.astype(np.int64) if candidates.size == 0 else candidates  # an empty list is of floats
+        _check_integers(candidates)
+        order = np.argsort(candidates, kind="stable")
+        indices = _checked_indices(candidates[order], problem.n)
         if not blind and (zero := problem.zero_rows(indices)).any():
             raise InputError(
                 f"candidate {indices[zero][0]} is selected, and its features are zero: a selector that looks at "
@@ -98,17 +99,16 @@ class Selection:
             raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
         ids = None if problem.candidate_ids is None else problem.candidate_ids[indices]
         selection = cls(indices, problem.n, problem.m, dict(selector), ids, curve, total, problem)
+        repeats: NDArray[np.int64] | None = None
         if weights is not None:
-            weights = _checked_weights(weights, len(indices))[order]
+            repeats = _checked_weights(weights, len(indices))[order]
         elif own is None and total is not None:
-            weights = np.ones(len(indices), dtype=np.int64)
-        if weights is not None and total is not None and len(indices):
-            weights = allocate(weights - 1, total)
-        if potentials is not None:
-            potentials = _checked_potentials(potentials, len(indices))[order]
+            repeats = np.ones(len(indices), dtype=np.int64)
+        if repeats is not None and total is not None and len(indices):
+            repeats = allocate(repeats - 1, total)
         known = {
-            "weights": weights,
-            "potentials": potentials,
+            "weights": repeats,
+            "potentials": None if potentials is None else _checked_potentials(potentials, len(indices))[order],
             "ot_distance": ot_distance,
             "lower_bound": lower_bound,
         }
@@ -126,14 +126,14 @@ class Selection:
     # --- computed when first read ------------------------------------------------------------------------------------
 
     @cached_property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> NDArray[np.int64]:
         """How often each is repeated in an epoch: int64 [S], >= 1, summing to `total`; all 1 without a total."""
         if self.total is None or not len(self):
             return np.ones(len(self), dtype=np.int64)
         return integer_weights(self.potentials, self.total)
 
     @cached_property
-    def potentials(self) -> np.ndarray:
+    def potentials(self) -> NDArray[np.float64]:
         """Dual potential of each selected candidate, float64 [S]; lower = more useful. Entropic, epsilon 0.01."""
         return self._entropic.f - self._entropic.f.mean() if len(self) else np.empty(0)
 
@@ -158,17 +158,17 @@ class Selection:
         return self._problem().capacity_plan(len(self)).lower_bound if len(self) else float("nan")
 
     @cached_property
-    def nearest_target(self) -> np.ndarray:
+    def nearest_target(self) -> NDArray[np.int64]:
         """Index of each selected candidate's nearest target, int64 [S]."""
         return self._nearest[1]
 
     @cached_property
-    def nearest_distance(self) -> np.ndarray:
+    def nearest_distance(self) -> NDArray[np.float64]:
         """Its distance, float64 [S]."""
         return self._nearest[0]
 
     @cached_property
-    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         if not len(self):
             return np.empty(0), np.empty(0, dtype=np.int64)
         blocks = self._cost.blocks() if isinstance(self._cost, StreamedCost) else [(0, self._cost)]
@@ -177,7 +177,7 @@ class Selection:
         return distance, self._problem().usable_targets[torch.cat([p.indices for p in pairs]).numpy()]
 
     @cached_property
-    def _cost(self) -> Tensor | StreamedCost:
+    def _cost(self) -> Cost:
         return self._problem().cost(self.indices)
 
     @cached_property
@@ -231,7 +231,7 @@ class Selection:
             raise InputError(f"{path} is damaged, and not a selection saved by tarot any more: {error}") from error
 
     @classmethod
-    def _loaded(cls, column: Mapping[str, np.ndarray], described: bytes) -> Selection:
+    def _loaded(cls, column: Mapping[str, NDArray[Any]], described: bytes) -> Selection:
         """From the columns of a saved table and its facts as JSON; everything is checked again."""
         facts = json.loads(described)
         selection = cls(
@@ -255,18 +255,18 @@ def _check_positive(name: str, value: Any) -> None:
         raise InputError(f"{name} must be a positive integer; it is {value!r}")
 
 
-def _check_integers(indices: np.ndarray) -> None:
+def _check_integers(indices: NDArray[Any]) -> None:
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
         raise InputError(
             f"indices must be a vector of integers [S]; their shape is {indices.shape} and their dtype {indices.dtype}"
         )
 
 
-def _checked_indices(indices: Any, n: int) -> np.ndarray:
+def _checked_indices(given: ArrayLike, n: int) -> NDArray[np.int64]:
     """Different candidates in ascending order, int64 [S]."""
-    indices = np.asarray(indices)
-    _check_integers(indices)
-    indices = indices.astype(np.int64, copy=False)
+    found = np.asarray(given)
+    _check_integers(found)
+    indices = found.astype(np.int64, copy=False)
     outside = indices[(indices < 0) | (indices >= n)]
     if len(outside):
         raise InputError(f"indices must be of the {n} candidates, 0..{n - 1}; {outside[0]} is not")
@@ -279,9 +279,9 @@ def _checked_indices(indices: Any, n: int) -> np.ndarray:
     return indices
 
 
-def _checked_weights(weights: Any, size: int) -> np.ndarray:
+def _checked_weights(given: ArrayLike, size: int) -> NDArray[np.int64]:
     """Integers of at least 1, int64 [S]."""
-    weights = np.asarray(weights)
+    weights = np.asarray(given)
     if weights.shape != (size,) or (size and weights.dtype.kind not in "iu"):
         raise InputError(
             f"weights must be integers, one for each of the {size} selected; their shape is {weights.shape} and their "
@@ -292,9 +292,9 @@ def _checked_weights(weights: Any, size: int) -> np.ndarray:
     return weights.astype(np.int64, copy=False)
 
 
-def _checked_potentials(potentials: Any, size: int) -> np.ndarray:
+def _checked_potentials(given: ArrayLike, size: int) -> NDArray[np.float64]:
     """Finite numbers, float64 [S]."""
-    potentials = np.asarray(potentials, dtype=np.float64)
+    potentials = np.asarray(given, dtype=np.float64)
     if potentials.shape != (size,) or not np.isfinite(potentials).all():
         raise InputError(
             f"potentials must be finite numbers, one for each of the {size} selected; their shape is {potentials.shape}"
@@ -302,7 +302,7 @@ def _checked_potentials(potentials: Any, size: int) -> np.ndarray:
     return potentials
 
 
-def _checked_targets(targets: np.ndarray, m: int) -> np.ndarray:
+def _checked_targets(targets: NDArray[Any], m: int) -> NDArray[np.int64]:
     """Positions of targets, int64 [S]."""
     if targets.dtype.kind not in "iu" or not ((targets >= 0) & (targets < m)).all():
         raise InputError(f"nearest_target must be positions of the {m} targets, 0..{m - 1}")

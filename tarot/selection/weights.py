@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 DELTA = 0.1  # the worst selected candidate keeps this share of the range of benefits (theory.md 1.4)
 
 
-def integer_weights(potentials: Any, total: int, delta: float = DELTA) -> np.ndarray:
+def integer_weights(potentials: ArrayLike, total: int, delta: float = DELTA) -> NDArray[np.int64]:
     """Positive integers, int64 [S], that sum to `total` and fall as the potentials float [S] rise.
 
     Benefit u_i = max f - f_i + delta (max f - min f); everyone gets one, the rest is shared out in proportion to u by
@@ -27,7 +22,7 @@ def integer_weights(potentials: Any, total: int, delta: float = DELTA) -> np.nda
     return allocate(f.max() - f + delta * np.ptp(f), total)
 
 
-def allocate(utilities: Any, total: int) -> np.ndarray:
+def allocate(utilities: ArrayLike, total: int) -> NDArray[np.int64]:
     """Integer weights >= 1, int64 [S], of non-negative utilities [S], summing to `total` (theory.md 0.4)."""
     u = np.asarray(utilities, dtype=np.float64)
     if total != int(total):

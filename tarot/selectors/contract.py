@@ -5,9 +5,11 @@ Whoever asks about a method asks these facts: what a class is called decides not
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.selection import Selection, SelectionProblem
@@ -38,14 +40,14 @@ class Selector(Protocol):
 class Valuing(Protocol):
     """A selector that can also say what every candidate is worth: float64 [N], HIGHER = more valuable."""
 
-    def values(self, problem: SelectionProblem) -> np.ndarray: ...
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]: ...
 
 
-def check_selector(selector: Any) -> None:
+def check_selector(selector: object) -> None:
     """Raises InputError unless `selector`, an object or a class, declares the facts of a `Selector`, naming those that
     are missing or cannot be."""
     name = (selector if isinstance(selector, type) else type(selector)).__name__
-    allowed = {
+    allowed: dict[str, tuple[str, Callable[[object], bool]]] = {
         "features": ("a recipe's name or None", lambda fact: fact is None or isinstance(fact, str)),
         "whitening": ('"cholesky" or None', lambda fact: fact in ("cholesky", None)),
         "reference": ("True or False", lambda fact: isinstance(fact, bool)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.attribution import dsdm_scores
 from tarot.selection import Selection, SelectionProblem
@@ -30,7 +31,7 @@ class Dsdm:
     ratio: float | None = None
     ridge: float = 0.1
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean TRAK score over the targets, float64 [N]."""
         return dsdm_scores(
             problem.candidate_views,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.selection import Selection, SelectionProblem
@@ -34,7 +35,7 @@ class El2n:
     prefer: Literal["easy", "hard"] = "easy"
     window: tuple[float, float] = (0.0, 1.0)
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The mean score, float64 [N], with the sign that makes the preferred end the more valuable."""
         if self.prefer not in ("easy", "hard"):
             raise InputError(f'prefer must be "easy" or "hard"; it is {self.prefer!r}')
@@ -43,7 +44,7 @@ class El2n:
                 "el2n needs candidate_scores, the error norms of early models: features=el2n, with a task that has a "
                 "model"
             )
-        scores = np.mean(problem.candidate_scores, axis=0)
+        scores: NDArray[np.float64] = np.mean(problem.candidate_scores, axis=0)
         return scores if self.prefer == "hard" else -scores
 
     def select(self, problem: SelectionProblem) -> Selection:

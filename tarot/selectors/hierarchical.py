@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import progress
@@ -32,12 +33,16 @@ class MassGradient:
     """
 
     value: float
-    calibrated: np.ndarray
-    g: np.ndarray
+    calibrated: NDArray[np.float64]
+    g: NDArray[np.float64]
 
 
 def mass_gradient(
-    cost: Tensor, epsilon: float, tolerance: float, g: np.ndarray | None = None, masses: np.ndarray | None = None
+    cost: Tensor,
+    epsilon: float,
+    tolerance: float,
+    g: NDArray[np.float64] | None = None,
+    masses: NDArray[np.float64] | None = None,
 ) -> MassGradient:
     """Of the transport between the uniform measure on the rows of cost float32 [n, m] and `masses` [m] (None: uniform)
     on its columns; g [m]: potentials to start from.
@@ -70,13 +75,13 @@ class BatchTransports:
     towards every batch of targets, float32 [J, N].
     """
 
-    rows: list[np.ndarray]
-    columns: list[np.ndarray]
-    cost: np.ndarray
-    gradients: np.ndarray
+    rows: list[NDArray[np.int64]]
+    columns: list[NDArray[np.int64]]
+    cost: NDArray[np.float64]
+    gradients: NDArray[np.float32]
     epsilon: float
 
-    def masses(self) -> tuple[np.ndarray, np.ndarray]:
+    def masses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """N_i / N of the batches of candidates and M_j / M of those of targets."""
         sizes = [np.array([len(part) for part in side], dtype=np.float64) for side in (self.rows, self.columns)]
         return sizes[0] / sizes[0].sum(), sizes[1] / sizes[1].sum()
@@ -91,12 +96,12 @@ class HierarchicalTransport:
     (unless match_classes weighs the targets of each pair in its own way).
     """
 
-    coupling: np.ndarray
+    coupling: NDArray[np.float64]
     value: float
     bound: float
 
 
-def random_batches(n: int, size: int, least: int, generator: np.random.Generator) -> list[np.ndarray]:
+def random_batches(n: int, size: int, least: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
     """0..n-1 in random, nearly equal batches of at most `size`, each ascending; of at least `least` where n is."""
     count = max(1, min(-(-n // size), n // least))
     return [np.sort(part) for part in np.array_split(generator.permutation(n), count)]
@@ -112,14 +117,14 @@ def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random
     rows = random_batches(n, batch_size, 2, generator)  # alone in a batch, a candidate is compared with nobody
     columns = random_batches(len(space.targets), batch_size, 1, generator)
     targets = [space.columns(part) for part in columns]
-    potentials: list[np.ndarray | None] = [None] * len(columns)
+    potentials: list[NDArray[np.float64] | None] = [None] * len(columns)
     cost = np.empty((len(rows), len(columns)))
     gradients = np.empty((len(columns), n), dtype=np.float32)
     with progress("batches", cost.size, "pairs") as advance, _threads(len(columns)) as threads:
         for i, x in enumerate(_features(space, rows)):
             labels = space.candidate_labels[rows[i]]
 
-            def solve(j: int, i: int = i, x: Tensor = x, labels: np.ndarray = labels) -> None:
+            def solve(j: int, i: int = i, x: Tensor = x, labels: NDArray[np.int64] = labels) -> None:
                 solved = mass_gradient(
                     space.cost(x, labels, targets[j]),
                     space.epsilon,
@@ -147,7 +152,7 @@ def _threads(tasks: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(allowed)
 
 
-def _features(space: LabelledSpace, batches: list[np.ndarray]) -> Iterator[Tensor]:
+def _features(space: LabelledSpace, batches: list[NDArray[np.int64]]) -> Iterator[Tensor]:
     """The rows of each batch. Several batches are read at once, in the order of the store, so that none of its shards
     is opened for each batch anew."""
     group = max(1, BLOCK_BYTES // (4 * space.candidates.shape[1] * max(map(len, batches))))

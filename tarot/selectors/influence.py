@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.selection import Selection, SelectionProblem
@@ -28,14 +29,17 @@ class Influence:
     size: int | None = None
     ratio: float | None = None
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], positive = helpful."""
         if problem.candidate_scores is None:
             raise InputError(
                 "influence needs candidate_scores, measured on the model: features=influence on the command line, "
                 "tarot.influence.scores.influence_scores(...).scores in Python"
             )
-        return np.mean([np.asarray(view, dtype=np.float64) for view in problem.candidate_scores], axis=0)
+        values: NDArray[np.float64] = np.mean(
+            [np.asarray(view, dtype=np.float64) for view in problem.candidate_scores], axis=0
+        )
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))

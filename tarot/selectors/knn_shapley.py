@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tarot.features import Rows
 from tarot.selection import Selection, SelectionProblem
@@ -31,47 +32,56 @@ class KnnShapley:
     ratio: float | None = None
     k: int = 10
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean Shapley value over the targets, float64 [N]; they sum to the mean utility of the whole pool."""
         check_count("k", self.k, 1)
         labels = problem.labels("knn_shapley")
         views = zip(problem.candidate_views, problem.target_views, strict=True)
-        return np.mean([_streamed(c, t, *labels, self.k) for c, t in views], axis=0)
+        values: NDArray[np.float64] = np.mean([_streamed(c, t, *labels, self.k) for c, t in views], axis=0)
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
 
-def knn_shapley(distance: np.ndarray, candidate_labels: np.ndarray, target_labels: np.ndarray, k: int) -> np.ndarray:
+def knn_shapley(
+    distance: ArrayLike, candidate_labels: ArrayLike, target_labels: ArrayLike, k: int
+) -> NDArray[np.float64]:
     """Mean Shapley value over the targets, float64 [N], from distances [M, N] >= 0 (compared in float32).
 
     With a_1..a_N the matches in order of distance and w_i = min(k, i) / (i k), the recursion s_N = a_N w_N,
     s_i = s_{i+1} + (a_i - a_{i+1}) w_i sums up to s_i = a_i w_i - sum_{l>i} a_l (w_{l-1} - w_l).
     """
     check_count("k", k, 1)
-    distance = np.asarray(distance, dtype=np.float32)
+    distances = np.asarray(distance, dtype=np.float32)
     labels, wanted = np.asarray(candidate_labels), np.asarray(target_labels)
-    m, n = distance.shape
+    m, n = distances.shape
     place = np.arange(1, n + 1)
-    weight = np.minimum(k, place) / (place * float(k))
+    weight: NDArray[np.float64] = np.minimum(k, place) / (place * float(k))
     fall = np.append(0.0, weight[:-1] - weight[1:])
     values = np.zeros(n)
     step = max(1, SORTED_AT_ONCE // n)
     for start in range(0, m, step):
         rows = slice(start, min(start + step, m))
-        order = ascending(distance[rows])
+        order = ascending(distances[rows])
         match = labels[order] == wanted[rows, None]
         lost = match * fall  # what a match takes from every nearer candidate
         nearer = lost.sum(axis=1, keepdims=True) - np.cumsum(lost, axis=1)
         np.subtract(match * weight, nearer, out=nearer)
         for candidates, shares in zip(order, nearer, strict=True):
             values[candidates] += shares
-    return values / m
+    values /= m
+    return values
 
 
 def _streamed(
-    candidates: Rows, targets: Rows, labels: np.ndarray, wanted: np.ndarray, k: int, memory_bytes: int = MEMORY_BYTES
-) -> np.ndarray:
+    candidates: Rows,
+    targets: Rows,
+    labels: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    k: int,
+    memory_bytes: int = MEMORY_BYTES,
+) -> NDArray[np.float64]:
     """`knn_shapley` of features, a block of targets at a time."""
     values = np.zeros(candidates.shape[0])
     for part, distance in distance_blocks(candidates, targets, memory_bytes):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError, progress
@@ -88,15 +90,15 @@ class LabelledSpace:
     """
 
     candidates: Rows
-    candidate_labels: np.ndarray
+    candidate_labels: NDArray[np.int64]
     targets: Tensor
-    target_labels: np.ndarray
+    target_labels: NDArray[np.int64]
     centre: Tensor
     label_costs: Tensor
     epsilon: float
     options: LabelCosts
 
-    def rows(self, indices: np.ndarray) -> Tensor:
+    def rows(self, indices: NDArray[np.int64]) -> Tensor:
         """These candidates, float32 [k, d]."""
         return self._placed(read_rows(self.candidates, indices, "candidates"))
 
@@ -107,7 +109,7 @@ class LabelledSpace:
     def _placed(self, block: Tensor) -> Tensor:
         return (unit_norm(block) if self.options.normalise else block) - self.centre
 
-    def columns(self, part: np.ndarray) -> Columns:
+    def columns(self, part: NDArray[np.int64]) -> Columns:
         """The targets at these positions."""
         rows = self.targets[torch.from_numpy(part)]
         base = self.label_costs[:, torch.from_numpy(self.target_labels[part])]
@@ -115,7 +117,7 @@ class LabelledSpace:
             base = base + rows.square().sum(1) / 2
         return Columns(rows, base)
 
-    def masses(self, labels: np.ndarray, part: np.ndarray) -> np.ndarray | None:
+    def masses(self, labels: NDArray[np.int64], part: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Marginal of the targets at these positions beside candidates of these labels, float64 [m]; None: uniform.
 
         With match_classes n_y / m_y each, where a class that the candidates lack counts half a member.
@@ -123,10 +125,13 @@ class LabelledSpace:
         if not self.options.match_classes:
             return None
         wanted, classes = self.target_labels[part], len(self.label_costs)
-        mass = np.bincount(labels, minlength=classes).clip(min=0.5) / np.bincount(wanted, minlength=classes).clip(min=1)
-        return mass[wanted] / mass[wanted].sum()
+        members = np.bincount(wanted, minlength=classes).clip(min=1)
+        mass: NDArray[np.float64] = np.bincount(labels, minlength=classes).clip(min=0.5) / members
+        of_targets = mass[wanted]
+        of_targets /= of_targets.sum()
+        return of_targets
 
-    def cost(self, x: Tensor, labels: np.ndarray, columns: Columns) -> Tensor:
+    def cost(self, x: Tensor, labels: NDArray[np.int64], columns: Columns) -> Tensor:
         """C(z, z') of candidates x [b, d] with these labels [b] to the targets, float32 [b, m]."""
         cost = columns.base.index_select(0, torch.from_numpy(labels))
         if self.options.feature_cost == "euclidean":
@@ -141,13 +146,17 @@ def labelled_spaces(problem: SelectionProblem, options: LabelCosts, method: str)
     """
     options.check()
     of_candidates, of_targets = problem.labels(method)
-    _check_counts(problem.candidate_labels, of_candidates, options.min_label_count, "candidate", method)
-    _check_counts(problem.target_labels, of_targets, options.min_label_count, "target", method)
+    for side, names, codes in (
+        ("candidate", problem.candidate_labels, of_candidates),
+        ("target", problem.target_labels, of_targets),
+    ):
+        assert names is not None  # `problem.labels` has them
+        _check_counts(names, codes, options.min_label_count, side, method)
     for candidates, targets in zip(problem.candidate_views, problem.target_views, strict=True):
         yield _space(candidates, of_candidates, read_block(targets, 0, problem.m, "targets"), of_targets, options)
 
 
-def _check_counts(names: np.ndarray, codes: np.ndarray, least: int, side: str, method: str) -> None:
+def _check_counts(names: NDArray[Any], codes: NDArray[np.int64], least: int, side: str, method: str) -> None:
     counts = np.bincount(codes)
     few = np.flatnonzero((counts > 0) & (counts < least))
     if len(few):
@@ -159,7 +168,11 @@ def _check_counts(names: np.ndarray, codes: np.ndarray, least: int, side: str, m
 
 
 def _space(
-    candidates: Rows, of_candidates: np.ndarray, targets: Tensor, of_targets: np.ndarray, options: LabelCosts
+    candidates: Rows,
+    of_candidates: NDArray[np.int64],
+    targets: Tensor,
+    of_targets: NDArray[np.int64],
+    options: LabelCosts,
 ) -> LabelledSpace:
     targets = unit_norm(targets) if options.normalise else targets
     centre = targets.double().mean(0).float()
@@ -190,7 +203,7 @@ def mean_feature_cost(space: LabelledSpace) -> float:
     return mean if space.options.feature_cost == "half_squared" else math.sqrt(2 * mean)
 
 
-def label_distances(space: LabelledSpace, epsilon: float) -> np.ndarray:
+def label_distances(space: LabelledSpace, epsilon: float) -> NDArray[np.float64]:
     """W[y, y'] = OT_epsilon(candidates of class y, targets of class y') with the feature cost, float64 [L, L].
 
     nan where a side has no member of the class; zero where label_weight is, so that nothing is computed in vain.
@@ -212,7 +225,7 @@ def label_distances(space: LabelledSpace, epsilon: float) -> np.ndarray:
     return found
 
 
-def _members(labels: np.ndarray, most: int | None) -> dict[int, np.ndarray]:
+def _members(labels: NDArray[np.int64], most: int | None) -> dict[int, NDArray[np.int64]]:
     """The positions of every class that occurs, ascending; at most so many of each, evenly spaced."""
     order = np.argsort(labels, kind="stable")
     cuts = np.flatnonzero(np.diff(labels[order])) + 1
@@ -222,5 +235,5 @@ def _members(labels: np.ndarray, most: int | None) -> dict[int, np.ndarray]:
     return {label: part if len(part) <= most else _spaced(part, most) for label, part in members.items()}
 
 
-def _spaced(part: np.ndarray, count: int) -> np.ndarray:
+def _spaced(part: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return part[np.arange(count) * len(part) // count]

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tarot.common import InputError, memory_limit
 from tarot.features import block_size
@@ -35,16 +36,19 @@ class Lava(LabelCosts):
     size: int | None = None
     ratio: float | None = None
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the calibrated gradients, float64 [N]; they sum to zero. InputError where memory is too small."""
         _check_memory(problem.n, problem.m, 8)
-        return np.mean([_values(space) for space in labelled_spaces(problem, self, "lava")], axis=0)
+        values: NDArray[np.float64] = np.mean(
+            [_values(space) for space in labelled_spaces(problem, self, "lava")], axis=0
+        )
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
 
-def _values(space: LabelledSpace) -> np.ndarray:
+def _values(space: LabelledSpace) -> NDArray[np.float64]:
     n, m = space.candidates.shape[0], len(space.targets)
     columns, cost = space.columns(np.arange(m)), torch.empty(n, m)
     for start, block in space.blocks(block_size(max(m, space.targets.shape[1]))):

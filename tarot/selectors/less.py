@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.attribution import less_scores
 from tarot.selection import Selection, SelectionProblem
@@ -30,7 +31,7 @@ class Less:
     ratio: float | None = None
     variant: Literal["paper", "released"] = "paper"
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The largest influence on any subtask, float64 [N]."""
         scores = less_scores(
             problem.candidate_views,
@@ -39,7 +40,8 @@ class Less:
             problem.target_groups,
             variant=self.variant,
         )
-        return scores.max(axis=1)
+        values: NDArray[np.float64] = scores.max(axis=1)
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.features import Rows, blocks, read_rows
@@ -44,14 +45,15 @@ class Prototypes:
     epochs: int = 3
     seed: int = 0
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean cosine distance to the own centroid over the views, float64 [N], in [0, 2]."""
-        return np.mean([self._distances(view) for view in problem.candidate_views], axis=0)
+        values: NDArray[np.float64] = np.mean([self._distances(view) for view in problem.candidate_views], axis=0)
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
-    def _distances(self, rows: Rows) -> np.ndarray:
+    def _distances(self, rows: Rows) -> NDArray[np.float64]:
         from sklearn.cluster import MiniBatchKMeans  # takes seconds to import
 
         generator = random_generator(self.seed)
@@ -96,7 +98,7 @@ class Prototypes:
         return self.batch
 
 
-def _hashes(rows: Rows, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _hashes(rows: Rows, generator: np.random.Generator) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """A hash of each unit-norm row's bits, uint64 [N] (sums with random odd factors, modulo 2^64), and which rows are
     not zero."""
     factors = _odd(generator, rows.shape[1])
@@ -108,5 +110,5 @@ def _hashes(rows: Rows, generator: np.random.Generator) -> tuple[np.ndarray, np.
     return code, usable
 
 
-def _odd(generator: np.random.Generator, count: int) -> np.ndarray:
+def _odd(generator: np.random.Generator, count: int) -> NDArray[np.uint64]:
     return generator.integers(0, 2**64, count, dtype=np.uint64) | np.uint64(1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
@@ -38,10 +39,13 @@ class Sava(LabelCosts):
     batch_epsilon: float = 0.01
     seed: int = 0
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], higher = more valuable; they sum to zero in every batch."""
         check_number("batch_epsilon", self.batch_epsilon)
-        return np.mean([sava_values(s, self.batch_epsilon) for s in _solved(self, problem, "sava")], axis=0)
+        values: NDArray[np.float64] = np.mean(
+            [sava_values(s, self.batch_epsilon) for s in _solved(self, problem, "sava")], axis=0
+        )
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
@@ -65,10 +69,11 @@ class BatchwiseLava(LabelCosts):
     seed: int = 0
     released: bool = False
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], higher = more valuable."""
         average = released_batchwise_values if self.released else batchwise_values
-        return np.mean([average(s) for s in _solved(self, problem, "batchwise_lava")], axis=0)
+        values: NDArray[np.float64] = np.mean([average(s) for s in _solved(self, problem, "batchwise_lava")], axis=0)
+        return values
 
     def select(self, problem: SelectionProblem) -> Selection:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
@@ -82,7 +87,7 @@ def _solved(options: Sava | BatchwiseLava, problem: SelectionProblem, method: st
         yield batch_transports(space, options.batch_size, generator)
 
 
-def sava_values(solved: BatchTransports, batch_epsilon: float) -> np.ndarray:
+def sava_values(solved: BatchTransports, batch_epsilon: float) -> NDArray[np.float64]:
     """-sum_j P_ij / (N_i / N) cal_ij, float64 [N]."""
     share = transport_batches(solved, batch_epsilon).coupling / solved.masses()[0][:, None]
     values = np.empty(solved.gradients.shape[1])
@@ -91,12 +96,13 @@ def sava_values(solved: BatchTransports, batch_epsilon: float) -> np.ndarray:
     return values
 
 
-def batchwise_values(solved: BatchTransports) -> np.ndarray:
+def batchwise_values(solved: BatchTransports) -> NDArray[np.float64]:
     """-mean_j cal_ij, float64 [N]."""
-    return -solved.gradients.mean(axis=0, dtype=np.float64)
+    mean: NDArray[np.float64] = solved.gradients.mean(axis=0, dtype=np.float64)
+    return -mean
 
 
-def released_batchwise_values(solved: BatchTransports) -> np.ndarray:
+def released_batchwise_values(solved: BatchTransports) -> NDArray[np.float64]:
     """Minus the mean over j of (tanh(cal_ij) + 1) / 2 / its sum over batch i, float64 [N]."""
     values = np.empty(solved.gradients.shape[1])
     for batch in solved.rows:

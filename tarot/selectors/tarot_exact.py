@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class TarotExact:
         return problem.selection(chosen, described(self), total=n, lower_bound=bound, curve=curve)
 
 
-def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[np.ndarray, float]:
+def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[NDArray[np.int64], float]:
     """Indices [size] of the best subset found, and the bound that no subset can beat."""
     relaxed = problem.capacity_plan(size)
     support = np.argsort(-relaxed.mass, kind="stable")[:size]
@@ -97,11 +98,11 @@ def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[np.nd
 class _Subset:
     """Rows of the swap pool's cost matrix, and the optimal transport from them to the targets."""
 
-    members: np.ndarray
+    members: NDArray[np.int64]
     plan: Plan
 
 
-def _subset(cost: Tensor, members: np.ndarray, g: np.ndarray | None = None) -> _Subset:
+def _subset(cost: Tensor, members: NDArray[np.int64], g: NDArray[np.float64] | None = None) -> _Subset:
     return _Subset(members, solve_exact(cost[members], g=g))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.features import blocks
 from tarot.selection import Selection, SelectionProblem
@@ -33,7 +34,7 @@ class TarotFixed:
     ratio: float | None = None
     exact: bool = False
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the dual potential of every candidate in one transport of the whole pool to the targets, float64 [N]:
         Eq. 13 with all candidates as the layer; of mean zero. A zero gradient has the lowest value there is."""
         usable = np.flatnonzero(np.concatenate([rows.any(dim=1).numpy() for _, rows in blocks(problem.candidates)]))

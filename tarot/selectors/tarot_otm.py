@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tarot.common import InputError, progress
 from tarot.selection import Selection, SelectionProblem
@@ -59,7 +60,7 @@ class TarotOTM:
             # The network simplex leaves the GIL.
             with ThreadPoolExecutor(min(len(sides), torch.get_num_threads())) as threads:
                 try:
-                    grown = list(threads.map(lambda side: self._grow(problem, *side, count_layer), sides))
+                    grown = list(threads.map(lambda side: self._grow(problem, side[0], side[1], count_layer), sides))
                 except BaseException:
                     stopped.set()
                     raise
@@ -69,7 +70,7 @@ class TarotOTM:
             raise InputError(f"no candidate is within min_cos {self.min_cos} of a target: nothing can be selected")
         return problem.selection(chosen, described(self), total=problem.n, curve={"ot_by_layer": list(curves)})
 
-    def _sides(self, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _sides(self, m: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(targets that select, targets that evaluate) of every fold."""
         everyone = random_generator(self.seed).permutation(m)
         folds = np.array_split(everyone, min(self.folds, m))
@@ -79,8 +80,8 @@ class TarotOTM:
         return sides if self.side == "fold" else [(rest, fold) for fold, rest in sides]
 
     def _grow(
-        self, problem: SelectionProblem, sel: np.ndarray, ev: np.ndarray, count_layer: Callable[[], None]
-    ) -> tuple[np.ndarray, list[float]]:
+        self, problem: SelectionProblem, sel: NDArray[np.int64], ev: NDArray[np.int64], count_layer: Callable[[], None]
+    ) -> tuple[NDArray[np.int64], list[float]]:
         """The layers of `sel` before the first that raises the distance to `ev`, and the distance after each."""
         chosen, cost = np.empty(0, dtype=np.int64), torch.empty(0, len(ev))
         best: Plan | None = None

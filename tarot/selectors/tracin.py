@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tarot.attribution import tracin_values
 from tarot.selection import Selection, SelectionProblem
@@ -27,7 +28,7 @@ class TracIn:
     size: int | None = None
     ratio: float | None = None
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The sum of the scores of all targets, float64 [N]."""
         return tracin_values(problem.candidate_views, problem.target_views, problem.learning_rates)
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError
@@ -57,7 +58,7 @@ class Tsds:
     kde_k: int | None = None
     seed: int = 0
 
-    def values(self, problem: SelectionProblem) -> np.ndarray:
+    def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Each candidate's probability to be drawn, float64 [N], summing to 1."""
         self._check()
         k = self._prefetch(problem.n)
@@ -101,7 +102,7 @@ class Tsds:
             warnings.warn(f"tsds: max_k {self.max_k} is clamped to the {n} candidates there are", stacklevel=4)
         return min(self.max_k, n)
 
-    def _density(self, problem: SelectionProblem, index: np.ndarray) -> np.ndarray:
+    def _density(self, problem: SelectionProblem, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """rho of every prefetched neighbour, float64 [M, K]; among the prefetched candidates only, as published."""
         prefetched, place = np.unique(index, return_inverse=True)
         k = min(_KDE_K, max(1, problem.n // _SHARE)) if self.kde_k is None else self.kde_k
@@ -110,8 +111,8 @@ class Tsds:
 
 
 def tsds_probabilities(
-    distance: np.ndarray, index: np.ndarray, rho: np.ndarray | None, n: int, alpha: float, C: float
-) -> np.ndarray:
+    distance: ArrayLike, index: ArrayLike, rho: ArrayLike | None, n: int, alpha: float, C: float
+) -> NDArray[np.float64]:
     """The optimal measure on n candidates, float64 [n], from each target's K nearest.
 
     distance [M, K] ascending; index int [M, K]; rho [M, K] >= 1, or None = 1 (KNN-Uniform). The cap on rho gamma is
@@ -133,8 +134,9 @@ def tsds_probabilities(
     cost[:, -1] = np.inf
     enough = (1 - alpha) * m * C / alpha if alpha > 0 else np.inf
 
-    def filled(s: float) -> np.ndarray:
-        return torch.searchsorted(full, full.new_full((m, 1), s), right=True)[:, 0].numpy()
+    def filled(s: float) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = torch.searchsorted(full, full.new_full((m, 1), s), right=True)[:, 0].numpy()
+        return counts
 
     def stops(s: float) -> bool:
         return float(cost[np.arange(m), filled(s)].sum()) >= enough
@@ -147,10 +149,11 @@ def tsds_probabilities(
     rest = np.flatnonzero(count < k)  # a target with all its neighbours full has nothing left to give
     mass[rest, count[rest]] = np.maximum(0, 1 / m - mass[rest].sum(axis=1))
     total = np.bincount(np.asarray(index)[:, :width].ravel(), weights=mass.ravel(), minlength=n)
-    return total / total.sum()
+    probabilities: NDArray[np.float64] = total / total.sum()
+    return probabilities
 
 
-def kernel_density(rows: Tensor, sigma: float, k: int) -> np.ndarray:
+def kernel_density(rows: Tensor, sigma: float, k: int) -> NDArray[np.float64]:
     """rho_x = sum over the k nearest u of max(0, 1 - ||x - u||^2 / sigma^2), x itself among them: float64 [n], >= 1.
 
     rows float32 [n, d] of unit norm, all in memory. Exact: time O(n^2 d) in blocks of 2^21 kernel values.
@@ -172,7 +175,7 @@ def kernel_density(rows: Tensor, sigma: float, k: int) -> np.ndarray:
     return np.maximum(density, 1)  # itself, whatever the rounding
 
 
-def _least(holds, low: float, high: float) -> float:
+def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
     """The least float64 in [low, high], both positive, at which `holds`, which then holds above and holds at high."""
     if holds(low):
         return low

@@ -8,15 +8,16 @@ keep their order and the result does not depend on how the pass was cut into blo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.features import Rows, as_rows, block_size, blocks, read_rows
-from tarot.space.whitening import WhitenedRows, fit_whitener, unit_norm
+from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_rows
+from tarot.space.whitening import Method, RowMap, WhitenedRows, fit_whitener, unit_norm
 
 BLOCK_SIMILARITIES = 1 << 23  # at most, per block: they are screened from cache
 GATHER_BYTES = 4 << 20  # small: fresh memory costs more than the arithmetic done in it
@@ -24,8 +25,12 @@ NORM_TOLERANCE = 1e-6  # float32 rounding stays below; rows of a float16 store d
 
 
 def nearest(
-    candidates: Any, targets: Any, k: int = 100, whitening: str | None = "auto", regularization: float = 1e-3
-) -> tuple[np.ndarray, np.ndarray]:
+    candidates: MatrixLike,
+    targets: MatrixLike,
+    k: int = 100,
+    whitening: Method | Literal["auto"] | None = "auto",
+    regularization: float = 1e-3,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
 
     Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening ("auto" = "cholesky"; None takes the rows as
@@ -37,9 +42,9 @@ def nearest(
     candidates, targets = as_rows(candidates, "candidates"), as_rows(targets, "targets")
     if not 1 <= k <= candidates.shape[0]:
         raise InputError(f"k must be between 1 and the number of candidates, {candidates.shape[0]}; it is {k!r}")
-    mapping = unit_norm
+    mapping: RowMap = unit_norm
     if whitening is not None:
-        method = "cholesky" if whitening == "auto" else whitening
+        method: Method = "cholesky" if whitening == "auto" else whitening
         mapping = fit_whitener(candidates, targets, method, regularization)
     white = WhitenedRows(targets, mapping, "targets")[:]
     distance, index = nearest_unit(WhitenedRows(candidates, mapping, "candidates"), white, k)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.features import Rows, blocks, read_block
@@ -18,7 +19,7 @@ SORTED_AT_ONCE = 1 << 21  # pairs: sorting, and what is done with the order, the
 
 def distance_blocks(
     candidates: Rows, targets: Rows, memory_bytes: int = MEMORY_BYTES
-) -> Iterator[tuple[slice, np.ndarray]]:
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """(which targets, their Euclidean distances float32 [b, N] to all candidates), of so many targets at a time as fit
     `memory_bytes`; the candidates are read once for each such block."""
     n, m = candidates.shape[0], targets.shape[0]
@@ -32,7 +33,7 @@ def distance_blocks(
         yield part, distance.numpy()
 
 
-def ascending(distance: np.ndarray, k: int | None = None) -> np.ndarray:
+def ascending(distance: NDArray[np.float32], k: int | None = None) -> NDArray[np.int64]:
     """Positions of the k smallest (None: all) of each row of float32 [m, n] >= 0, ascending, ties by position: int64.
 
     Distance and position are sorted as one integer (non-negative floats are ordered as their bits), which takes half
@@ -49,7 +50,7 @@ def ascending(distance: np.ndarray, k: int | None = None) -> np.ndarray:
     return code
 
 
-def nearest_of_many(candidates: Rows, targets: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_of_many(candidates: Rows, targets: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Distances float32 and indices int64 [M, k] as `nearest_unit` gives them, for a k that is much of N.
 
     candidates [N, d], targets float32 [M, d]: unit norm; a zero candidate is at distance +inf. Several times as fast as

@@ -10,17 +10,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.features import Rows, as_rows, block_size, blocks, read_block, read_rows
+from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, block_size, blocks, read_block, read_rows
 
 Method = Literal["cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
+RowMap = Callable[[Tensor], Tensor]  # of blocks of rows [b, d], row by row
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +60,11 @@ class WhitenedRows:
 
     dtype = torch.float32
 
-    def __init__(self, rows: Rows, mapping: Callable[[Tensor], Tensor], name: str = "features"):
+    def __init__(self, rows: Rows, mapping: RowMap, name: str = "features") -> None:
         self.rows, self.mapping, self.name = rows, mapping, name
         self.shape = tuple(rows.shape)
 
-    def __getitem__(self, index: slice | np.ndarray) -> Tensor:
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Tensor:
         """float32 [k, d] for a slice or an int64 array of row numbers."""
         return self.mapping(_read(self.rows, index, self.name))
 
@@ -78,7 +80,7 @@ class JoinedRows:
 
     dtype = torch.float32
 
-    def __init__(self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True):
+    def __init__(self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True) -> None:
         lengths = {part.shape[0] for part in parts}
         if len(lengths) != 1:
             raise InputError(
@@ -87,16 +89,17 @@ class JoinedRows:
         self.parts, self.name, self.unit = tuple(parts), name, unit
         self.shape = (lengths.pop(), sum(part.shape[1] for part in parts))
 
-    def __getitem__(self, index: slice | np.ndarray) -> Tensor:
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Tensor:
         """float32 [k, sum d] for a slice or an int64 array of row numbers."""
         joined = torch.cat([_read(part, index, self.name) for part in self.parts], dim=1)
-        return unit_norm(joined) if self.unit else joined / len(self.parts) ** 0.5
+        scale: float = len(self.parts) ** 0.5
+        return unit_norm(joined) if self.unit else joined / scale
 
 
 def unit_norm(block: Tensor) -> Tensor:
     """The rows of `block` [b, d] scaled to unit Euclidean norm, float32; zero rows stay zero."""
     block = block.float()
-    norm = torch.linalg.vector_norm(block, dim=1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(block, dim=1, keepdim=True)
     extreme = ((norm < 1e-15) | (norm > 1e15)).squeeze(1)  # squares near the ends of float32: scale such rows first
     if extreme.any():
         largest = block[extreme].abs().amax(dim=1, keepdim=True)
@@ -152,16 +155,33 @@ def fit_whitener(
     return Whitener(mean, _inverse_root(covariance, method))
 
 
+@overload
 def whiten(
-    candidates: Any, targets: Any, method: Method | None = "cholesky", regularization: float = 1e-3
-) -> tuple[Any, Any]:
+    candidates: Tensor, targets: Tensor, method: Method | None = "cholesky", regularization: float = 1e-3
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def whiten(
+    candidates: NDArray[Any] | FeatureStore,
+    targets: NDArray[Any] | FeatureStore,
+    method: Method | None = "cholesky",
+    regularization: float = 1e-3,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+@overload
+def whiten(
+    candidates: MatrixLike, targets: MatrixLike, method: Method | None = "cholesky", regularization: float = 1e-3
+) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
+def whiten(
+    candidates: MatrixLike, targets: MatrixLike, method: Method | None = "cholesky", regularization: float = 1e-3
+) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
     """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
 
     `method=None` only normalises. Zero rows stay zero. Raises as `fit_whitener` does.
     """
     sources = {"candidates": as_rows(candidates, "candidates"), "targets": as_rows(targets, "targets")}
-    mapping = unit_norm if method is None else fit_whitener(*sources.values(), method, regularization)
-    results = []
+    mapping: RowMap = unit_norm
+    if method is not None:
+        mapping = fit_whitener(sources["candidates"], sources["targets"], method, regularization)
+    results: list[NDArray[np.float32] | Tensor] = []
     for name, rows in sources.items():
         white = torch.empty(tuple(rows.shape))
         for start, block in blocks(rows, name=name):
@@ -173,20 +193,22 @@ def whiten(
 def _moments(sources: dict[str, Rows], centred: bool) -> tuple[int, Tensor, Tensor]:
     """Number of non-zero rows, their mean [d] and covariance [d, d] (float64) in one pass over all sources."""
     n, d = 0, next(iter(sources.values())).shape[1]
-    shift, total, scatter = None, torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
+    shift: Tensor | None = None
+    total, scatter = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
     for name, rows in sources.items():
         for _, block in blocks(rows, block_size(d) // 4, name):
             zero = _is_zero(block)
             block = (block[~zero] if zero.any() else block).double()
-            if shift is None and len(block):
+            if not len(block):
+                continue
+            if shift is None:
                 # Moments about a point near the mean: subtracting n * mean * mean^T at the end then cancels nothing.
                 shift = block.mean(dim=0) if centred else torch.zeros_like(total)
-            if len(block):
-                block -= shift
+            block -= shift
             n += len(block)
             total += block.sum(dim=0)
             scatter.addmm_(block.T, block)
-    if n == 0:
+    if shift is None:
         raise InputError(f"{' and '.join(sources)} hold only zero rows")
     if not centred:
         return n, torch.zeros_like(total), scatter / n
@@ -207,18 +229,24 @@ def _inverse_root(covariance: Tensor, method: Method) -> Tensor:
     if singular:
         raise InputError(f"the {d} x {d} feature covariance is singular: whitening needs a larger regularization")
     if method == "cholesky":
-        return torch.linalg.solve_triangular(lower, torch.eye(d, dtype=torch.float64), upper=False).T.contiguous()
-    return (vectors * values.rsqrt()) @ vectors.T
+        root: Tensor = torch.linalg.solve_triangular(
+            lower, torch.eye(d, dtype=torch.float64), upper=False
+        ).T.contiguous()
+        return root
+    root = (vectors * values.rsqrt()) @ vectors.T
+    return root
 
 
 def _is_zero(block: Tensor) -> Tensor:
-    zero = torch.linalg.vector_norm(block, dim=1) == 0  # 20x as fast as a maximum; squares may underflow, so look again
+    zero: Tensor = (
+        torch.linalg.vector_norm(block, dim=1) == 0
+    )  # 20x as fast as a maximum; squares may underflow, so look again
     if zero.any():
         zero[zero.clone()] = (block[zero] == 0).all(dim=1)
     return zero
 
 
-def _read(rows: Rows, index: slice | np.ndarray, name: str) -> Tensor:
+def _read(rows: Rows, index: slice | NDArray[np.int64], name: str) -> Tensor:
     if isinstance(index, slice):
         start, stop, step = index.indices(rows.shape[0])
         if step == 1:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 EXACT_ARCS = 1_500_000  # beyond, the graph is solved by entropic scaling; the bound stays certified
@@ -39,8 +40,8 @@ class CapacityPlan:
     """
 
     lower_bound: float
-    mass: np.ndarray
-    g: np.ndarray
+    mass: NDArray[np.float64]
+    g: NDArray[np.float64]
     exact: bool
     k: int
 
@@ -49,11 +50,11 @@ class CapacityPlan:
 class _Graph:
     """The k nearest candidates of M targets: arcs from `candidate` (position in `members`) to `target`, at `cost`."""
 
-    members: np.ndarray  # candidates that are somebody's neighbour, ascending
-    candidate: np.ndarray
-    target: np.ndarray
-    cost: np.ndarray
-    reach: np.ndarray  # [M] distance beyond which target j knows no candidate; inf where it knows them all
+    members: NDArray[np.int64]  # candidates that are somebody's neighbour, ascending
+    candidate: NDArray[np.int64]
+    target: NDArray[np.int64]
+    cost: NDArray[np.float64]
+    reach: NDArray[np.float64]  # [M] distance beyond which target j knows no candidate; inf where it knows them all
     zero_rows: int  # candidates with zero features, known once the graph is complete
 
     @property
@@ -78,8 +79,8 @@ def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int) -> Capacit
         k = min(n, 2 * k)
 
 
-def _graph(distance: Tensor, index: Tensor, n: int) -> _Graph:
-    distance, index = distance.double().numpy(), index.numpy()
+def _graph(distances: Tensor, indices: Tensor, n: int) -> _Graph:
+    distance, index = distances.double().numpy(), indices.numpy()
     known = index >= 0
     everyone = distance.shape[1] >= n
     complete = everyone or not known.all()  # a table with unfilled places holds every usable candidate
@@ -88,7 +89,7 @@ def _graph(distance: Tensor, index: Tensor, n: int) -> _Graph:
     return _Graph(members, candidate, known.nonzero()[0], distance[known], reach, n - len(members) if complete else 0)
 
 
-def _solve_exactly(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _solve_exactly(graph: _Graph, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Network simplex with three additions. A dummy target takes what candidates do not send, at cost 0. A dummy
     candidate keeps the problem feasible where the graph is too narrow, at a cost that shows in g. Once the graph is
     complete, one more row stands for the candidates whose features are zero. (mass, g)"""
@@ -110,11 +111,13 @@ def _solve_exactly(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
         raise RuntimeError(f"the network simplex did not reach the optimum: {log['warning']}")
     coupling = coupling.tocoo()
     sent = (coupling.row < r) & (coupling.col < m)
-    mass = np.bincount(coupling.row[sent], coupling.data[sent], minlength=r)
-    return mass, log["v"][:m] - log["v"][m]  # the dummy target's price is the origin
+    flow: NDArray[np.float64] = coupling.data[sent]
+    prices: NDArray[np.float64] = log["v"]
+    mass = np.bincount(coupling.row[sent], flow, minlength=r).astype(np.float64, copy=False)
+    return mass, prices[:m] - prices[m]  # the dummy target's price is the origin
 
 
-def _solve_entropically(graph: _Graph, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _solve_entropically(graph: _Graph, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sinkhorn on the arcs with an inequality marginal: f_i <= 0. (mass, g)"""
     r, m = len(graph.members), graph.m
     i, j = torch.from_numpy(graph.candidate), torch.from_numpy(graph.target)
@@ -133,7 +136,7 @@ def _logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
     return top + torch.zeros_like(top).index_add_(0, group, (values - top[group]).exp()).log()
 
 
-def _dual_value(graph: _Graph, g: np.ndarray, size: int) -> float:
+def _dual_value(graph: _Graph, g: NDArray[np.float64], size: int) -> float:
     """mean_j g_j - (1/S) sum_i max(0, max_j (g_j - C_ij)): a lower bound for every g with g_j <= reach_j."""
     excess = np.zeros(len(graph.members))
     np.maximum.at(excess, graph.candidate, g[graph.target] - graph.cost)

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
 from tarot.transport.costs import Cost, StreamedCost, blocks_of
+
+Vector = NDArray[np.float64]
 
 TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as converged
 _OVER_RELAXATION = 1.7
@@ -27,8 +30,8 @@ class ConvergenceError(InputError, RuntimeError):
 class Entropic:
     """A Sinkhorn solution. value: OT_eps = <a, f> + <b, g>; error: L1 distance of the row marginal from a."""
 
-    f: np.ndarray
-    g: np.ndarray
+    f: Vector
+    g: Vector
     epsilon: float
     value: float
     error: float
@@ -46,9 +49,9 @@ class Bracket:
 def sinkhorn(
     cost: Cost,
     epsilon: float,
-    a: np.ndarray | None = None,
-    b: np.ndarray | None = None,
-    g: np.ndarray | None = None,
+    a: Vector | None = None,
+    b: Vector | None = None,
+    g: Vector | None = None,
     tolerance: float = TOLERANCE,
     max_iterations: int = 100_000,
     strict: bool = True,
@@ -66,21 +69,28 @@ def sinkhorn(
     if g is None:
         g = np.zeros(m)
         schedule = _halvings(epsilon, _largest(cost)) if strict else schedule
-    solve = _sinkhorn_dense if isinstance(cost, Tensor) else _sinkhorn_streamed
-    done, solution = 0, None
-    for eps in reversed(schedule):
-        last = eps == epsilon
-        solution = solve(cost, eps, a, b, g, tolerance if last else 0.05, max_iterations if last else 50)
-        g, done = solution.g, done + solution.iterations
+    done = 0
+    for larger in reversed(schedule[1:]):
+        rough = _solved(cost, larger, a, b, g, 0.05, 50)
+        g, done = rough.g, done + rough.iterations
+    solution = _solved(cost, epsilon, a, b, g, tolerance, max_iterations)
     if strict and solution.error > tolerance:
         raise ConvergenceError(
             f"Sinkhorn reached a marginal error of {solution.error:.2g}, not {tolerance:.2g}, in {max_iterations} "
             f"iterations at epsilon {epsilon}: use a larger epsilon or tolerance"
         )
-    return replace(solution, iterations=done)
+    return replace(solution, iterations=done + solution.iterations)
 
 
-def annealed(cost: Tensor, epsilon: float, a: np.ndarray, b: np.ndarray, iterations: int) -> np.ndarray:
+def _solved(
+    cost: Cost, epsilon: float, a: Vector, b: Vector, g: Vector, tolerance: float, max_iterations: int
+) -> Entropic:
+    if isinstance(cost, Tensor):
+        return _sinkhorn_dense(cost, epsilon, a, b, g, tolerance, max_iterations)
+    return _sinkhorn_streamed(cost, epsilon, a, b, g, tolerance, max_iterations)
+
+
+def annealed(cost: Tensor, epsilon: float, a: Vector, b: Vector, iterations: int) -> Vector:
     """g [m] after so many iterations in float64 at each of 2^k epsilon, from the largest cost down."""
     g = np.zeros(len(b))
     for eps in reversed(_halvings(epsilon, _largest(cost))):
@@ -93,7 +103,13 @@ def _largest(cost: Cost) -> float:
 
 
 def _sinkhorn_dense(
-    cost: Tensor, epsilon: float, a: np.ndarray, b: np.ndarray, g: np.ndarray, tolerance: float, max_iterations: int
+    cost: Tensor,
+    epsilon: float,
+    row_mass: Vector,
+    column_mass: Vector,
+    seed: Vector,
+    tolerance: float,
+    max_iterations: int,
 ) -> Entropic:
     """Scaling iterations on the kernel exp((f + g - C)/eps): two matrix-vector products each.
 
@@ -104,8 +120,9 @@ def _sinkhorn_dense(
     """
     single = tolerance >= 1e-5 and float(cost.max() - cost.min()) <= 200 * epsilon
     dtype = torch.float32 if single else torch.float64
-    cost, a, b = cost.to(dtype), torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(dtype)
-    g = torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
+    cost = cost.to(dtype)
+    a, b = torch.from_numpy(row_mass).to(dtype), torch.from_numpy(column_mass).to(dtype)
+    g = torch.from_numpy(np.asarray(seed, dtype=np.float64)).clone()
     kernel, omega, iterations = torch.empty_like(cost), 1.0, 0
     while True:
         f = _row_minima(cost, g)  # min_j C_ij - g_j: every row of the kernel has a one,
@@ -158,9 +175,9 @@ def _in_range(*scalings: Tensor) -> bool:
 def _sinkhorn_streamed(
     cost: StreamedCost,
     epsilon: float,
-    a: np.ndarray,
-    b: np.ndarray,
-    g: np.ndarray,
+    row_mass: Vector,
+    column_mass: Vector,
+    seed: Vector,
     tolerance: float,
     max_iterations: int,
 ) -> Entropic:
@@ -169,8 +186,8 @@ def _sinkhorn_streamed(
     The error is that of both marginals together; the last step of g makes the columns exact and leaves at most as much
     in the rows.
     """
-    a, b = torch.from_numpy(a), torch.from_numpy(b)
-    g = torch.from_numpy(np.asarray(g, dtype=np.float64)).clone()
+    a, b = torch.from_numpy(row_mass), torch.from_numpy(column_mass)
+    g = torch.from_numpy(np.asarray(seed, dtype=np.float64)).clone()
     f, omega, error = g.new_zeros(len(a)), 1.0, math.inf
     good, before = (f, g), math.inf
     for iteration in range(1, max_iterations + 1):
@@ -218,7 +235,7 @@ def check_epsilon(epsilon: float) -> None:
         raise InputError(f"epsilon must be positive; it is {epsilon}")
 
 
-def marginals(n: int, m: int, a: np.ndarray | None, b: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def marginals(n: int, m: int, a: Vector | None, b: Vector | None) -> tuple[Vector, Vector]:
     return (np.full(n, 1 / n) if a is None else a), (np.full(m, 1 / m) if b is None else b)
 
 

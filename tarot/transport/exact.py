@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.transport.entropic import marginals, sinkhorn
@@ -22,15 +23,15 @@ class Plan:
 
     value: float
     coupling: scipy.sparse.coo_matrix
-    f: np.ndarray
-    g: np.ndarray
+    f: NDArray[np.float64]
+    g: NDArray[np.float64]
 
 
 def solve_exact(
     cost: Tensor,
-    a: np.ndarray | None = None,
-    b: np.ndarray | None = None,
-    g: np.ndarray | None = None,
+    a: NDArray[np.float64] | None = None,
+    b: NDArray[np.float64] | None = None,
+    g: NDArray[np.float64] | None = None,
 ) -> Plan:
     """The optimal coupling of a [n] and b [m] (uniform where None) under cost [n, m], by POT's network simplex.
 
@@ -54,7 +55,9 @@ def solve_exact(
         arcs |= violated
 
 
-def _network_simplex(a: np.ndarray, b: np.ndarray, cost: np.ndarray | scipy.sparse.coo_matrix) -> Plan:
+def _network_simplex(
+    a: NDArray[np.float64], b: NDArray[np.float64], cost: NDArray[np.float64] | scipy.sparse.coo_matrix
+) -> Plan:
     import ot  # takes two seconds to import
 
     coupling, log = ot.emd(a, b, cost, numItermax=10**8, log=True, center_dual=False)
@@ -63,13 +66,13 @@ def _network_simplex(a: np.ndarray, b: np.ndarray, cost: np.ndarray | scipy.spar
     return Plan(float(log["cost"]), scipy.sparse.coo_matrix(coupling), log["u"], log["v"])
 
 
-def _sparse_simplex(cost: Tensor, arcs: Tensor, a: np.ndarray, b: np.ndarray) -> Plan:
+def _sparse_simplex(cost: Tensor, arcs: Tensor, a: NDArray[np.float64], b: NDArray[np.float64]) -> Plan:
     i, j = arcs.nonzero(as_tuple=True)
     graph = scipy.sparse.coo_matrix((cost[i, j].double().numpy(), (i.numpy(), j.numpy())), shape=tuple(cost.shape))
     return _network_simplex(a, b, graph)
 
 
-def _rough_potentials(cost: Tensor, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _rough_potentials(cost: Tensor, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Target potentials of a short Sinkhorn run on some of the rows: enough to tell which arcs can carry mass."""
     some = slice(None, None, -(-len(cost) // _ROUGH_ROWS))
     cost, a = cost[some].contiguous(), a[some] / a[some].sum()
@@ -90,7 +93,7 @@ def _promising_arcs(cost: Tensor, g: Tensor, count: int) -> Tensor:
     return reduced <= sample.kthvalue(rank).values
 
 
-def _feasible_arcs(a: np.ndarray, b: np.ndarray) -> tuple[Tensor, Tensor]:
+def _feasible_arcs(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """The n + m - 1 arcs of the north-west corner coupling: with them a sparse problem always has a solution."""
     ends_a, ends_b = np.cumsum(a / a.sum()), np.cumsum(b / b.sum())
     starts = np.union1d(np.r_[0.0, ends_a[:-1]], ends_b[:-1])

@@ -8,16 +8,16 @@ mass of a candidate: LOWER = more useful (theory.md 0.2). Exact solutions: `exac
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.features import as_rows, read_block
+from tarot.features import MatrixLike, as_rows, read_block
 from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, dense
 from tarot.transport.entropic import TOLERANCE, Entropic, annealed, check_epsilon, sinkhorn
 from tarot.transport.exact import Plan, solve_exact
@@ -27,7 +27,7 @@ SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exa
 _GAUGE_WORK = 100_000_000  # iterations at each epsilon times pairs of components
 
 
-def ot_distance(x: Any, y: Any, epsilon: float = 0.0) -> float:
+def ot_distance(x: MatrixLike, y: MatrixLike, epsilon: float = 0.0) -> float:
     """OT distance between the uniform measures on the rows of x [n, d] and of y [m, d]; cost: Euclidean distance.
 
     On unit-norm rows that cost is the whitened feature distance d_w = sqrt(2 - 2 cos). epsilon = 0 is exact (network
@@ -40,7 +40,9 @@ def ot_distance(x: Any, y: Any, epsilon: float = 0.0) -> float:
     return solve_exact(dense(cost)).value
 
 
-def potentials(x: Any, y: Any, epsilon: float = EPSILON) -> tuple[np.ndarray, np.ndarray]:
+def potentials(
+    x: MatrixLike, y: MatrixLike, epsilon: float = EPSILON
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Entropic dual potentials f float64 [n], g float64 [m] of the transport from x [n, d] to y [m, d] (Eq. 13).
 
     Solved to an L1 marginal error of 1e-3. f is fixed up to a constant; the lower f, the more useful the row of x.
@@ -49,13 +51,13 @@ def potentials(x: Any, y: Any, epsilon: float = EPSILON) -> tuple[np.ndarray, np
     return solution.f, solution.g
 
 
-def calibrated(f: np.ndarray) -> np.ndarray:
+def calibrated(f: ArrayLike) -> NDArray[np.float64]:
     """Calibrated gradient f_i - mean_{j != i} f_j = n/(n-1) (f_i - mean f); sums to zero (theory.md 0.2)."""
     f = np.asarray(f, dtype=np.float64)
     return (f - f.mean()) * (len(f) / (len(f) - 1)) if len(f) > 1 else np.zeros_like(f)
 
 
-def _cost(x: Any, y: Any) -> Cost:
+def _cost(x: MatrixLike, y: MatrixLike) -> Cost:
     x, y = as_rows(x, "x"), as_rows(y, "y")
     if x.shape[1] != y.shape[1]:
         raise InputError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}; they must be features of one space")
@@ -64,7 +66,7 @@ def _cost(x: Any, y: Any) -> Cost:
 
 
 def entropic_potentials(
-    cost: Cost, epsilon: float = EPSILON, g: np.ndarray | None = None, tolerance: float = TOLERANCE
+    cost: Cost, epsilon: float = EPSILON, g: NDArray[np.float64] | None = None, tolerance: float = TOLERANCE
 ) -> Entropic:
     """Converged entropic potentials, seeded with exact target duals. g [m]: a rough idea of them, where there is one.
 
@@ -78,7 +80,7 @@ def entropic_potentials(
     return sinkhorn(cost, epsilon, g=_in_entropic_gauge(some, plan, epsilon), tolerance=tolerance)
 
 
-def _in_entropic_gauge(cost: Tensor, plan: Plan, epsilon: float) -> np.ndarray:
+def _in_entropic_gauge(cost: Tensor, plan: Plan, epsilon: float) -> NDArray[np.float64]:
     """The target duals of `plan`, its components shifted against each other as in the entropic limit.
 
     Where masses are commensurate (n a multiple of m, above all) the optimal coupling falls into components that
@@ -91,17 +93,23 @@ def _in_entropic_gauge(cost: Tensor, plan: Plan, epsilon: float) -> np.ndarray:
     sends = plan.coupling.data > 1e-9 / (n + m)  # less is rounding
     ends = plan.coupling.row[sends], n + plan.coupling.col[sends]
     graph = scipy.sparse.coo_matrix((plan.coupling.data[sends], ends), shape=(n + m, n + m))
+    count: int
+    component: NDArray[np.int32]
     count, component = connected_components(graph, directed=False)
     if count == 1:
         return plan.g
     slack = torch.sub(cost, torch.from_numpy(plan.g).float()).sub_(torch.from_numpy(plan.f).float()[:, None])
     of_rows, of_columns = component[:n], component[n:]
     between = torch.from_numpy(_minima(_minima(slack.clamp_(min=0).numpy(), of_rows).T, of_columns).T.copy())
-    mass, iterations = np.bincount(of_columns) / m, min(100, max(10, _GAUGE_WORK // count**2))
+    mass: NDArray[np.float64] = np.bincount(of_columns) / m
+    iterations = min(100, max(10, _GAUGE_WORK // count**2))
     return plan.g + annealed(between, epsilon, mass, mass, iterations)[of_columns]
 
 
-def _minima(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+def _minima(values: NDArray[np.float32], group: NDArray[np.int32]) -> NDArray[np.float32]:
     """The minimum over the rows of each group 0..k-1, every one of which has some: [k, columns]."""
     order = np.argsort(group, kind="stable")
-    return np.minimum.reduceat(values[order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=0)
+    minima: NDArray[np.float32] = np.minimum.reduceat(
+        values[order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=0
+    )
+    return minima

@@ -39,14 +39,14 @@ def load_cifar10(data_dir: Path, cache_dir: Path) -> Arrays:
     cached.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cached.with_suffix(".lock")):
         if not cached.exists():
-            arrays: dict[str, np.ndarray] = {}
+            made: dict[str, Any] = {}
             for part in PARTS:
-                arrays[f"{part}_images"], arrays[f"{part}_labels"] = _checked(*read(files[part]), files[part][0])
+                made[f"{part}_images"], made[f"{part}_labels"] = _checked(*read(files[part]), files[part][0])
             content = hashlib.sha256()
-            for array in arrays.values():
+            for array in made.values():
                 content.update(np.ascontiguousarray(array).data)
             with atomic_file(cached) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **arrays, sha256=np.array(content.hexdigest()))
+                np.savez(file, **made, sha256=np.array(content.hexdigest()))
     with np.load(cached, allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -15,7 +15,7 @@ from tasks.classification.clothing1m_files import Clothing1MFiles, Listed, find_
 from tasks.classification.image_files import ImageFiles, prefetched
 from tasks.classification.task import ClassificationTask, Images
 from tasks.common.training import Training
-from tasks.task import Split
+from tasks.task import SPLITS, Split
 
 MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
 
@@ -67,7 +67,7 @@ class Clothing1M(ClassificationTask):
 
     @cached_property
     def splits(self) -> dict[Split, ImageFiles]:
-        return {name: images for name, images in self._images.items() if name != "encoder_images"}
+        return {split: self._images[split] for split in SPLITS}
 
     @cached_property
     def _images(self) -> dict[str, ImageFiles]:
@@ -82,7 +82,8 @@ class Clothing1M(ClassificationTask):
         orders = {part: rng.permutation(len(listed.keys)) for part, listed in parts.items()}
         images = {}
         for name, part in sources.items():
-            count = len(orders[part]) if self.counts[name] is None else self.counts[name]
+            asked = self.counts[name]
+            count = len(orders[part]) if asked is None else asked
             if not 0 < count <= len(orders[part]):
                 raise InputError(
                     f"task.{name} asks for {count} images of {part}, where {len(orders[part])} of "

@@ -85,7 +85,7 @@ class Corrupted:
         train_deck = Deck(train, rng)
         victims = Deck(test.take(np.flatnonzero(test.labels == self.victim_class)), rng)
         victim = victims.draw(1)
-        clean = {
+        clean: Splits = {
             "targets": train_deck.draw(self.targets, balanced=True),  # a clean example of every class
             "candidates": tagged(train_deck.draw(self.candidates), "target"),
             "validation": train_deck.draw(self.validation),
@@ -124,7 +124,8 @@ class Corrupted:
         return np.sort(rng.permutation(pool)[:count])
 
     def _patched(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        square = (..., *(slice(PATCH[0] * size // 32, PATCH[1] * size // 32) for size in images.shape[2:]))
+        rows, columns = (slice(PATCH[0] * size // 32, PATCH[1] * size // 32) for size in images.shape[2:])
+        square = (..., rows, columns)
         patched = images.copy()
         if self.patch == "noise":
             patched[square] = with_noise(images[square], self.noise, rng)

@@ -15,8 +15,9 @@ import numpy as np
 
 from tarot import InputError
 from tasks.classification.images import ImageSet
+from tasks.task import Split
 
-Splits = dict[str, ImageSet]
+Splits = dict[Split, ImageSet]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def tagged(images: ImageSet, tag: str) -> ImageSet:
     return replace(images, tags=np.full(len(images), tag))
 
 
-def relabelled(images: ImageSet, classes: Sequence[int], rng: np.random.Generator) -> ImageSet:
+def relabelled(images: ImageSet, classes: Sequence[int] | np.ndarray, rng: np.random.Generator) -> ImageSet:
     """Each image labelled as another one of `classes`, uniformly."""
     ordered = np.unique(classes)
     step = rng.integers(1, len(ordered), size=len(images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +34,7 @@ class DomainTask(ClassificationTask):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        domains = {"rotated": rotated, "plain": plain, "corrupted": corrupted}
+        domains: dict[str, Rotated | Plain | Corrupted] = {"rotated": rotated, "plain": plain, "corrupted": corrupted}
         if domain not in domains:
             raise InputError(f"task.domain must be {', '.join(domains)}; it is {domain!r}")
         self.domain = domains[domain]
@@ -51,8 +51,11 @@ class DomainTask(ClassificationTask):
     def splits(self) -> Splits:
         pools = self.pools()
         if isinstance(self.domain, Corrupted):
-            return self.domain.splits(*pools, seed=self.seed, craft=self._craft)
+            return self.domain.splits(*pools, seed=self.seed, craft=partial(self._craft, self.domain))
         return self.domain.splits(*pools, seed=self.seed)
+
+    def candidate_tags(self) -> np.ndarray:
+        return self.splits["candidates"].tags
 
     def data_recipe(self) -> dict[str, Any]:
         domain = _plain(asdict(self.domain))
@@ -68,13 +71,15 @@ class DomainTask(ClassificationTask):
         training = self.training.recipe(of_surrogate=True)
         return {"model": self.model_recipe(), "training": training, "seed": 1000 * self.seed + 999}
 
-    def _craft(self, clean: ImageSet, bases: ImageSet, victim: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    def _craft(
+        self, domain: Corrupted, clean: ImageSet, bases: ImageSet, victim: ImageSet
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Poisons against a model that the task's own training makes of the clean candidates; both are cached."""
 
         def make() -> dict[str, np.ndarray]:
             images, victims = (torch.from_numpy(some.images).to(self.device) for some in (bases, victim))
             poisons, collided = collide(
-                self._encoder(clean), images, victims[0], steps=self.domain.steps, reach=self.domain.reach
+                self._encoder(clean), images, victims[0], steps=domain.steps, reach=domain.reach
             )
             return {"images": poisons, "collided": collided}
 
@@ -90,7 +95,7 @@ class DomainTask(ClassificationTask):
             self.cache_dir / "checkpoints" / f"{self.name}-encoder-{known}.pt",
             lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=1)[1],
         )
-        model = self.model().to(self.device, memory_format=torch.channels_last)
+        model = self.model().to(self.device).to(memory_format=torch.channels_last)
         model.load_state_dict(checkpoint.state)
         model.eval().requires_grad_(False)
         mean, std = (torch.tensor(value, device=self.device).view(-1, 1, 1) for value in (clean.mean, clean.std))

@@ -42,8 +42,12 @@ class ImageFiles(LabelledImages):
         return replace(self, labels=self.labels[indices], ids=self.ids[indices], tags=self.tags[indices])
 
     def __add__(self, other: ImageFiles) -> ImageFiles:
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in ("labels", "ids", "tags")}
-        return replace(self, **{name: np.concatenate(pair) for name, pair in pairs.items()})
+        return replace(
+            self,
+            labels=np.concatenate([self.labels, other.labels]),
+            ids=np.concatenate([self.ids, other.ids]),
+            tags=np.concatenate([self.tags, other.tags]),
+        )
 
     def _decode(self, name: str) -> np.ndarray:
         path = self.folder / name

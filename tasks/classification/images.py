@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 Indices = Sequence[int] | np.ndarray | slice
 
 
-class LabelledImages(Dataset, ABC):
+class LabelledImages(ABC):
     """labels int64 [n], ids and tags str [n]; a sample is (float32 [C, H, W], int64 []).
 
     mean, std: per channel, on the scale 0..1; 0 in a sample is the mean colour.
@@ -79,8 +78,14 @@ class ImageSet(LabelledImages):
         )
 
     def __add__(self, other: ImageSet) -> ImageSet:
-        pairs = ((getattr(self, name), getattr(other, name)) for name in ("images", "labels", "ids", "tags"))
-        return ImageSet(*(np.concatenate(pair) for pair in pairs), self.mean, self.std)
+        return ImageSet(
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.tags, other.tags]),
+            self.mean,
+            self.std,
+        )
 
 
 def augmented(images: Tensor, generator: torch.Generator, padding: int = 2, cutout: int = 4) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 Images = tuple[Tensor, Tensor]  # float32 [B, C, H, W], int64 [B]
 
 
-class ClassificationTask(SupervisedTask):
+class ClassificationTask(SupervisedTask[nn.Module]):
     """A subclass brings its images and its model. Other options are `SupervisedTask`'s."""
-
-    classes: tuple[str, ...]
 
     def __init__(self, *, data_dir: str | Path = "data", **options: Any) -> None:
         super().__init__(**options)
         self.data_dir = Path(data_dir)
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of the labels."""
 
     @property
     @abstractmethod
@@ -48,22 +51,22 @@ class ClassificationTask(SupervisedTask):
     def labels(self, split: Split = "candidates") -> np.ndarray:
         return self.splits[split].labels
 
-    def candidate_tags(self) -> np.ndarray:
+    def candidate_tags(self) -> np.ndarray | None:
         return self.splits["candidates"].tags
 
     # --- model -------------------------------------------------------------------------------------------------------
 
-    def losses(self, model: nn.Module, batch: Images) -> Tensor:
+    def losses(self, model: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
         """Cross-entropy, without the label smoothing of the training."""
         images, labels = batch
         return functional.cross_entropy(model(images), labels, reduction="none")
 
-    def measurements(self, model: nn.Module, batch: Images) -> Tensor:
+    def measurements(self, model: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
         """The margin log p / (1 - p) of the right class: its logit less the logsumexp of the others."""
         images, labels = batch
         return margins(model(images), labels)
 
-    def residuals(self, model: nn.Module, batch: Images) -> Tensor:
+    def residuals(self, model: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
         """1 - p of the right class, which is -d loss / d margin."""
         return torch.sigmoid(-self.measurements(model, batch))
 
@@ -124,7 +127,7 @@ class ClassificationTask(SupervisedTask):
     def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
         """Accuracy and mean loss on a split, then the accuracy of each class that occurs there."""
         model.eval()
-        judged: LabelledImages = self.samples(split)
+        judged = self.splits[split]
         starts = range(0, len(judged), 512)
         logits = torch.cat([model(judged.batch(slice(i, i + 512))[0].to(self.device)).cpu() for i in starts])
         labels = torch.from_numpy(judged.labels)

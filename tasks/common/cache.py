@@ -70,9 +70,9 @@ def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> d
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            arrays = make()
+            made: Mapping[str, Any] = make()
             with atomic_file(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **made)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)

@@ -64,8 +64,11 @@ def subset_outputs(
     missing = list({job.path: job for job in jobs if not job.path.exists()}.values())
     with progress("subset models", len(jobs), "models") as advance:
         advance(len(jobs) - len(missing))
-        train = _train_stacked if isinstance(task, StacksSubsets) and task.stacks_subsets() else _train_in_processes
-        for finished in train(task, missing, _workers(task, workers)):
+        if isinstance(task, StacksSubsets) and task.stacks_subsets():
+            rounds = _train_stacked(task, missing)
+        else:
+            rounds = _train_in_processes(task, missing, _workers(task, workers))
+        for finished in rounds:
             advance(finished)
     outputs = np.stack([np.load(job.path, allow_pickle=False) for job in jobs])
     return outputs.reshape(len(masks), repeats, -1).mean(axis=1)
@@ -99,12 +102,15 @@ def _train_in_processes(task: Task, jobs: Sequence[_Job], workers: int) -> Itera
     workers, done = min(workers, len(jobs)), 0
     if workers <= 1:
         for job in jobs:
-            _save(job.path, task.subset_measurements(job.mask, job.seed))
+            _save(job.path, able(task, MeasuresSubsets).subset_measurements(job.mask, job.seed))
             yield 1
         return
     task.candidates(), task.targets()  # read before the task is sent to the workers, not by each of them
     # torch's spawn passes on a worker's exception, and interrupts the workers where this process is killed
-    context = torch.multiprocessing.spawn(_train_share, (task, jobs, workers), nprocs=workers, join=False)
+    arguments = (task, jobs, workers)
+    context = torch.multiprocessing.spawn(  # type: ignore[attr-defined]  # exported, which torch does not say
+        _train_share, arguments, nprocs=workers, join=False
+    )
     while not context.join(timeout=1):
         finished = sum(job.path.exists() for job in jobs)
         yield finished - done
@@ -112,7 +118,7 @@ def _train_in_processes(task: Task, jobs: Sequence[_Job], workers: int) -> Itera
     yield len(jobs) - done
 
 
-def _train_share(worker: int, task: Task, jobs: Sequence[_Job], workers: int) -> None:
+def _train_share(worker: int, task: MeasuresSubsets, jobs: Sequence[_Job], workers: int) -> None:
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     for job in jobs[worker::workers]:
@@ -121,8 +127,7 @@ def _train_share(worker: int, task: Task, jobs: Sequence[_Job], workers: int) ->
         _save(job.path, task.subset_measurements(job.mask, job.seed))
 
 
-def _train_stacked(task: Task, jobs: Sequence[_Job], workers: int) -> Iterator[int]:
-    del workers
+def _train_stacked(task: StacksSubsets, jobs: Sequence[_Job]) -> Iterator[int]:
     by_size: dict[int, list[_Job]] = {}
     for job in jobs:
         by_size.setdefault(int(job.mask.sum()), []).append(job)

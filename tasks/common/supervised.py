@@ -9,18 +9,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
-from torch.utils.data import Dataset
 
 from tarot import InputError, Selection
 from tarot.gradients import resolve_device
 from tasks.common.cache import cached_surrogates
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
-from tasks.task import Checkpoint, Split, Task
+from tasks.task import Checkpoint, Model, Samples, Split, Task
 
-Model = TypeVar("Model", bound=nn.Module)
+Made = TypeVar("Made", bound=nn.Module)
 
 
-class SupervisedTask(Task):
+class SupervisedTask(Task[Model]):
     """A subclass brings its splits, its model, what determines both, and how the model is fitted to samples.
 
     train: how the downstream model is trained. surrogate_train: how the surrogates are; None is as the former is.
@@ -53,7 +52,7 @@ class SupervisedTask(Task):
 
     @property
     @abstractmethod
-    def splits(self) -> Mapping[Split, Dataset]:
+    def splits(self) -> Mapping[Split, Samples]:
         """The samples of every split; looked at often, so made once."""
 
     @abstractmethod
@@ -69,7 +68,7 @@ class SupervisedTask(Task):
         """Train one surrogate; its `keep` checkpoints, each of this run."""
 
     @abstractmethod
-    def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> Model:
         """A model trained on each candidate, and then each target, as often as its weight says, int64 [N + M]."""
 
     # --- data --------------------------------------------------------------------------------------------------------
@@ -88,7 +87,8 @@ class SupervisedTask(Task):
 
     def ids(self, split: Split) -> list[str]:
         """Those of a split that knows them by itself (`ids`, [n])."""
-        return list(map(str, self.splits[split].ids))
+        named: Any = self.splits[split]
+        return list(map(str, named.ids))
 
     # --- recipe ------------------------------------------------------------------------------------------------------
 
@@ -125,11 +125,11 @@ class SupervisedTask(Task):
             kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate.checkpoints)
         return kept
 
-    def train(self, selection: Selection, seed: int) -> nn.Module:
+    def train(self, selection: Selection, seed: int) -> Model:
         n, m = len(self.candidates()), len(self.targets())
         return self.fit_downstream(epoch_weights(selection, n, m, self.training.merge_targets), seed)
 
-    def fresh(self, make: Callable[[], Model], seed: int) -> Model:
+    def fresh(self, make: Callable[[], Made], seed: int) -> Made:
         """What `make` gives (`model` or `downstream`), on the device; its weights are decided by the seed."""
         with seeded(seed):
             return make().to(self.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,7 @@ from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
 from tarot.gradients import resolve_device as resolve_device
-from tasks.task import Batch, Checkpoint
+from tasks.task import Batch, Checkpoint, Model
 
 MergeTargets = Literal[False, "one", "max"]
 
@@ -110,7 +110,7 @@ class Training:
         """The context that a forward pass is made in."""
         return torch.autocast(device.type, getattr(torch, self.autocast)) if self.autocast else contextlib.nullcontext()
 
-    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         return torch.optim.SGD(
@@ -170,21 +170,22 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def fit(
-    model: nn.Module,
-    loss: Callable[[nn.Module, Batch], Tensor],
+    model: Model,
+    loss: Callable[[Model, Batch], Tensor],
     batches: Iterator[Batch],
     training: Training,
     *,
     run: int = 0,
     keep: int = 0,
-    watch: Callable[[nn.Module, int], None] | None = None,
+    watch: Callable[[Model, int], None] | None = None,
 ) -> list[Checkpoint]:
     """Train `model` in place and leave it in eval mode; return `keep` checkpoints, evenly spaced, the last at the end.
 
     loss: the mean one of a batch, a scalar. Raises InputError where it becomes NaN or infinite.
     watch: told the model and the number of steps made, after each; it may leave the model in eval mode.
     """
-    kept, rates = [], []
+    kept: list[Checkpoint] = []
+    rates: list[float] = []
     moments = {math.ceil(training.steps * (i + 1) / keep) for i in range(keep)}
     optimizer = training.make_optimizer(p for p in model.parameters() if p.requires_grad)
     model.train()

@@ -133,7 +133,11 @@ class Benchmark(Conversations):
         rows: Rows = {"candidates": self.candidates_of(seed)}
         if self.targets == "mmlu":
             rows["targets"] = mmlu_targets(self.folder)
-            for split, name, count in (("validation", "val", self.validation), ("test", "test", self.test)):
+            held: tuple[tuple[Split, str, int], ...] = (
+                ("validation", "val", self.validation),
+                ("test", "test", self.test),
+            )
+            for split, name, count in held:
                 rows[split] = mmlu_questions(
                     self.folder, name, shots=self.shots, per_subject=count, seed=seed, fits=fits
                 )
@@ -170,7 +174,8 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
             f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, or "
             f"files of their own (task.{lacking[0]}=...)"
         )
-    order, split_of = np.random.default_rng(seed).permutation(len(kinds)).tolist(), {}
+    order = np.random.default_rng(seed).permutation(len(kinds)).tolist()
+    split_of: dict[tuple[tuple[str, str], ...], Split] = {}
     for split, count in counts.items():
         split_of |= {kinds[i]: split for i in order[:count]}
         order = order[count:]
@@ -183,7 +188,8 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
 def refuse_shared(rows: Rows) -> None:
     """Raises InputError where targets, validation and test share what is said; warns where a candidate is held out."""
     held = {split: set(map(said, rows[split])) for split in ("validation", "test")}
-    for split, other in (("targets", "validation"), ("targets", "test"), ("validation", "test")):
+    pairs: tuple[tuple[Split, Split], ...] = (("targets", "validation"), ("targets", "test"), ("validation", "test"))
+    for split, other in pairs:
         shared = [row for row in rows[split] if said(row) in held[other]]
         if shared:
             first = shared[0].where or shared[0].id
@@ -191,10 +197,10 @@ def refuse_shared(rows: Rows) -> None:
                 f"{len(shared)} rows of task.{split} are in task.{other}, too, such as {first}; what is held out must "
                 "be seen by nothing else"
             )
-    for split in held:
-        known = sum(said(row) in held[split] for row in rows["candidates"])
+    for name, seen in held.items():
+        known = sum(said(row) in seen for row in rows["candidates"])
         if known:
-            log.warning("warning: %d candidates are in task.%s, too, word for word", known, split)
+            log.warning("warning: %d candidates are in task.%s, too, word for word", known, name)
 
 
 def said(row: Row) -> tuple[tuple[str, str], ...]:

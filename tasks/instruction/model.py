@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
@@ -67,7 +67,7 @@ class Adapter:
         self.refuse_unknown(net)
         config = LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: no need to be whole
             lora_dropout=self.dropout,
             target_modules=list(self.modules),
             task_type="CAUSAL_LM",
@@ -143,7 +143,7 @@ class Language:
     def base(self, vocabulary: int, weights: State | None = None) -> PreTrainedModel:
         """The model without adapters, on the CPU. weights: what replaces the random ones, where there is no path."""
         if self.path is not None:
-            return self._from_path()
+            return self._from_path(self.path)
         config = _CONFIGS[self.kind](
             vocab_size=vocabulary,
             hidden_size=self.hidden,
@@ -167,7 +167,7 @@ class Language:
             net.load_state_dict(dict(weights))
         return net
 
-    def _from_path(self) -> PreTrainedModel:
+    def _from_path(self, path: str) -> PreTrainedModel:
         options: dict[str, Any] = {"dtype": getattr(torch, self.dtype) if self.dtype else "auto"}
         if self.quantize:
             if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
@@ -177,10 +177,10 @@ class Language:
             )
         try:
             net = AutoModelForCausalLM.from_pretrained(
-                self.path, attn_implementation=self.attention, trust_remote_code=False, **options
+                path, attn_implementation=self.attention, trust_remote_code=False, **options
             )
         except (OSError, ValueError, ImportError, SafetensorError) as error:
-            raise InputError(_unreadable(self.path, error)) from error
+            raise InputError(_unreadable(path, error)) from error
         net.generation_config = (
             GenerationConfig()
         )  # the file's may ask for penalties, and is asked where we say nothing
@@ -209,7 +209,7 @@ class LanguageModel(nn.Module):
     @property
     def causal(self) -> PreTrainedModel:
         """transformers' own model, its layers with adapters."""
-        return self.net.get_base_model()
+        return cast("PreTrainedModel", self.net.get_base_model())
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Tokens int64 [B, L] -> logits [B, L, vocabulary]: of the token after each."""
@@ -253,8 +253,8 @@ class LanguageModel(nn.Module):
         found = self.net.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
         return found[:, input_ids.shape[1] :]
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The adapters. The frozen weights are the architecture's, not the training's."""
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The adapters, by name. The frozen weights are the architecture's, not the training's."""
         whole = super().state_dict(*args, **kwargs)
         learnt = {kwargs.get("prefix", "") + name for name in self.adapters}
         for name in [name for name in whole if name not in learnt]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tarot")
 
 
-class InstructionTask(SupervisedTask):
+class InstructionTask(SupervisedTask[LanguageModel]):
     """data: the conversations. language, adapter: what learns. train: on a selection. surrogate: the warm-up.
 
     pretraining: of a language without a path; null leaves its weights random. tokenizer: a folder or a name on the
@@ -153,7 +153,7 @@ class InstructionTask(SupervisedTask):
         return None if self.total_share is None else max(1, int(self.total_share * len(self.candidates()) + 1e-9))
 
     @cached_property
-    def collate(self) -> Callable[[list[Sample]], Batch]:
+    def collate(self) -> Callable[[list[Sample]], Batch]:  # type: ignore[override]  # made when the tokenizer is there
         """Right padding."""
         return collate(self.pad)
 
@@ -211,7 +211,7 @@ class InstructionTask(SupervisedTask):
 
     @cached_property
     def _model_recipe(self) -> dict[str, Any]:
-        recipe = {"language": self.language.recipe(), "adapter": self.adapter.recipe()}
+        recipe: dict[str, Any] = {"language": self.language.recipe(), "adapter": self.adapter.recipe()}
         if self.language.path is None:
             recipe["vocabulary"] = len(self.tokenizer)
         if self.pretraining is not None:
@@ -246,14 +246,15 @@ class InstructionTask(SupervisedTask):
     @cached_property
     def _weights(self) -> State | None:
         """What pretraining gave: computed once for all tasks of the same text and sizes."""
-        if self.pretraining is None:
+        training = self.pretraining
+        if training is None:
             return None
 
         def make() -> list[Checkpoint]:
             net = self.language.base(len(self.tokenizer))
             self.adapter.refuse_unknown(net)  # before minutes of pretraining
-            state = pretrain(net, self._text, self.pretraining, self.language.seed, self.device)
-            return [Checkpoint("pretrained", state, self.pretraining.learning_rate)]
+            state = pretrain(net, self._text, training, self.language.seed, self.device)
+            return [Checkpoint("pretrained", state, training.learning_rate)]
 
         made_of = {key: value for key, value in self._model_recipe.items() if key != "adapter"}
         return cached_checkpoints(self.cache_dir / "pretrained" / f"{self.name}-{fingerprint(made_of)}.pt", make)[
@@ -266,7 +267,7 @@ class InstructionTask(SupervisedTask):
         Raises InputError where the language does not know all tokens, or is not made for so long conversations.
         """
         model = self.language.build(len(self.tokenizer), self.adapter, self._weights)
-        known = model.causal.get_input_embeddings().num_embeddings
+        known = cast("nn.Embedding", model.causal.get_input_embeddings()).num_embeddings
         if len(self.tokenizer) > known:
             raise InputError(
                 f"the tokenizer has {len(self.tokenizer):,} tokens, of which the language knows {known:,}: give the "
@@ -285,7 +286,7 @@ class InstructionTask(SupervisedTask):
         """Each sample's mean cross-entropy over the tokens of its answers, [B]."""
         return model.losses(batch["input_ids"], batch["labels"])
 
-    def residuals(self, model: nn.Module, batch: Batch) -> Tensor:
+    def residuals(self, model: LanguageModel, batch: Batch) -> Tensor:
         return torch.ones(len(batch["labels"]), device=batch["labels"].device)
 
     def embeddings(self, model: LanguageModel, batch: Batch) -> Tensor:
@@ -359,9 +360,9 @@ class InstructionTask(SupervisedTask):
 
     def _draw(self, sample: Sample, model: LanguageModel | None, axes: Axes) -> None:
         start = answer_start(sample["labels"])
-        asked = self.tokenizer.decode(sample["input_ids"][:start], skip_special_tokens=True)
+        asked = self._words(sample["input_ids"][:start])
         learned = sample["input_ids"][start:][sample["labels"][start:] != IGNORE]
-        answer = self.tokenizer.decode(learned, skip_special_tokens=True)
+        answer = self._words(learned)
         if model is not None:
             answer = self.answer(model, sample)
         size = axes.figure.dpi_scale_trans.inverted().transform_bbox(axes.get_window_extent())  # inches
@@ -384,12 +385,15 @@ class InstructionTask(SupervisedTask):
             )
         axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
 
+    def _words(self, ids: Tensor) -> str:
+        return cast("str", self.tokenizer.decode(ids, skip_special_tokens=True))  # as it is of one sequence
+
     def answer(self, model: LanguageModel, sample: Sample) -> str:
         """What the model, of either language, writes where the sample's last answer is."""
         ids = sample["input_ids"][: answer_start(sample["labels"])]
         task = self.learner if model.language == self.learner.language else self
         if task is not self:
-            ids = task.tokenizer(self.tokenizer.decode(ids, skip_special_tokens=True), return_tensors="pt").input_ids[0]
+            ids = task.tokenizer(self._words(ids), return_tensors="pt").input_ids[0]
         return written(model, [ids], task.tokenizer, self.evaluation, task.stops, task.pad)[0]
 
 

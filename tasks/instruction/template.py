@@ -9,6 +9,7 @@ token; the prompt is not learned.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -124,7 +125,8 @@ class ChatTemplate:
             return ""
         turns = [{"role": role, "content": content.strip()} for role, content in messages]
         try:
-            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
+            return cast("str", text)  # as it is where it is not tokenized
         except TemplateError as error:
             raise InputError(
                 f"the tokenizer's chat template refuses a conversation of {', '.join(role for role, _ in messages)}: "

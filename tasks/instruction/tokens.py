@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
@@ -23,7 +22,7 @@ _AT_ONCE = 2048  # rows given to the tokenizer together
 
 
 @dataclass(frozen=True, eq=False)
-class Tokenized(Dataset):
+class Tokenized:
     """[i] -> {"input_ids": int64 [L], "labels": int64 [L]}, where labels are the ids, or IGNORE where not learned.
 
     rows: the conversations that are left. starts: int64 [n + 1], sample i is at starts[i]:starts[i + 1] of ids int32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -74,13 +74,13 @@ class Tuning(Training):
             return self.learning_rate * at / start
         return self.learning_rate * (1 + math.cos(math.pi * (at - start) / (self.steps - start))) / 2
 
-    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
-        learnt = list(parameters)
-        optimizer = super().make_optimizer(iter(learnt))
-        if self.clip is not None:
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        learnt, most = list(parameters), self.clip
+        optimizer = super().make_optimizer(learnt)
+        if most is not None:
 
             def clip(*_: Any) -> None:
-                nn.utils.clip_grad_norm_(learnt, self.clip)
+                nn.utils.clip_grad_norm_(learnt, most)
 
             optimizer.register_step_pre_hook(clip)
         return optimizer
@@ -214,5 +214,6 @@ def pretrain(net: PreTrainedModel, text: Tokenized, training: Pretraining, seed:
         return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[1][:, 1:].flatten())
 
     with seeded(seed):
-        fit(net.to(device), loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training)
+        net.to(device)  # type: ignore[arg-type]  # transformers' decorator hides what `to` takes
+        fit(net, loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training)
     return {name: tensor.cpu() for name, tensor in net.state_dict().items()}

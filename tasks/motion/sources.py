@@ -87,7 +87,7 @@ class Simulated(MotionData):
             )
 
     def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
-        held = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
+        held: dict[Split, str] = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
         agents = {**self.candidates, **{name: getattr(self, split) for split, name in held.items()}}
         made = simulated(agents, seed, profile, cache, self.processes)
         return {
@@ -320,7 +320,12 @@ class Databases(MotionData):
                 "dataset": dataset,
             }
 
-            def make(source=source, dataset=dataset, start=start, select=select) -> MotionSamples:
+            def make(
+                source: _Source = source,
+                dataset: str = dataset,
+                start: int | None = start,
+                select: TargetFilter = select,
+            ) -> MotionSamples:
                 skipped: Counter[str] = Counter()
                 return samples_of(
                     source.scenarios(dataset, skipped), profile, select=select, start=start, skipped=skipped

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tarot import InputError
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import endless_batches, seeded
 from tasks.motion import pictures
 from tasks.motion.metrics import HEADLINE, errors, summary
-from tasks.motion.models import Forecaster
+from tasks.motion.models import Forecaster, MotionModel
 from tasks.motion.sources import MotionData, Splits
 from tasks.motion.submission import Forecast, challenged, demand_challenge, forecasts
 from tasks.motion.training import MotionTraining, train
@@ -30,7 +30,7 @@ FIRST = (HEADLINE, "min_ade", "miss_rate")  # of the metrics; these also for eac
 _EVALUATED = 256  # samples at a time
 
 
-class MotionTask(SupervisedTask):
+class MotionTask(SupervisedTask[MotionModel]):
     """forecasters: models by name. select_with, learn_with: those whose gradients select, and that which is trained on
     the selection; each sees scenes in its own way, and samples are known by their ids.
 
@@ -123,17 +123,17 @@ class MotionTask(SupervisedTask):
 
     # --- model -------------------------------------------------------------------------------------------------------
 
-    def model(self) -> nn.Module:
+    def model(self) -> MotionModel:
         return self.selects.build()
 
-    def downstream(self) -> nn.Module:
+    def downstream(self) -> MotionModel:
         return self.learns.build()
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: MotionModel, batch: Batch) -> Tensor:
         """Each sample's loss under the model that selects, [B]."""
         return self.selects.losses(model, batch)
 
-    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
+    def embeddings(self, model: MotionModel, batch: Batch) -> Tensor:
         """What the last layer is given, averaged over all futures that it tells of, [B, width]."""
         return model.embeddings(batch)
 
@@ -156,7 +156,7 @@ class MotionTask(SupervisedTask):
         with torch.no_grad():
             return torch.cat([self.measurements(model, batch) for batch in parts])
 
-    def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
+    def fit_downstream(self, weights: np.ndarray, seed: int) -> MotionModel:
         """The same number of steps for any selection; the average of its last weights, where `train.average` says so"""
         model = self.fresh(self.downstream, seed)
         self.fit(model, self.learns, self.training, self._learnt_from, weights, seed)
@@ -168,7 +168,7 @@ class MotionTask(SupervisedTask):
 
     def fit(
         self,
-        model: nn.Module,
+        model: MotionModel,
         forecaster: Forecaster,
         training: MotionTraining,
         samples: MotionSamples,
@@ -176,7 +176,7 @@ class MotionTask(SupervisedTask):
         seed: int,
         **options: int,
     ) -> list[Checkpoint]:
-        def loss(model: nn.Module, batch: Batch) -> Tensor:
+        def loss(model: MotionModel, batch: Batch) -> Tensor:
             with training.precision(self.device):
                 return forecaster.losses(model, batch).mean()
 
@@ -187,7 +187,7 @@ class MotionTask(SupervisedTask):
     # --- results -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _predicted(self, model: nn.Module, samples: MotionSamples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
+    def _predicted(self, model: MotionModel, samples: MotionSamples) -> Iterator[tuple[Tensor, Tensor, Batch]]:
         """(trajectories [B, K, F, 5], probabilities [B, K], batch) of all samples in their order."""
         model.eval()
         for start in range(0, len(samples), _EVALUATED):
@@ -195,7 +195,7 @@ class MotionTask(SupervisedTask):
             prediction = model(batch)
             yield prediction.trajectories.float(), prediction.probabilities.float(), batch
 
-    def errors(self, model: nn.Module, split: Split = "test") -> dict[str, np.ndarray]:
+    def errors(self, model: MotionModel, split: Split = "test") -> dict[str, np.ndarray]:
         """Every measure of every agent of a split, in the order of its ids, float64 [n]: see `metrics.errors`."""
         hz = 1 / self.learns.profile.seconds
         parts = [
@@ -204,7 +204,7 @@ class MotionTask(SupervisedTask):
         ]
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
-    def evaluate(self, model: nn.Module, split: Split = "test") -> dict[str, float]:
+    def evaluate(self, model: MotionModel, split: Split = "test") -> dict[str, float]:
         """Means over the agents of a split, lower is better: see `metrics`; the first ones also by dataset, type of
         trajectory and difficulty, such as "min_ade/type=left"."""
         found, samples = self.errors(model, split), self._learning[split]
@@ -226,7 +226,7 @@ class MotionTask(SupervisedTask):
         demand_challenge(profile.horizon, 1 / profile.seconds, self.learns.architecture.modes)
         return challenged(self._held_out)
 
-    def submission(self, model: nn.Module) -> list[Forecast]:
+    def submission(self, model: MotionModel) -> list[Forecast]:
         """What nuScenes's prediction challenge wants of a model, for `submission.write_submission`: forecasts of
         `validation` and `test`. Errors as of `challenged`."""
         agents, (centre, heading, origin) = self.challenged(), self._held_out.frames
@@ -243,7 +243,7 @@ class MotionTask(SupervisedTask):
         pictures.draw(sample, axes)
 
     @torch.no_grad()
-    def draw_prediction(self, model: nn.Module | None, sample: Batch, axes: Axes) -> None:
+    def draw_prediction(self, model: MotionModel | None, sample: Batch, axes: Axes) -> None:
         """Predicted futures, the more probable the stronger, and the truth in dots; the truth alone without a model."""
         prediction = None
         if model is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tarot import InputError
 from tasks.common.training import Training, fit
-from tasks.task import Batch, Checkpoint
+from tasks.task import Batch, Checkpoint, Model
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,16 @@ class MotionTraining(Training):
             return _cosine(first, self.learning_rate, step / peak)
         return _cosine(self.learning_rate, first / 1e4, (step - peak) / max(self.steps - 1 - peak, 1.0))
 
-    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
-        parameters = list(parameters)
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        learnt, most = list(parameters), self.clip
         if self.optimizer == "adamw":
-            options = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "eps": self.epsilon}
-            optimizer = torch.optim.AdamW(parameters, fused=True, **options)
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+                learnt, lr=self.learning_rate, weight_decay=self.weight_decay, eps=self.epsilon, fused=True
+            )
         else:
-            optimizer = super().make_optimizer(iter(parameters))
-        if self.clip is not None:
-            optimizer.register_step_pre_hook(lambda *_: _clip(parameters, self.clip))
+            optimizer = super().make_optimizer(learnt)
+        if most is not None:
+            optimizer.register_step_pre_hook(lambda *_: _clip(learnt, most))
         return optimizer
 
 
@@ -115,8 +116,8 @@ class WeightAverage:
 
 
 def train(
-    model: nn.Module,
-    loss: Callable[[nn.Module, Batch], Tensor],
+    model: Model,
+    loss: Callable[[Model, Batch], Tensor],
     batches: Iterator[Batch],
     training: MotionTraining,
     *,

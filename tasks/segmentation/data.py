@@ -17,10 +17,10 @@ from tasks.segmentation.files import Folder, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
 from tasks.segmentation.scenes import Classes, Pixels, Scenes
 from tasks.segmentation.street import CLASSES, PALETTE, VERSION, render, street_splits
-from tasks.task import Split
+from tasks.task import SPLITS, Split
 
 Splits = Mapping[Split, Scenes]
-STREET_CLASSES = Classes(tuple(CLASSES), tuple(tuple(int(part) for part in colour) for colour in PALETTE))
+STREET_CLASSES = Classes(tuple(CLASSES), tuple((int(red), int(green), int(blue)) for red, green, blue in PALETTE))
 
 
 class SceneData(ABC):
@@ -78,7 +78,7 @@ class Street(SceneData):
         return STREET_CLASSES
 
     def splits(self, seed: int) -> Splits:
-        counts = {name: getattr(self, name) for name in ("candidates", "targets", "validation", "test")}
+        counts = {split: getattr(self, split) for split in SPLITS}
         drawn = street_splits(**counts, shares=dict(self.shares), seed=seed, height=self.height, width=self.width)
         return {split: _rendered(scenes, self.height, self.width) for split, scenes in drawn.items()}
 
@@ -202,8 +202,8 @@ class Folders(SceneData):
         return self._named[0]
 
     def splits(self, seed: int) -> Splits:
-        splits = {}
-        for split in ("candidates", "targets", "validation", "test"):
+        splits: dict[Split, Scenes] = {}
+        for split in SPLITS:
             root, of_candidates = Path(getattr(self, split)), split == "candidates"
             code = self._candidate_code() if of_candidates else self._named[1]
             left_out = self.exclude if of_candidates else ()

@@ -93,7 +93,8 @@ def read_classes(path: Path) -> tuple[Classes, LabelCode]:
         ignored = content.get("ignore_index", [])
         ignored = {int(value) for value in (ignored if isinstance(ignored, list) else [ignored])} | {IGNORE}
         listed = {int(entry["id"]): (str(entry["name"]), entry.get("color")) for entry in content["classes"]}
-        colours = {label: tuple(int(part) for part in colour) for label, (_, colour) in listed.items() if colour}
+        given = {label: colour for label, (_, colour) in listed.items() if colour}
+        colours = {label: tuple(int(part) for part in colour) for label, colour in given.items()}
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there: it names the classes of the labels") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -105,10 +106,11 @@ def read_classes(path: Path) -> tuple[Classes, LabelCode]:
         raise InputError(f"{path} must name from 2 to 250 classes, each with an id and a name of its own")
     if any(len(colour) != 3 or not all(0 <= part <= 255 for part in colour) for colour in colours.values()):
         raise InputError(f"{path}: a color is three numbers from 0 to 255")
-    shown = tuple(colours.get(label, _some_colour(number)) for number, label in enumerate(kept))
+    shades = {label: (red, green, blue) for label, (red, green, blue) in colours.items()}
+    shown = tuple(shades.get(label, _some_colour(number)) for number, label in enumerate(kept))
     ids = dict.fromkeys(ignored, IGNORE) | {label: number for number, label in enumerate(kept)}
-    by_colour = {colours[label]: IGNORE for label in ignored if label in colours}
-    by_colour |= {colours[label]: number for number, label in enumerate(kept) if label in colours}
+    by_colour = {shades[label]: IGNORE for label in ignored if label in shades}
+    by_colour |= {shades[label]: number for number, label in enumerate(kept) if label in shades}
     return Classes(tuple(listed[label][0] for label in kept), shown), LabelCode(ids, by_colour)
 
 

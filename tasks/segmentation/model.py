@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,13 @@ class Architecture:
         if self.backbone not in _NETWORKS:
             raise InputError(f"task.architecture.backbone must be {' or '.join(_NETWORKS)}; it is {self.backbone!r}")
 
-    def recipe(self) -> dict[str, object]:
+    def recipe(self) -> dict[str, Any]:
         """What determines the model, as plain data."""
-        recipe = {"kind": "deeplabv3", "backbone": self.backbone, "batch_norm_momentum": self.batch_norm_momentum}
+        recipe: dict[str, Any] = {
+            "kind": "deeplabv3",
+            "backbone": self.backbone,
+            "batch_norm_momentum": self.batch_norm_momentum,
+        }
         if self.weights is not None:
             recipe["weights"] = hash_file(_existing(self.weights))
         return recipe
@@ -64,7 +68,9 @@ class Segmenter(nn.Module):
     so that it stays with the weights that it speaks of.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    validation: Tensor
+
+    def __init__(self, net: segmentation.DeepLabV3) -> None:
         super().__init__()
         self.net = net
         self.register_buffer("validation", torch.full((2,), -1.0, dtype=torch.float64))
@@ -86,7 +92,7 @@ def _existing(weights: str) -> Path:
     return Path(weights)
 
 
-def _load(net: nn.Module, path: Path) -> None:
+def _load(net: segmentation.DeepLabV3, path: Path) -> None:
     try:
         given = torch.load(path, weights_only=True, map_location="cpu")
         given = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 IGNORE = 255  # the label of a pixel that belongs to no class
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, per channel on the scale 0..1
@@ -33,7 +32,8 @@ class Remembered:
     """A source that is read once and then stays in memory."""
 
     def __init__(self, source: Source) -> None:
-        self.source, self._kept = source, None
+        self.source = source
+        self._kept: Pixels | None = None
 
     def __call__(self) -> Pixels:
         if self._kept is None:
@@ -42,7 +42,7 @@ class Remembered:
 
 
 @dataclass(frozen=True, eq=False)
-class Scenes(Dataset):
+class Scenes:
     """ids and tags str [n]; sources: where scene i comes from."""
 
     ids: np.ndarray

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Tensor]  # images float32 [B, 3, H, W], labels int64 [B, H, W]
 
 
-class SegmentationTask(SupervisedTask):
+class SegmentationTask(SupervisedTask[Segmenter]):
     """workers: processes that decode and augment; 0: the one that trains. remember: scenes stay in memory once read.
     Other options are `SupervisedTask`'s."""
 
@@ -87,11 +87,11 @@ class SegmentationTask(SupervisedTask):
     def model(self) -> Segmenter:
         return self.architecture.build(len(self.data.classes))
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: Segmenter, batch: Batch) -> Tensor:
         """Each sample's mean cross-entropy over its pixels, [B], without the ignored ones; 0 where all are ignored."""
         return _losses(model(batch[0]), batch[1])
 
-    def embeddings(self, model: nn.Module, batch: Batch) -> Tensor:
+    def embeddings(self, model: Segmenter, batch: Batch) -> Tensor:
         """What the last convolution is given, averaged over the image, [B, 256]."""
         return model.embeddings(batch[0])
 
@@ -104,7 +104,8 @@ class SegmentationTask(SupervisedTask):
 
     def fit_downstream(self, weights: np.ndarray, seed: int) -> Segmenter:
         """Validated now and then; the model that was best, or the last one (`train.choose`)."""
-        model, moments, kept = self._fresh(seed), self.training.moments(), {}
+        model, moments = self._fresh(seed), self.training.moments()
+        kept: dict[str, Tensor] = {}
 
         def watch(model: Segmenter, step: int) -> None:
             if step not in moments:

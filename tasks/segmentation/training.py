@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -80,15 +80,19 @@ def augmented(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, sc
     mean = tuple(round(255 * part) for part in MEAN)
     affine, smooth, nearest = Image.Transform.AFFINE, Image.Resampling.BILINEAR, Image.Resampling.NEAREST
     picture, classes = (Image.fromarray(np.ascontiguousarray(array)) for array in (image, label))
-    image = picture.transform((width, height), affine, matrix, smooth, fillcolor=mean)
-    return np.asarray(image), np.asarray(classes.transform((width, height), affine, matrix, nearest, fillcolor=IGNORE))
+    turned = picture.transform((width, height), affine, matrix, smooth, fillcolor=mean)
+    sorted_out = classes.transform((width, height), affine, matrix, nearest, fillcolor=IGNORE)
+    return np.asarray(turned), np.asarray(sorted_out)
+
+
+Loaded = Generator[tuple[Tensor, Tensor]]
 
 
 class _Draws(Dataset):
     """What is drawn from scenes: (index, number of the draw) -> a sample. Each draw is augmented by a generator of its
     own, so that it does not matter which worker makes it. An error is a value: a worker would add its traceback."""
 
-    def __init__(self, scenes: Scenes, training: Training | None, seed: int) -> None:
+    def __init__(self, scenes: Scenes, training: SegmentationTraining | None, seed: int) -> None:
         self.scenes, self.training, self.seed = scenes, training, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | InputError:
@@ -117,7 +121,7 @@ def _collate(samples: list) -> Any:
     return next((sample for sample in samples if isinstance(sample, InputError)), None) or default_collate(samples)
 
 
-def _loaded(draws: _Draws, batches: Any, workers: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _loaded(draws: _Draws, batches: Any, workers: int, device: torch.device) -> Loaded:
     """Batches on the device. Raises the InputError of a scene that cannot be read."""
     own = torch.Generator().manual_seed(0)  # the loader would otherwise move torch's global one
     loader = DataLoader(
@@ -139,8 +143,8 @@ def _loaded(draws: _Draws, batches: Any, workers: int, device: torch.device) -> 
 
 
 def training_batches(
-    scenes: Scenes, weights: np.ndarray, training: Training, seed: int, workers: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+    scenes: Scenes, weights: np.ndarray, training: SegmentationTraining, seed: int, workers: int, device: torch.device
+) -> Loaded:
     """Endless batches in which scene i occurs as often as its weight (int64 [n]) says; all decided by the seed,
     whatever the number of worker processes that decode and augment (0: this process)."""
     draws = _TrainingDraws(weights, training.batch_size, seed)

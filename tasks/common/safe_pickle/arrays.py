@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def scalar(arguments: tuple, budget: Budget) -> np.generic:
         if content:
             raise Malformed("it makes a number in an unknown way")
         return kind.native.type()
-    return _array(content, kind, (), "C", budget)[()]
+    return cast("np.generic", _array(content, kind, (), "C", budget)[()])  # what it is of an array without dimensions
 
 
 def from_buffer(arguments: tuple, budget: Budget) -> np.ndarray:
@@ -132,14 +132,14 @@ def from_buffer(arguments: tuple, budget: Budget) -> np.ndarray:
     ):
         raise Malformed("it makes an array in an unknown way")
     if order != "K":
-        return _array(content, kind, shape, order, budget)
+        return _array(content, kind, shape, "F" if order == "F" else "C", budget)
     array = _array(content, kind, shape, "C", budget)
     if type(axes[0]) is not tuple or not all(map(_is_count, axes[0])) or sorted(axes[0]) != list(range(array.ndim)):
         raise Malformed("it orders an array's axes in an unknown way")
     return array.transpose(axes[0])
 
 
-def _array(content: bytes | bytearray, kind: DType, shape: Any, order: str, budget: Budget) -> np.ndarray:
+def _array(content: bytes | bytearray, kind: DType, shape: Any, order: Literal["C", "F"], budget: Budget) -> np.ndarray:
     """A view of `content`, which is exactly as long as it must be."""
     native, count = kind.native, _count(shape, len(content))
     budget.spend(TABLE + len(content))

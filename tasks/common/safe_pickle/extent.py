@@ -5,7 +5,7 @@ A small file can hold one list so often in another, and that in another, that no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class _Survey:
             raise Malformed(f"it is nested more than {DEEPEST} deep")
         return size + 1, height + 1
 
-    def _elements(self, values: Iterable[Any], depth: int) -> tuple[int, int]:
+    def _elements(self, values: Collection[Any], depth: int) -> tuple[int, int]:
         kinds = set(map(type, values))
         if kinds <= _NUMBERS:
             return len(values), 0

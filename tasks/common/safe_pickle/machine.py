@@ -44,7 +44,7 @@ class Machine:
         self.marks: list[int] = []
         self.memo: list[Any] = []
         self.has_gaps = False
-        self.methods = [self._unknown] * 256
+        self.methods: list[Callable[[int], int]] = [self._unknown] * 256
         for opcode, name in _METHODS.items():
             self.methods[opcode] = getattr(self, name)
         for opcode, value in _CONSTANTS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,9 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
+Line = tuple[str, str, list[tuple[float, float]], tuple[str, ...], tuple[str, ...]]  # a `MapLine`, its xy a list
+
+
 def _table(path: Path) -> dict[str, np.ndarray]:
     try:
         table = parquet.read_table(path)
@@ -132,7 +135,7 @@ def _table(path: Path) -> dict[str, np.ndarray]:
 def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
     try:
         content = json.loads(path.read_text())
-        found = [*_lanes(content["lane_segments"])]
+        found: list[Line] = [*_lanes(content["lane_segments"])]
         for name, crossing in content["pedestrian_crossings"].items():
             corners = _points(crossing["edge1"]) + _points(crossing["edge2"])[::-1]
             found.append((name, "CROSSWALK", corners, (), ()))
@@ -140,7 +143,8 @@ def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
             found.append((name, "ROAD_EDGE_BOUNDARY", _points(area["area_boundary"]), (), ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no map of Argoverse 2: {error!r}") from error
-    lines, problems = [], Counter()
+    lines: list[MapLine] = []
+    problems: Counter[str] = Counter()
     for name, kind, corners, entries, exits in found:
         xy = points(corners)
         if xy is None:
@@ -150,8 +154,8 @@ def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
     return tuple(lines), problems
 
 
-def _lanes(segments: Mapping[str, Any]):
-    painted = set()
+def _lanes(segments: Mapping[str, Any]) -> Iterator[Line]:
+    painted: set[tuple[str, frozenset[tuple[float, float]]]] = set()
     for name, lane in segments.items():
         kind = LANES.get(lane["lane_type"], "LANE_UNKNOWN")
         entries, exits = (tuple(str(i) for i in lane[key]) for key in ("predecessors", "successors"))

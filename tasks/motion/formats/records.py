@@ -6,7 +6,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,9 +18,19 @@ BAD_LINES = "map line that is not finite or has no points"
 BAD_LIGHTS = "traffic light without a place"
 
 
+class Arrays(TypedDict):
+    """Those of a `Scenario`, by the names of its fields."""
+
+    position: np.ndarray
+    heading: np.ndarray
+    velocity: np.ndarray
+    size: np.ndarray
+    valid: np.ndarray
+
+
 def cleaned(
     position: np.ndarray, heading: np.ndarray, velocity: np.ndarray, size: np.ndarray, valid: np.ndarray
-) -> tuple[dict[str, np.ndarray], Counter[str]]:
+) -> tuple[Arrays, Counter[str]]:
     """The arrays of a `Scenario`: of its dtypes, finite where valid and 0 elsewhere, and how many frames are not valid
     although the record says so, because something in them is not finite. A size that is not finite is 0: it is only
     drawn."""
@@ -33,7 +43,7 @@ def cleaned(
         mask = kept if array.ndim == 2 else kept[..., None]
         return np.where(mask, array, 0).astype(dtype)
 
-    arrays = {
+    arrays: Arrays = {
         "position": zeroed(position, np.float64),
         "heading": zeroed(heading, np.float32),
         "velocity": zeroed(velocity, np.float32),

@@ -15,7 +15,7 @@ import numpy as np
 
 from tarot import InputError
 from tasks.common.safe_pickle import load_pickle
-from tasks.motion.formats.records import BAD_LIGHTS, BAD_LINES, cleaned, column, names, points, shown, text
+from tasks.motion.formats.records import BAD_LIGHTS, BAD_LINES, Arrays, cleaned, column, names, points, shown, text
 from tasks.motion.formats.scenario import RATE, MapLine, Scenario, TrafficLight
 
 SUMMARY, MAPPING = "dataset_summary.pkl", "dataset_mapping.pkl"
@@ -82,7 +82,7 @@ def scenario_files(database: str | Path, allow_outside: bool | str | Path = Fals
         listed = list(mapping)
     else:
         listed = [entry.name for entry in database.iterdir() if is_scenario_name(entry.name)]
-    root = database.resolve() if allow_outside in (False, True) else Path(allow_outside).resolve()
+    root = database.resolve() if isinstance(allow_outside, bool) else Path(allow_outside).resolve()
     files = {}
     for name in sorted(listed, key=str):
         if not isinstance(name, str) or not is_scenario_name(name) or PurePosixPath(name).name != name or "\\" in name:
@@ -208,9 +208,7 @@ def _scenario(record: Any, path: Path, dataset: str | None) -> Scenario:
     )
 
 
-def _tracks(
-    tracks: Mapping[Any, Any], frames: int, path: str
-) -> tuple[dict[str, np.ndarray], Counter[str], np.ndarray]:
+def _tracks(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[Arrays, Counter[str], np.ndarray]:
     """The arrays of a `Scenario`, what is wrong with them, and the positions of frames that are not valid, [n, 2]."""
     rows = []
     for name, track in tracks.items():
@@ -258,7 +256,8 @@ def _origin(metadata: Mapping[str, Any], begins: np.ndarray | None, unseen: np.n
 
 
 def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
-    lines, problems = [], Counter()
+    lines: list[MapLine] = []
+    problems: Counter[str] = Counter()
     for name, feature in features.items():
         if not isinstance(feature, dict) or "type" not in feature:
             raise InputError(f"{path}: map feature {shown(name)} has no type")
@@ -275,7 +274,8 @@ def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], 
 
 
 def _lights(states: Mapping[Any, Any], frames: int, path: Path) -> tuple[tuple[TrafficLight, ...], Counter[str]]:
-    lights, problems = [], Counter()
+    lights: list[TrafficLight] = []
+    problems: Counter[str] = Counter()
     for name, light in states.items():
         state = light.get("state") if isinstance(light, dict) else None
         if not isinstance(state, dict) or "object_state" not in state or "lane" not in light:

@@ -69,6 +69,9 @@ MINI_AUTOBOT = AutoBotArchitecture(
 class AutoBot(nn.Module):
     """batch -> `Prediction`. It reads x and y of `agents` and `lanes`, and what of them is valid."""
 
+    positions: Tensor
+    causal: Tensor
+
     def __init__(self, architecture: AutoBotArchitecture, past: int, future: int) -> None:
         super().__init__()
         a = self.architecture = architecture

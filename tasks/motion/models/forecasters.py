@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tasks.motion.models.autobots import AutoBotArchitecture
+from tasks.motion.models.autobots import AutoBot, AutoBotArchitecture
 from tasks.motion.models.losses import LossWeights, autobot_losses, wayformer_losses
-from tasks.motion.models.wayformer import WayformerArchitecture
+from tasks.motion.models.wayformer import Wayformer, WayformerArchitecture
 from tasks.motion.views import Profile
 from tasks.task import Batch
+
+MotionModel = AutoBot | Wayformer
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Forecaster:
     profile: Profile
     loss: LossWeights
 
-    def build(self) -> nn.Module:
+    def build(self) -> MotionModel:
         """A fresh model of the profile's sizes; it takes samples of any other one with the same steps, too, where its
         architecture does."""
         p = self.profile

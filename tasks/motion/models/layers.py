@@ -40,8 +40,8 @@ def exact(module: nn.Module, x: Tensor) -> Tensor:
         return module(x.to(next(module.parameters()).dtype))
 
 
-class Attention(nn.Module):
-    """Multi-head attention with `nn.MultiheadAttention`'s number of parameters and its initial weights.
+class _Heads(nn.Module):
+    """What attention learns, of `nn.MultiheadAttention`'s number of parameters and with its initial weights.
 
     dropout: of the attention's shares, in training.
     """
@@ -54,6 +54,10 @@ class Attention(nn.Module):
             nn.init.uniform_(linear.weight, -math.sqrt(1.5 / width), math.sqrt(1.5 / width))  # Xavier's of [3 d, d]
             nn.init.zeros_(linear.bias)
         nn.init.zeros_(self.out.bias)
+
+
+class Attention(_Heads):
+    """Multi-head attention."""
 
     def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [..., heads, S, width / heads] of what is attended to, [..., S, width]."""
@@ -81,10 +85,12 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(-3, -2).flatten(-2))
 
 
-class PooledAttention(Attention):
+class PooledAttention(_Heads):
     """`Attention` of one query to each of S sets of M points. Of the same result as to say it in that way, but for
     dropout, which leaves the values' bias alone, at less than half the cost: points are averaged before they are made
     values of, which is allowed as that is linear, and heads are blocks of one matrix."""
+
+    blocks: Tensor
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__(width, heads, dropout)
@@ -104,6 +110,8 @@ class PooledAttention(Attention):
 class Tokens(nn.Module):
     """Learned vectors that every sample is given: [*shape, width]. A table that every sample looks all of it up in, so
     that a sample's gradient of it has a rule; as a bare parameter it would take one backward pass per sample."""
+
+    rows: Tensor
 
     def __init__(self, *shape: int, width: int) -> None:
         super().__init__()

@@ -180,6 +180,11 @@ class ObjectTokens(nn.Module):
     `scale` per second.
     """
 
+    agent_columns: Tensor
+    lane_columns: Tensor
+    agent_units: Tensor
+    lane_units: Tensor
+
     def __init__(self, architecture: WayformerArchitecture, past: int, agents: int, points: int) -> None:
         super().__init__()
         width, scale = architecture.width, architecture.scale

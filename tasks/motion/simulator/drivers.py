@@ -51,7 +51,11 @@ class Habits:
 
 def draw_habits(style: Style, count: int, rng: np.random.Generator) -> Habits:
     names = ("speed", "push", "brake", "headway", "sideways", "patience")
-    return Habits(**{name: rng.uniform(*getattr(style, name), count) for name in names})
+
+    def drawn(low: float, high: float) -> np.ndarray:
+        return rng.uniform(low, high, count)
+
+    return Habits(**{name: drawn(*getattr(style, name)) for name in names})
 
 
 def free_speed(road: Road, route: int, habits: Habits, driver: int) -> np.ndarray:

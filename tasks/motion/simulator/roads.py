@@ -99,7 +99,8 @@ def roundabout(rng: np.random.Generator, radius: tuple[float, float], limit: flo
     arms = int(rng.choice([3, 4, 4, 5]))
     theta = 2 * np.pi * np.arange(arms) / arms + rng.uniform(-0.2, 0.2, arms)
     delta = min(0.42, 5.5 / ring)
-    lanes, slow = {}, limit * 0.75
+    lanes: dict[str, np.ndarray] = {}
+    slow = limit * 0.75
     for k in range(arms):
         after = theta[(k + 1) % arms] + (2 * np.pi if k == arms - 1 else 0)
         entry, leave = theta[k] + delta, theta[k] - delta
@@ -144,10 +145,8 @@ def _route(
     light: int | None = None,
 ) -> Route:
     parts = [lanes[name] for name in names]
-    stop = None if stop_after is None else float(sum(len(part) - 1 for part in parts[:stop_after]))
     path = path_of(parts, limits)
-    if stop is not None:
-        stop = nearest_on(path, parts[stop_after][0])[0]
+    stop = None if stop_after is None else nearest_on(path, parts[stop_after][0])[0]
     return Route(path, tuple(names), stop, light)
 
 
@@ -248,7 +247,8 @@ def parking(rng: np.random.Generator) -> Road:
         routes.append(Route(path_of([lanes[n] for n in names], [speed] * len(names)), tuple(names)))
     places = [(k, side, y) for k in range(aisles) for side in (-1, 1) for y in np.arange(6.0, deep - 3, 2.8)]
     order = rng.permutation(len(places))
-    used, parked = [], []
+    used: list[tuple[int, int, float]] = []
+    parked: list[tuple[float, ...]] = []
     for place in order:
         k, side, y = places[place]
         if any(k == a and side == b and abs(y - c) < 3 for a, b, c in used):
@@ -263,7 +263,8 @@ def parking(rng: np.random.Generator) -> Road:
         down = lanes[f"aisle{k}"][lanes[f"aisle{k}"][:, 1] <= y - turn]
         down = np.concatenate([down, [[x, y - turn]]]) if y - turn - down[-1, 1] > 0.05 else down
         ends = (np.pi, np.pi / 2) if side > 0 else (0.0, np.pi / 2)
-        swing = joined([arc(np.array([x + side * turn, y - turn]), turn, *ends), line([x + side * turn, y], stall)])
+        centre, start = np.array([x + side * turn, y - turn]), np.array([x + side * turn, y])
+        swing = joined([arc(centre, turn, *ends), line(start, stall)])
         if len(used) % 2:
             names = [*through(k)[: k + 2], f"aisle{k}"]
             parts = [*[lanes[n] for n in names[:-1]], down, swing]

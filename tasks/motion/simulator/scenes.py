@@ -122,22 +122,26 @@ def _scene(kind: Recipe, seed: int, attempt: int) -> Scenario | None:
 
 def _placed(road: Road, count: int, rng: np.random.Generator) -> Start:
     """Vehicles on routes, apart from each other, where they will soon be in the middle of things."""
-    routes, s, lanes, places, waits = [], [], [], [], []
+    routes: list[int] = []
+    s: list[float] = []
+    lanes: list[int] = []
+    places: list[tuple[np.ndarray, int]] = []
+    waits: list[float] = []
     trucks = 0.0 if len(road.stalls) else 0.1
     length = np.where(rng.random(count) < trucks, rng.uniform(7, 10, count), rng.uniform(4.1, 5.0, count))
     for _ in range(20 * count):
         if len(routes) == count:
             break
         route, lane, wait = int(rng.integers(len(road.routes))), 0, 0.0
-        path = road.routes[route].path
+        path, stop = road.routes[route].path, road.routes[route].stop
         if road.parallel > 1:
             route = int(rng.random() < 0.35) if len(road.routes) > 1 else 0
             path = road.routes[route].path
             lane = 0 if route else int(rng.integers(road.parallel))
             merge = road.routes[route].merge
             at = rng.uniform(0, 260) if merge is None else merge - rng.uniform(30, 190 if route else 230)
-        elif road.routes[route].stop is not None:
-            at = rng.uniform(0, road.routes[route].stop + (30 if rng.random() < 0.3 else 0))
+        elif stop is not None:
+            at = rng.uniform(0, stop + (30 if rng.random() < 0.3 else 0))
         elif path.backwards > 0:
             at, wait = 0.0, rng.uniform(3, 8)
         elif path.length < 75:
@@ -151,7 +155,10 @@ def _placed(road: Road, count: int, rng: np.random.Generator) -> Start:
         ):
             continue
         places.append((place, lane))
-        routes.append(route), s.append(at), lanes.append(lane), waits.append(wait)
+        routes.append(route)
+        s.append(at)
+        lanes.append(lane)
+        waits.append(wait)
     return Start(np.array(routes), np.array(s), np.array(lanes), length[: len(s)], np.array(waits))
 
 

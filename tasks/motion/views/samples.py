@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from tarot import InputError
 from tasks.common.cache import cached_arrays
@@ -62,7 +61,7 @@ class Scene:
     lane_codes: np.ndarray
 
 
-class MotionSamples(Dataset):
+class MotionSamples:
     """Targets in one order that does not change; sample i is a dict of tensors, see `features.featurised`.
 
     ids: str [n], "dataset/scenario/agent", and "@start" behind it where the record was cut into several windows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -32,7 +33,11 @@ def _filter_weights(n: int) -> np.ndarray:
 
 
 def difficulty(
-    past: np.ndarray, past_valid: np.ndarray, future: np.ndarray, future_valid: np.ndarray, horizons=HORIZONS
+    past: np.ndarray,
+    past_valid: np.ndarray,
+    future: np.ndarray,
+    future_valid: np.ndarray,
+    horizons: Sequence[int] = HORIZONS,
 ) -> np.ndarray:
     """How wrong the Kalman filter of constant velocity is at each horizon, in metres; -1 where it cannot be told.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Camera:
         cosine, sine = turn(self.roll)
         return add(times(right, cosine), up, sine), add(times(up, cosine), right, -sine), ahead
 
-    def moved(self, **changes: object) -> Camera:
+    def moved(self, **changes: Any) -> Camera:
         return replace(self, **changes)
 
 
@@ -148,7 +148,9 @@ class Canvas:
         self.colour[empty] = shade(x / length, y / length, z / length)
         self.label[empty] = label
 
-    def _cover(self, origin: Vector, along: Vector, upwards: Vector, through: bool = False):
+    def _cover(
+        self, origin: Vector, along: Vector, upwards: Vector, through: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """The pixels where a quad is seen, as places in the flat picture, with s, t and 1/depth there; None if nowhere.
         through: also where something nearer hides it."""
         o, u, v = self._turned(add(origin, self.camera.position, -1)), self._turned(along), self._turned(upwards)
@@ -161,13 +163,13 @@ class Canvas:
             return None
         rows, columns = self.rows[window[0]], self.columns[window[1]]
         # Cramer's rule: s/depth, t/depth and 1/depth are linear in the pixel.
-        p, q, r = (times(form, 1 / volume) for form in (cross(v, o), cross(o, u), normal))
-        r = (rows * r[1] + r[2])[:, None] + columns * r[0]
+        of_s, of_t, of_r = (times(form, 1 / volume) for form in (cross(v, o), cross(o, u), normal))
+        r = (rows * of_r[1] + of_r[2])[:, None] + columns * of_r[0]
         inside = r > (0 if through else self.nearness[window])
         if not inside.any():
             return None
-        p = (rows * p[1] + p[2])[:, None] + columns * p[0]
-        q = (rows * q[1] + q[2])[:, None] + columns * q[0]
+        p = (rows * of_s[1] + of_s[2])[:, None] + columns * of_s[0]
+        q = (rows * of_t[1] + of_t[2])[:, None] + columns * of_t[0]
         inside &= (p >= 0) & (p <= r) & (q >= 0) & (q <= r)
         places = np.flatnonzero(inside)
         if not places.size:

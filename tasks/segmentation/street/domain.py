@@ -14,6 +14,7 @@ import numpy as np
 
 from tarot import InputError
 from tasks.segmentation.street.world import Colours
+from tasks.task import Split
 
 SMALLEST = 16  # pixels: below this a street has no room for a car
 
@@ -190,7 +191,7 @@ def street_splits(
     seed: int = 0,
     height: int = 96,
     width: int = 160,
-) -> dict[str, list[Scene]]:
+) -> dict[Split, list[Scene]]:
     """The scenes of each split; no seed occurs twice, so no street is in two of them.
 
     shares: kind of the pool -> its share of the candidates, adding up to 1 (default SHARES; kinds not named have none).
@@ -208,8 +209,9 @@ def street_splits(
     if seed < 0:
         raise InputError(f"the seed of the splits must be at least 0; it is {seed}")
     rng = np.random.default_rng(seed)
-    start, splits = seed * 1_000_000, {}
-    sizes = {"candidates": candidates, "targets": targets, "validation": validation, "test": test}
+    start = seed * 1_000_000
+    splits: dict[Split, list[Scene]] = {}
+    sizes: dict[Split, int] = {"candidates": candidates, "targets": targets, "validation": validation, "test": test}
     if min(sizes.values()) < 0 or sum(sizes.values()) > 1_000_000:
         raise InputError(f"sizes of splits must be at least 0 and at most 1,000,000 in all; they are {sizes}")
     for split, size in sizes.items():

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.segmentation.street.canvas import Canvas, Paint, Vector, add, between, fraction, grain, mixed, scatter, times
+from tasks.segmentation.street.canvas import (
+    Canvas,
+    Paint,
+    Shader,
+    Vector,
+    add,
+    between,
+    fraction,
+    grain,
+    mixed,
+    scatter,
+    times,
+)
 
 CLASSES = ("road", "sidewalk", "building", "fence", "pole", "vegetation", "sky", "person", "car")
 PALETTE = np.array(  # Cityscapes' colours of these classes
@@ -48,7 +61,10 @@ def pick(values: np.ndarray, *cases: tuple[np.ndarray, Colour]) -> np.ndarray:
     return values
 
 
-def box(stage: Stage, low: Vector, high: Vector, shade) -> None:
+Faces = Callable[[str, float, float], Shader]  # (side, width, height) of a box's face
+
+
+def box(stage: Stage, low: Vector, high: Vector, shade: Faces) -> None:
     """The five visible faces of a box that stands along the street; shade(side, width, height) gives a shader."""
     (x0, y0, z0), (x1, y1, z1) = low, high
     width, height, depth = x1 - x0, y1 - y0, z1 - z0
@@ -59,10 +75,10 @@ def box(stage: Stage, low: Vector, high: Vector, shade) -> None:
     quad((x0, y1, z0), (width, 0, 0), (0, 0, depth), shade("top", width, depth))
 
 
-def plain(stage: Stage, colour: Colour, label: int, rough: float = 0.12, scale: float = 12.0):
+def plain(stage: Stage, colour: Colour, label: int, rough: float = 0.12, scale: float = 12.0) -> Faces:
     """A shader for `box`: one colour with some grain."""
 
-    def face(side: str, width: float, height: float):
+    def face(side: str, width: float, height: float) -> Shader:
         def shade(s: np.ndarray, t: np.ndarray) -> Paint:
             noise = grain(s * (width * scale), t * (height * scale), len(side))
             return Paint(mixed(colour, stage.light(side) * (1 + stage.texture * rough * noise)), label)
@@ -72,13 +88,13 @@ def plain(stage: Stage, colour: Colour, label: int, rough: float = 0.12, scale: 
     return face
 
 
-def facade(stage: Stage, wall: Colour, kind: int, salt: int):
+def facade(stage: Stage, wall: Colour, kind: int, salt: int) -> Faces:
     """A shader for `box`: a house's outside. kind: 0 windows in a wall, 1 bands of glass, 2 a shop below windows,
     3 a small house."""
     cell, storey = ((2.6, 3.1), (4.2, 3.6), (3.0, 3.2), (3.4, 2.8))[kind]
     margin = ((0.28, 0.72), (0.06, 0.94), (0.22, 0.78), (0.3, 0.7))[kind]
 
-    def face(side: str, width: float, height: float):
+    def face(side: str, width: float, height: float) -> Shader:
         light = stage.light(side)
         if side == "top":
             return plain(stage, (0.42, 0.4, 0.39), BUILDING)("top", width, height)
@@ -120,7 +136,7 @@ def gable_roof(stage: Stage, low: Vector, high: Vector, rise: float, tile: Colou
     lift, run = rise * half / (half - eave), z1 - z0
     base = y + rise - lift
 
-    def slope(light: float):
+    def slope(light: float) -> Shader:
         def shade(s: np.ndarray, t: np.ndarray) -> Paint:
             rows = fraction(t, 0.1)
             noise = 0.12 * scatter(s * 30, t * 10, salt) + 0.08 * grain(s * 60, t * 40, salt)

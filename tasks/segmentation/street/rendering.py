@@ -119,6 +119,7 @@ def _developed(canvas: Canvas, world: World, look: Look, rng: np.random.Generato
     clear = (clear * clear / (1 + clear * clear))[..., None]
     sky = canvas.label == SKY
     clear[sky] = 1
+    haze: np.floating | np.ndarray
     if world.roofed:
         colour *= _tunnel_light(near, world.roofed, look.colours.lamps)
         haze = np.float32(0.5)

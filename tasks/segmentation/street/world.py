@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,9 @@ class Colours:
     texture: float = 1.0
 
 
+Option = TypeVar("Option")
+
+
 @dataclass
 class Ground:
     """half: of the road's width, metres. walk: width of each sidewalk. lines: where lane marks run, and whether dashed.
@@ -57,7 +61,7 @@ class World:
     rng: np.random.Generator
     things: list[tuple[Vector, Callable, tuple]] = field(default_factory=list)
     veils: list[tuple[Vector, Callable, tuple]] = field(default_factory=list)  # things that one sees through
-    shadows: list[tuple] = field(default_factory=list)
+    shadows: list[tuple[tuple[float, float], float, float, float]] = field(default_factory=list)
     lane: float = 1.5  # where a driver sits, x in metres
     sun: float = 0.0
     shade: float = 0.4
@@ -78,14 +82,14 @@ class World:
     def chance(self, share: float) -> bool:
         return float(self.rng.random()) < share
 
-    def one(self, options):
+    def one(self, options: Sequence[Option]) -> Option:
         return options[int(self.rng.integers(len(options)))]
 
     def many(self, low: int, high: int) -> range:
         """As many rounds as drawn from low..high."""
         return range(int(self.rng.integers(low, high + 1)))
 
-    def put(self, where: Vector, draw: Callable, *args) -> None:
+    def put(self, where: Vector, draw: Callable, *args: Any) -> None:
         self.things.append((where, draw, args))
 
     def rail(self, x: float, start: float, stop: float, tall: float, kind: str, colour: Colour) -> None:
@@ -157,7 +161,8 @@ def cars(world: World, side: int, x: float, start: float, stop: float, gap: tupl
     """Cars in a row along the street; those on the right (side 1) drive away from the camera."""
     z = start + world.between(0, gap[0])
     while z < stop:
-        if world.chance(share) and not (world.ground.crossing and between(z, *_wider(world.ground.crossing))):
+        crossing = world.ground.crossing
+        if world.chance(share) and not (crossing and between(np.asarray(z), *_wider(crossing))):
             car(world, x + world.between(-0.15, 0.15), z, (world.between(-0.02, 0.02), float(side)))
         z += world.between(*gap)
 
@@ -210,7 +215,7 @@ def weather(world: World) -> None:
     world.gain = world.between(0.95, 1.15)
 
 
-def house(world: World, side: int, face: float, z0: float, z1: float, tall: float, depth: float, kind: int):
+def house(world: World, side: int, face: float, z0: float, z1: float, tall: float, depth: float, kind: int) -> None:
     wall, salt = world.one(world.colours.walls if kind < 3 else world.colours.houses), int(world.rng.integers(99))
     low, high = (face, 0.0, z0), (face + depth, tall, z1)
     if side < 0:

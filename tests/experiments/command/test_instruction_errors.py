@@ -20,7 +20,7 @@ import hydra
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from experiments.stages.features import gradient_features
+from experiments.stages import Workbench
 from tarot.features.store import FeatureStore
 from tests.experiments.command.test_configs import composed
 from tests.experiments.command.test_errors import refused
@@ -185,6 +185,6 @@ def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
 
     config = composed(*options, f"cache_dir={tmp_path / 'cache'}")
     task, recipe = (hydra.utils.instantiate(config[key]) for key in ("task", "features"))
-    alone = gradient_features(task, task.checkpoints(), recipe, tmp_path / "alone", "cpu").candidates[0]
+    alone = Workbench(task, recipe, tmp_path / "alone", "cpu").features().candidates[0]
     for name, values in content(FeatureStore.open(path)).items():
         np.testing.assert_array_equal(values, content(alone)[name])

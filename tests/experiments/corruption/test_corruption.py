@@ -13,7 +13,7 @@ import pytest
 from experiments.corruption import figures as detection_figures
 from experiments.corruption.pruning import Incremental, Prune, dropped, oracle_order
 from experiments.report.statistics import Interval, mean_interval
-from experiments.stages.valuation import PartRows, part
+from experiments.stages.features import Features, PartRows
 from tarot import InputError
 from tests.experiments.report.test_figures import Points, drawn
 from tests.experiments.running import Outcome, changed, command
@@ -237,18 +237,16 @@ def test_parts_add_up_and_are_valued_as_a_whole():
 
 
 def test_a_part_of_the_features_is_its_rows():
-    from experiments.stages.features import Features
-
     rng = np.random.default_rng(0)
     c, t = rng.normal(size=(9, 3)), rng.normal(size=(4, 3))
     whole = Features((c,), (t,), "abc", residuals=(np.arange(9.0),), scores=(-np.arange(9.0),))
     some = np.array([1, 4, 8])
-    few = part(whole, some)
+    few = whole.part(some)
     assert isinstance(few.candidates[0], PartRows) and few.candidates[0].shape == (3, 3)
     np.testing.assert_array_equal(few.candidates[0][:], c[some])
     np.testing.assert_array_equal(few.candidates[0][np.array([2, 0])], c[[8, 1]])
     assert few.residuals[0].tolist() == [1, 4, 8] and few.scores[0].tolist() == [-1, -4, -8]
-    assert few.fingerprint != whole.fingerprint != part(whole, some[:2]).fingerprint
+    assert few.fingerprint != whole.fingerprint != whole.part(some[:2]).fingerprint
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

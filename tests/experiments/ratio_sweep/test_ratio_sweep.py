@@ -14,7 +14,7 @@ from scipy.stats import t
 from experiments.ratio_sweep import figures as ratio_figures
 from experiments.ratio_sweep import report as ratio_report
 from experiments.report.findings import Arm, Findings, Outcome
-from experiments.stages.stages import train
+from experiments.stages import Workbench
 from tarot import Selection
 from tests.experiments.command.test_configs import composed
 from tests.experiments.report.test_figures import Points, drawn, problem
@@ -77,10 +77,12 @@ def test_a_score_is_the_mean_of_its_models(first, folder, selector, arm):
     """By hand, from the file of each model's metrics; the model's name follows from its selection and its seed."""
     options = [o for o in SMALL if not o.startswith("experiment")]
     for i in range(SEEDS):
-        task = hydra.utils.instantiate(composed(*options, f"seed={i}", f"cache_dir={folder / 'cache'}").task)
+        config = composed(*options, f"seed={i}", f"cache_dir={folder / 'cache'}")
+        task, recipe = (hydra.utils.instantiate(config[key]) for key in ("task", "features"))
+        bench = Workbench(task, recipe, folder / "cache", "cpu")
         command(folder, *SMALL, f"selector={selector}", f"seed={i}", "experiment.arms=[]", name=f"{selector}{i}")
         selection = Selection.load(folder / f"{selector}{i}" / "selection.parquet")
-        models = [train(task, selection, 1000 * i + training, folder / "cache") for training in range(2)]
+        models = [bench.train(selection, 1000 * i + training) for training in range(2)]
         files = [folder / "cache" / "metrics" / f"{model.stem}.json" for model in models]
         scores = [json.loads(file.read_text())["accuracy"] for file in files]
         found = first.metrics["arms"][arm]["metrics"]["accuracy"]["values"][i]

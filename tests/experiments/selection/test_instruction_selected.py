@@ -13,7 +13,7 @@ pytest.importorskip("peft")
 
 import hydra
 
-from experiments.stages.features import gradient_features
+from experiments.stages import Workbench
 from tasks.instruction.rows import read_rows
 from tasks.instruction.selected import write_selected
 from tests.experiments.command.test_configs import composed
@@ -45,7 +45,7 @@ def written(path) -> list[dict]:
 
 
 def selection(indices: list[int], distances: list[float]) -> Selection:
-    found = Selection(np.array(indices), 4, 2, {"name": "test"})
+    found = Selection(np.array(indices, dtype=np.int64), 4, 2, {"name": "test"})
     for name, values in (
         ("weights", np.arange(1, len(indices) + 1)),
         ("nearest_target", np.array(indices) % 2),
@@ -132,7 +132,7 @@ def test_features_do_not_depend_on_which_rows_go_together(tmp_path):
         if kind == "in order":
             task.cost = None
         task.collate, padded[kind] = _counting(task.collate)
-        made = gradient_features(task, task.checkpoints(), recipe, tmp_path / kind, "cpu")
+        made = Workbench(task, recipe, tmp_path / kind, "cpu").features()
         found[kind] = [np.asarray(rows[:]) for rows in (*made.candidates, *made.targets)]
     for one, other in zip(*found.values(), strict=True):
         assert np.abs(one).max() > 0

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from experiments.frame.methods import features_of
-from experiments.stages.features import FeatureRecipe, Features, gradient_features, views_of
+from experiments.stages import FeatureRecipe, Features, Workbench
+from experiments.stages.views import views_of
 from tarot import InputError
 from tarot.gradients.reference import loop_gradients
 from tarot.selectors import SELECTORS
@@ -43,7 +44,7 @@ def recipe(name: str, *options: str) -> FeatureRecipe:
 
 
 def made(task: Task, checkpoints: list[Checkpoint], recipe: FeatureRecipe, cache) -> Features:
-    return gradient_features(task, checkpoints, recipe, cache, "cpu")
+    return Workbench(task, recipe, cache, "cpu").features(checkpoints)
 
 
 def at(task: Task, checkpoint: Checkpoint) -> torch.nn.Module:
@@ -117,7 +118,7 @@ def test_influences_are_kept_and_their_features_are_plain_gradients(task, checkp
     def forbidden(*args, **kwargs):
         raise AssertionError("influences were computed again")
 
-    monkeypatch.setattr("experiments.stages.features.influence_scores", forbidden)
+    monkeypatch.setattr("experiments.stages.sources.influence_scores", forbidden)
     again = made(task, checkpoints, asked, places)
     np.testing.assert_array_equal(again.scores, features.scores)
 

@@ -1,0 +1,205 @@
+"""What a checkpoint says of the samples: stores of rows by split and kind of gradient, and influences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from experiments.stages.cache import made
+from experiments.stages.recipe import FeatureRecipe
+from tarot.common import fingerprint, hash_tensors
+from tarot.features import FeatureStore
+from tarot.featurize import stored_rows
+from tarot.gradients import (
+    Activations,
+    AdamGradients,
+    GradientFeatures,
+    Losses,
+    Projection,
+    RankOneAdamGradients,
+    adam_features,
+    to_device,
+)
+from tarot.influence import influence_scores
+from tasks.task import Batch, Checkpoint, CostsSamples, GivesEmbeddings, GivesErrorNorms, Split, Task, able
+
+RowMaker = GradientFeatures | AdamGradients | RankOneAdamGradients | Activations
+
+log = logging.getLogger("tarot")
+_VERSION = 2  # of what is computed; another one never mixes with stores of this one
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a checkpoint says. stores: of rows, by split. influences: of the candidates, float64 [N], where they are
+    asked for."""
+
+    run: int
+    learning_rate: float
+    stores: Mapping[Split, FeatureStore]
+    influences: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one checkpoint says of the samples. The model is only built where something has to be computed."""
+
+    task: Task
+    checkpoint: Checkpoint
+    recipe: FeatureRecipe
+    projection: Projection
+    device: torch.device
+
+    def seen(self, cache: Path) -> Seen:
+        """All of it, kept in `cache`."""
+        splits: tuple[Split, ...] = ("candidates", "targets")
+        return Seen(
+            run=self.checkpoint.run,
+            learning_rate=self.checkpoint.learning_rate,
+            stores={split: self.store(split, cache) for split in splits},
+            influences=self.influences(cache) if self.recipe.scores == "influence" else None,
+        )
+
+    def made_of(self, split: Split) -> dict[str, Any]:
+        """All that determines the rows, but not how they were batched or where."""
+        return {
+            "version": _VERSION,
+            "task": {**self._data_and_model(), "data": self.task.split_recipe(split)},
+            "split": split,
+            "ids": self._ids(split),
+            "checkpoint": hash_tensors(self.checkpoint.state),
+            "gradient": self.recipe.gradient or "embedding",
+            "projection": asdict(self.projection) if self.recipe.gradient else None,
+            "preconditioner": self.preconditioner(split),
+            "columns": sorted(self.columns),
+            "autocast": self.recipe.autocast,
+            "on_nonfinite": self.recipe.on_nonfinite,
+            "dtype": self.recipe.dtype,
+        }
+
+    def store(self, split: Split, cache: Path) -> FeatureStore:
+        ids = self.task.ids(split)
+        made_of = self.made_of(split)
+        return stored_rows(
+            cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
+            lambda: self.rows(split),
+            self.task.candidates() if split == "candidates" else self.task.targets(),
+            made_of=made_of,
+            ids=ids,
+            collate=self.task.collate,
+            batch_size=self.recipe.batch_size,
+            cost=self.task.cost if isinstance(self.task, CostsSamples) else None,
+            extras=self.columns,
+            device=self.device,
+            dtype=self.recipe.dtype,
+            on_nonfinite=self.recipe.on_nonfinite,
+            workers=self.recipe.workers,
+            description=f"{self.described(split)} of {len(ids)} {split}, {self.checkpoint.name}",
+        )
+
+    def influences(self, cache: Path) -> np.ndarray:
+        """Influence of every candidate on the mean loss of the targets, float64 [N]; computed once."""
+        made_of = {
+            "version": _VERSION,
+            "task": self._data_and_model(),
+            "ids": [self._ids(split) for split in ("candidates", "targets")],
+            "checkpoint": hash_tensors(self.checkpoint.state),
+            "influence": dict(self.recipe.influence),
+        }
+
+        def make(path: Path) -> None:
+            found = influence_scores(
+                self.model,
+                self.task.losses,
+                self.task.candidates(),
+                self.task.targets(),
+                collate=self.task.collate,
+                **self.recipe.influence,
+            )
+            facts = {"damping": found.damping, "iterations": found.iterations, "residual": found.residual}
+            log.info("influence at %s: %s", self.checkpoint.name, facts)
+            metadata = {key: str(value) for key, value in facts.items()}
+            save_file({"scores": torch.from_numpy(found.scores)}, path, metadata=metadata)
+
+        path = cache / "influence" / f"{self.task.name}-{fingerprint(made_of)}.safetensors"
+        return load_file(made(path, make))["scores"].numpy()
+
+    def _data_and_model(self) -> dict[str, Any]:
+        recipe = self.task.recipe()
+        return {key: recipe[key] for key in ("name", "data", "model")}
+
+    def _ids(self, split: Split) -> str:
+        """Which samples, and in which order: rows go by number."""
+        return fingerprint({"ids": list(self.task.ids(split))})
+
+    @property
+    def columns(self) -> dict[str, Callable[[nn.Module, Batch], Tensor]]:
+        """What is stored beside the features of a row."""
+        if self.recipe.scores == "error_norm":
+            return {"error_norm": able(self.task, GivesErrorNorms).error_norms}
+        return {"residual": self.task.residuals} if self.recipe.gradient else {}
+
+    def preconditioner(self, split: Split) -> list[str] | None:
+        """LESS: candidates move the model by Adam's steps, targets say which way is down (theory.md 2)."""
+        if self.recipe.preconditioner is None or split != "candidates":
+            return None
+        state = self.checkpoint.optimizer_state or {}  # its absence is an error of the engine's
+        moments = {f"{name}.{key}": torch.as_tensor(v) for name, kept in state.items() for key, v in kept.items()}
+        return [self.recipe.preconditioner, hash_tensors(moments)]
+
+    def described(self, split: Split) -> str:
+        if self.recipe.gradient is None:
+            return "embeddings"
+        return f"{'Adam-preconditioned ' if self.preconditioner(split) else ''}{self.recipe.gradient} gradients"
+
+    def rows(self, split: Split) -> RowMaker:
+        """What makes the rows of a split."""
+        if self.recipe.gradient is None:
+            return self.activations
+        mode = self.recipe.preconditioner
+        return self.gradients if mode is None or split != "candidates" else self.preconditioned(mode)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        model = self.task.model()
+        model.load_state_dict(dict(self.checkpoint.state))
+        return model.to(self.device).eval()
+
+    @property
+    def quantity(self) -> Losses:
+        return self.task.losses if self.recipe.gradient == "loss" else self.task.measurements
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return None if self.recipe.autocast is None else getattr(torch, self.recipe.autocast)
+
+    @cached_property
+    def gradients(self) -> GradientFeatures:
+        return GradientFeatures(self.model, self.quantity, self.projection, autocast=self.autocast)
+
+    def preconditioned(self, mode: str) -> AdamGradients | RankOneAdamGradients:
+        return adam_features(
+            self.model,
+            self.quantity,
+            self.projection,
+            self.checkpoint.optimizer_state,
+            mode=mode,
+            autocast=self.autocast,
+        )
+
+    @cached_property
+    def activations(self) -> Activations:
+        sample = to_device(self.task.collate([self.task.candidates()[0]]), self.device)
+        embeddings = able(self.task, GivesEmbeddings).embeddings
+        with torch.no_grad():
+            dim = embeddings(self.model, sample).shape[-1]
+        return Activations(self.model, self.task.losses, embeddings, dim)

@@ -1,0 +1,227 @@
+"""What every experiment does with a task: features, selections, values, models and their metrics, each made once.
+
+A result is a file, named by the fingerprint of all that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+import tarot
+from experiments.stages.cache import made
+from experiments.stages.features import Features, given_features
+from experiments.stages.recipe import FeatureRecipe
+from experiments.stages.sources import Source
+from experiments.stages.views import joined, view_seed, views_of
+from tarot import InputError, Selection
+from tarot.common import fingerprint
+from tarot.gradients import Projection, resolve_device
+from tarot.selection import SelectionProblem
+from tarot.selectors import Selector, described
+from tasks.common.cache import write_tensors
+from tasks.features.task import FeatureTask
+from tasks.task import Checkpoint, Model, Split, Task, TaskData
+
+log = logging.getLogger("tarot")
+_VERSION = 1  # of what stages after the features make; another one never reads files of this one
+T = TypeVar("T", bound=TaskData, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Valued:
+    """values: float64 [n], higher = more valuable. seconds: that they took when they were computed, without the
+    features."""
+
+    values: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench(Generic[T]):
+    """A task, and the features of one recipe by which its candidates are looked at.
+
+    cache: the folder that results are kept in. device: where models are. What is trained and evaluated depends on no
+    recipe, and asks for a task with a model.
+    """
+
+    task: T
+    recipe: FeatureRecipe
+    cache: Path
+    device: str
+    _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
+
+    def features(self, checkpoints: list[Checkpoint] | None = None) -> Features:
+        """Of all candidates and targets: read from the cache, computed where they are not there yet, or the user's own.
+
+        checkpoints: the task's, where they are at hand. They are not kept here: they may take as much memory as all
+        that is trained later.
+        """
+        if not self._features:
+            self._features.append(self._look(checkpoints))
+        return self._features[0]
+
+    def _look(self, checkpoints: list[Checkpoint] | None) -> Features:
+        if isinstance(self.task, FeatureTask):
+            return given_features(self.task)
+        if not isinstance(self.task, Task):
+            raise InputError(f"task {self.task.name} has neither features nor a model to take them of")
+        return self._gradient_features(self.task, self.task.checkpoints() if checkpoints is None else checkpoints)
+
+    def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
+        """Where features are averaged they share a projection; views are projected independently of one another."""
+        recipe, device = self.recipe, resolve_device(self.device)
+        if recipe.checkpoints == "first" and len(checkpoints) == len({c.run for c in checkpoints}):
+            log.warning(
+                "warning: features.checkpoints=first, and every run has one checkpoint, at its end: for one that is "
+                "early ask for more (task.surrogate.checkpoints=4)"
+            )
+        dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
+        views = []
+        for view, group in enumerate(views_of(checkpoints, recipe.aggregate, recipe.checkpoints)):
+            projection = Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view))
+            # a source goes, and its model with it, before there is the next: they may not fit side by side
+            views.append([Source(task, c, recipe, projection, device).seen(self.cache) for c in group])
+        return joined(views, recipe)
+
+    def problem(self) -> SelectionProblem:
+        """Candidates and targets in the space of the features, for distances and pictures: with nothing else known."""
+        features = self.features()
+        return SelectionProblem(
+            features.candidates,
+            features.targets,
+            whitening=self.recipe.whitening,
+            regularization=self.recipe.regularization,
+        )
+
+    def select(self, selector: Selector, total: int | None = None) -> Selection:
+        """The selector's choice, with everything about it that takes a transport problem to know.
+
+        total: what its weights sum to, an error where they are more; None: what the task says, or one each where a
+        selection is larger than that, else the selector's own choice.
+        """
+        task = self.task
+        at_least = task.total() if total is None else None
+        made_of = {
+            **self._made_of(self.features()),
+            "selector": described(selector),
+            "total": total if at_least is None else {"at_least": at_least},
+        }
+
+        def make(path: Path) -> None:
+            tarot.select(
+                **self.features().arguments(),
+                selector=selector,
+                whitening=self.recipe.whitening,
+                regularization=self.recipe.regularization,
+                total=total if at_least is None else at_least,
+                total_may_grow=at_least is not None,
+                candidate_labels=task.labels("candidates"),
+                target_labels=task.labels("targets"),
+                target_groups=task.target_groups(),
+                candidate_ids=task.ids("candidates"),
+                candidate_tags=task.candidate_tags(),
+            ).save(path)
+
+        # read back even where it was just made, so that a first run and a second see the same
+        return Selection.load(made(self._path("selections", made_of, "parquet"), make))
+
+    def distance(self, selection: Selection) -> float:
+        """The OT distance of a selection to the targets in the space of these features, whichever it was made in."""
+        made_of = {**self._made_of(self.features()), "indices": selection.indices.tolist()}
+
+        def make(path: Path) -> None:
+            distance = self.problem().selection(selection.indices, {}, blind=True).ot_distance
+            path.write_text(json.dumps(distance))
+
+        return float(json.loads(made(self._path("distances", made_of, "json"), make).read_text()))
+
+    def value(self, method: Selector, name: str, candidates: np.ndarray | None = None) -> Valued:
+        """What `method` makes of the candidates (of these alone, int64 [n], where they are given).
+
+        Raises InputError with the method's name where it refuses.
+        """
+        task = self.task
+        features = self.features() if candidates is None else self.features().part(candidates)
+        chosen = np.arange(len(task.ids("candidates"))) if candidates is None else candidates
+        made_of = {**self._made_of(features), "method": described(method)}
+
+        def make(path: Path) -> None:
+            labels = task.labels("candidates")
+            start = time.perf_counter()
+            try:
+                values = tarot.value(
+                    **features.arguments(),
+                    method=method,
+                    whitening=self.recipe.whitening,
+                    regularization=self.recipe.regularization,
+                    candidate_labels=None if labels is None else labels[chosen],
+                    target_labels=task.labels("targets"),
+                    target_groups=task.target_groups(),
+                )
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
+            seconds = time.perf_counter() - start
+            ids = np.asarray(task.ids("candidates"))[chosen]
+            table = pa.table({"id": pa.array(ids.tolist()), "value": pa.array(values, pa.float64())})
+            pq.write_table(table.replace_schema_metadata({"method": name, "seconds": f"{seconds:.4f}"}), path)
+
+        # read back even where it was just made, so that a first run and a second see the same
+        table = pq.read_table(made(self._path("values", made_of, "parquet", name), make))
+        return Valued(table["value"].to_numpy(), float(table.schema.metadata[b"seconds"]))
+
+    def train(self: Workbench[Task], selection: Selection, seed: int) -> Path:
+        """Where the downstream model is that was trained on the selection: its state_dict."""
+        recipe = self.task.recipe()
+        made_of = {
+            "version": _VERSION,
+            "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
+            "indices": selection.indices.tolist(),
+            "weights": selection.weights.tolist(),
+            "seed": seed,
+        }
+
+        def make(path: Path) -> None:
+            state = self.task.train(selection, seed).state_dict()
+            write_tensors(path, {key: value.cpu() for key, value in state.items()})
+
+        return made(self._path("models", made_of, "pt"), make)
+
+    def trained_model(self: Workbench[Task[Model]], trained: Path) -> Model:
+        """The model of a state_dict on disk, in eval mode."""
+        model = self.task.downstream()
+        model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
+        return model.to(resolve_device(self.device)).eval()
+
+    def evaluate(self: Workbench[Task], trained: Path, split: Split = "test") -> dict[str, float]:
+        """The task's metrics of a trained model; the headline metric first. Other splits than test may have fewer."""
+        asked = self.task.recipe().get("evaluation")
+
+        def make(path: Path) -> None:
+            path.write_text(json.dumps(self.task.evaluate(self.trained_model(trained), split)))
+
+        how = [] if asked is None else [fingerprint({"evaluation": asked})]
+        name = "-".join([trained.stem, *([] if split == "test" else [split]), *how])
+        return json.loads(made(self.cache / "metrics" / f"{name}.json", make).read_text())
+
+    def _made_of(self, features: Features) -> dict[str, Any]:
+        """What every stage that looks at features depends on."""
+        return {
+            "version": _VERSION,
+            "features": features.fingerprint,
+            "task": self.task.recipe()["data"],
+            "space": [self.recipe.whitening, self.recipe.regularization],
+        }
+
+    def _path(self, folder: str, made_of: dict[str, Any], suffix: str, *words: str) -> Path:
+        name = "-".join([self.task.name, *words, fingerprint(made_of)])
+        return self.cache / folder / f"{name}.{suffix}"
