@@ -117,6 +117,7 @@ def door(room: str) -> list[str] | None:
     return None
 
 
+@cache
 def defined(module: str) -> set[str]:
     """The names at the top of a module, those that it imports among them."""
     found: set[str] = set()

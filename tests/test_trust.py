@@ -79,33 +79,43 @@ LOADS = {
 }
 
 
-@pytest.mark.parametrize("what", ["tokenizer", "model"])
-def test_the_code_of_a_model_folder_is_not_run(tmp_path, what):
-    folder, mark = tmp_path / "model", tmp_path / "was_here"
+@pytest.fixture(scope="module")
+def hostile_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder of a model with code, and what came of each way to load it: a line each, in a process that would say yes
+    to running the code."""
+    place = tmp_path_factory.mktemp("hostile")
+    folder = place / "model"
     folder.mkdir()
-    (folder / "code.py").write_text(f"open({str(mark)!r}, 'w')\nclass A: pass\nB = C = A\n")
+    (folder / "code.py").write_text(f"open({str(place / 'was_here')!r}, 'w')\nclass A: pass\nB = C = A\n")
     names = {"AutoConfig": "code.A", "AutoModelForCausalLM": "code.B"}
     config = {"model_type": "made_up", "auto_map": names, "architectures": ["B"]}
     (folder / "config.json").write_text(json.dumps(config))
     words = {"tokenizer_class": "C", "auto_map": {"AutoTokenizer": ["code.C", "code.C"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(words))
-    load = LOADS[what].format(str(folder))
-    program = (
-        f"from tarot import InputError\ntry:\n    {load}\n"
+    program = "from tarot import InputError\n" + "\n".join(
+        f"try:\n    {load.format(str(folder))}\n"
         "except InputError as error:\n    print('refused:', str(error))\nelse:\n    print('read')"
+        for load in LOADS.values()
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "home")}
     ended = subprocess.run(
         [sys.executable, "-c", program],
         input="yes\n" * 10,
         env=environment,
-        cwd=tmp_path,
+        cwd=place,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert not mark.exists()
     lines = ended.stdout.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("refused:") and str(folder) in lines[0], ended.stdout + ended.stderr
-    assert "trust_remote_code" not in lines[0] and "code of its own" in lines[0]
+    assert len(lines) == len(LOADS), ended.stdout + ended.stderr
+    return folder, dict(zip(LOADS, lines, strict=True))
+
+
+@pytest.mark.parametrize("what", LOADS)
+def test_the_code_of_a_model_folder_is_not_run(hostile_model, what):
+    folder, said = hostile_model
+    assert not (folder.parent / "was_here").exists()
+    assert said[what].startswith("refused:") and str(folder) in said[what]
+    assert "trust_remote_code" not in said[what] and "code of its own" in said[what]

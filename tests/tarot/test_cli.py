@@ -304,4 +304,9 @@ def test_as_a_process(here):
     assert done.returncode == 0 and done.stderr == "" and len(tarot.Selection.load("selection.parquet")) == 4
     failed = run("inspect", "nowhere")
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "error: STORE: there is no nowhere\n")
-    assert run("--version").stdout == f"tarot {tarot.__version__}\n"
+
+
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"tarot {tarot.__version__}\n"
