@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.common import InputError
+from tarot.common import InputError, check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,11 @@ class Influence:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """Float64 [N], positive = helpful."""

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from tarot.common import check_options
 from tarot.features import blocks
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 from tarot.transport import entropic_potentials
 
 
@@ -29,9 +30,12 @@ class TarotFixed:
     whitening: ClassVar[Whitening] = "cholesky"
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
     exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """Minus the dual potential of every candidate in one transport of the whole pool to the targets, float64 [N]:

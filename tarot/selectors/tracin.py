@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from tarot.attribution import tracin_values
+from tarot.common import check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,11 @@ class TracIn:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         """The sum of the scores of all targets, float64 [N]."""
