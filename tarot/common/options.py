@@ -12,8 +12,9 @@
 `Training(steps=0)` is an InputError: train.steps must be at least 1; it is 0. Nothing is converted: a value that is
 allowed stays what it was.
 
-What is read: bool, int, float, str, Path, None, Literal, dataclasses, unions of these, tuples, sequences and mappings
-of them, and a range in Annotated. Whatever else an annotation says (arrays, callables, Any, protocols) is not checked.
+What is read: bool, int, float, str, Path, None, Literal, dataclasses, abstract classes, unions of these, tuples,
+sequences and mappings of them, and a range in Annotated. Whatever else an annotation says (arrays, callables, Any,
+protocols) is not checked.
 An integer may stand for a float and a list for a tuple, as configurations bring them; a bool is no number; numbers are
 finite; NumPy's scalars count as Python's.
 """
@@ -240,8 +241,8 @@ def _misfit_items(name: str, value: Any, kind: type, annotations: tuple[Any, ...
 
 def _misfit_class(name: str, value: Any, annotation: Any) -> _Misfit | None:
     classes: Any
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        classes, described = annotation, f"made by {annotation.__name__}"
+    if isinstance(annotation, type) and (dataclasses.is_dataclass(annotation) or inspect.isabstract(annotation)):
+        classes, described = annotation, f"of the kind {annotation.__name__}"
     elif annotation in _CLASSES:
         classes, described = _CLASSES[annotation]
     else:

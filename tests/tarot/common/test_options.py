@@ -108,7 +108,7 @@ REFUSED = [
     (Sequence[int], {1: "a list", "ab": "a list", b"ab": "a list", None: "a list"}),
     (tuple[float, float], {(1.0,): "a list of 2 items", (1.0, 2.0, 3.0): "a list of 2 items", 1.0: "a list"}),
     (Mapping[str, int], {"a": "a mapping", ("a", 1): "a mapping"}),
-    (Nested, {"a": "made by Nested", None: "made by Nested", Nested: "made by Nested"}),
+    (Nested, {"a": "of the kind Nested", None: "of the kind Nested", Nested: "of the kind Nested"}),
 ]  # fmt: skip
 
 
