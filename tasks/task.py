@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from tarot.common import InputError
+from tarot.gradients import Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,14 +33,6 @@ Split = Literal["candidates", "targets", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
 Ability = TypeVar("Ability")
 Model = TypeVar("Model", bound=nn.Module)
-
-
-class Samples(Protocol):
-    """Map-style: sample i is always sample i. A `torch.utils.data.Dataset` with a length is one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)

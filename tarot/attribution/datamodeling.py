@@ -91,7 +91,7 @@ def choose(
     """The options in `grid` (name -> values) whose `estimator(**options)` scores [N, M] have the highest LDS.
 
     `masks` and `outputs` are of a few models *held back* for this: report the LDS on others, or the number is biased.
-    Some 20 models find the ridge and beta of `tarot.attribution.scores.tempered_scores` (docs/lds.md). Ties go to the
+    Some 20 models find the ridge and beta of `tarot.tempered_scores` (docs/lds.md). Ties go to the
     setting listed first. Raises InputError where the grid is empty or no setting has an LDS.
     """
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]

@@ -28,7 +28,7 @@ from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entr
 if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
 
-_FORMAT = "tarot.selection.selection/1"
+_FORMAT = "tarot.selection/1"  # of the file, whatever module writes it
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from torch import nn
 
 from tarot import Selection
 from tarot.common import Natural, checked
-from tarot.gradients import resolve_device
+from tarot.gradients import Samples, resolve_device
 from tasks.common.cache import cached_surrogates
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
-from tasks.task import Checkpoint, Model, Samples, Split, Task
+from tasks.task import Checkpoint, Model, Split, Task
 
 Made = TypeVar("Made", bound=nn.Module)
 

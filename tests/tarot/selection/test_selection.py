@@ -337,6 +337,12 @@ def test_weights_cost_one_entropic_solve(solved):
 VALUES = ("indices", "weights", "potentials", "nearest_target", "nearest_distance")
 
 
+def test_what_a_saved_selection_calls_itself_is_a_promise_to_the_files_there_are(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(12, 3))
+    tarot.select(rows[2:], rows[:2], "tarot_fixed", size=3).save(tmp_path / "s.parquet")
+    assert pq.read_schema(tmp_path / "s.parquet").metadata[b"format"] == b"tarot.selection/1"
+
+
 @pytest.mark.parametrize(
     ("selector", "options"),
     [
