@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from experiments.stages import FeatureRecipe
 from tarot import InputError
 from tarot.selectors import SELECTORS, Selector
 from tasks.task import Task
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 COMMON = "wfd"  # the features of methods that look at none
 
@@ -42,8 +39,7 @@ def method(name: str, options: Mapping[str, Any], seed: int, **defaults: Any) ->
 
 def options_of(name: str) -> set[str]:
     """What can be said about a method."""
-    kind = cast("type[DataclassInstance]", SELECTORS[name])  # as every selector is, which no protocol can say
-    return {field.name for field in dataclasses.fields(kind)}
+    return set(inspect.signature(SELECTORS[name]).parameters)
 
 
 def features_of(name: str) -> str:

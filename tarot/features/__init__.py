@@ -11,8 +11,10 @@ from tarot.features.arrays import (
     read_block,
     read_rows,
 )
+from tarot.features.manifest import StoredDtype
+from tarot.features.mean_rows import MeanRows
 from tarot.features.readers import existing_paths, file_identity, read_vector
-from tarot.features.store import FeatureStore, MeanRows, StoredDtype, StoreError, damaged_shards, open_features
+from tarot.features.store import FeatureStore, StoreError, damaged_shards, open_features
 
 __all__ = [
     "BLOCK_BYTES",

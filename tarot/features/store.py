@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Self
 
 import filelock
 import numpy as np
@@ -26,10 +26,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, progress
-from tarot.features.arrays import Rows, read_block, read_rows
+from tarot.features.arrays import Rows
+from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
-
-StoredDtype = Literal["float32", "float16", "bfloat16"]
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -42,32 +41,6 @@ _DTYPES: dict[StoredDtype, torch.dtype] = {
 _OPEN_SHARDS = 256
 
 Compute = Callable[[int, int], Mapping[str, Tensor]]
-
-
-class Shard(TypedDict):
-    """A file of consecutive rows: its name, bytes, checksum, and how many of its rows are zero."""
-
-    file: str
-    bytes: int
-    sha256: str
-    zero_rows: int
-
-
-class Manifest(TypedDict):
-    """All that is known of a finished store, as `manifest.json` holds it."""
-
-    format: int
-    fingerprint: str
-    recipe: dict[str, Any]
-    ids: list[str] | list[int]
-    dim: int
-    dtype: StoredDtype
-    columns: list[str]
-    rows_per_shard: int
-    notes: dict[str, Any]
-    zero_rows: int
-    shards: list[Shard]
-    checksum: str
 
 
 class StoreError(InputError):
@@ -217,40 +190,6 @@ def damaged_shards(path: str | os.PathLike[str]) -> Iterator[str]:
             if damage is not None:
                 yield damage
             advance(1)
-
-
-class MeanRows:
-    """The mean of aligned rows: features of the checkpoints of one run, averaged before anything else (ledger L-04)."""
-
-    dtype = np.dtype("float32")
-
-    def __init__(self, parts: Sequence[Rows], name: str = "features") -> None:
-        if not parts:
-            raise InputError(f"{name}: there is nothing to average")
-        shapes = {tuple(part.shape) for part in parts}
-        if len(shapes) > 1:
-            raise InputError(f"{name}: checkpoints to average must have one shape; theirs are {sorted(shapes)}")
-        ids = [part.ids for part in parts if isinstance(part, FeatureStore)]
-        for other in ids[1:]:
-            if not np.array_equal(ids[0], other):
-                row = int(np.flatnonzero(ids[0] != other)[0])
-                a, b = ids[0][row].item(), other[row].item()
-                raise InputError(f"{name}: row {row} is {a!r} in one checkpoint and {b!r} in another")
-        self.parts, self.name, self.shape = tuple(parts), name, shapes.pop()
-
-    def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [k, d] for a slice or an int64 array of row numbers."""
-        if isinstance(index, slice):
-            start, stop, step = index.indices(self.shape[0])
-            if step != 1:
-                return self[np.arange(start, stop, step)]
-            blocks = (read_block(part, start, max(start, stop), self.name) for part in self.parts)
-        else:
-            blocks = (read_rows(part, index, self.name) for part in self.parts)
-        total = next(blocks).clone()  # a block may be a view of what the caller owns
-        for block in blocks:
-            total += block
-        return (total / len(self.parts)).numpy()
 
 
 def open_features(path: str | os.PathLike[str], tensor: str | None = None) -> Rows:

@@ -82,9 +82,7 @@ class Selection:
         features, unless the choice was `blind` to features; where weights are not integers of at least 1; and where
         the total is less than one each, unless the problem lets it grow.
         """
-        candidates = np.asarray(chosen)
-        candidates = candidates.astype(np.int64) if candidates.size == 0 else candidates  # an empty list is of floats
-        _check_integers(candidates)
+        candidates = _integers(chosen)
         order = np.argsort(candidates, kind="stable")
         indices = _checked_indices(candidates[order], problem.n)
         if not blind and (zero := problem.zero_rows(indices)).any():
@@ -255,18 +253,19 @@ def _check_positive(name: str, value: Any) -> None:
         raise InputError(f"{name} must be a positive integer; it is {value!r}")
 
 
-def _check_integers(indices: NDArray[Any]) -> None:
-    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+def _integers(given: Any) -> NDArray[np.int64]:
+    """A vector of integers, int64 [S]."""
+    indices = np.asarray(given)
+    if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):  # an empty list is of floats
         raise InputError(
             f"indices must be a vector of integers [S]; their shape is {indices.shape} and their dtype {indices.dtype}"
         )
+    return indices.astype(np.int64, copy=False)
 
 
 def _checked_indices(given: ArrayLike, n: int) -> NDArray[np.int64]:
     """Different candidates in ascending order, int64 [S]."""
-    found = np.asarray(given)
-    _check_integers(found)
-    indices = found.astype(np.int64, copy=False)
+    indices = _integers(given)
     outside = indices[(indices < 0) | (indices >= n)]
     if len(outside):
         raise InputError(f"indices must be of the {n} candidates, 0..{n - 1}; {outside[0]} is not")

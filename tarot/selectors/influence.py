@@ -19,7 +19,7 @@ class Influence:
     """Top candidates by influence on the mean target loss; every weight is 1.
 
     Influences are measured on the model itself, not on features: `candidate_scores`, one [N] per checkpoint, as
-    `tarot.influence.scores.influence_scores` makes them. Several checkpoints' are averaged, as they are.
+    `tarot.influence_scores` makes them. Several checkpoints' are averaged, as they are.
     """
 
     features: ClassVar[str | None] = "influence"
@@ -34,7 +34,7 @@ class Influence:
         if problem.candidate_scores is None:
             raise InputError(
                 "influence needs candidate_scores, measured on the model: features=influence on the command line, "
-                "tarot.influence.scores.influence_scores(...).scores in Python"
+                "tarot.influence_scores(...).scores in Python"
             )
         values: NDArray[np.float64] = np.mean(
             [np.asarray(view, dtype=np.float64) for view in problem.candidate_scores], axis=0

@@ -19,7 +19,8 @@ import tarot
 import tarot.selection.problem
 import tarot.space.neighbours
 from experiments.report import figures
-from tarot.features.store import FeatureStore, MeanRows
+from tarot.features.mean_rows import MeanRows
+from tarot.features.store import FeatureStore
 from tarot.gradients.dataset_rows import gradient_rows
 from tarot.gradients.per_sample import GradientFeatures
 from tarot.gradients.projection import Projection

@@ -130,7 +130,7 @@ def held(*args, compute, **options):
     def waiting(start, stop):
         time.sleep(300 if start >= 16 else 0)
         return compute(start, stop)
-    return build(*args, compute=waiting, rows_per_shard=8, **options)
+    return build(*args, compute=waiting, **{**options, "rows_per_shard": 8})
 
 with mock.patch.object(FeatureStore, "build", held):
     run.main()

@@ -14,7 +14,8 @@ import torch
 import tarot.features.store
 from tarot.common.errors import InputError
 from tarot.features.arrays import blocks
-from tarot.features.store import FeatureStore, MeanRows, StoreError, open_features
+from tarot.features.mean_rows import MeanRows
+from tarot.features.store import FeatureStore, StoreError, open_features
 
 RECIPE = {"task": {"name": "toy", "seed": 0}, "checkpoint": "abc"}
 ROWS, DIM, STEP = 23, 5, 4  # six shards, the last of three rows

@@ -491,7 +491,8 @@ def test_without_second_derivatives_the_fisher_matrix_is_left():
 
 def problem(scores: tuple[np.ndarray, ...] | None) -> SelectionProblem:
     rows = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
-    return SelectionProblem((rows,), (rows[:2],), candidate_scores=scores)
+    models = 1 if scores is None else len(scores)
+    return SelectionProblem((rows,) * models, (rows[:2],) * models, candidate_scores=scores)
 
 
 def test_the_selector_takes_the_most_helpful():
@@ -503,5 +504,5 @@ def test_the_selector_takes_the_most_helpful():
 
 
 def test_the_selector_says_where_influences_come_from():
-    with pytest.raises(InputError, match=r"features=influence .*tarot\.influence\.influence_scores"):
+    with pytest.raises(InputError, match=r"features=influence .*tarot\.influence_scores"):
         Influence(size=2).select(problem(None))

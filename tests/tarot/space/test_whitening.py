@@ -4,7 +4,7 @@ import torch
 
 import tarot.space.whitening
 from tarot.common.errors import InputError
-from tarot.features.store import MeanRows
+from tarot.features.mean_rows import MeanRows
 from tarot.space.whitening import JoinedRows, WhitenedRows, fit_whitener, unit_norm, whiten
 
 
