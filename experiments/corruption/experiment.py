@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from experiments.report import Result
 from experiments.stages import FeatureRecipe
 from tarot import InputError
 from tarot.attribution import detection
-from tarot.common import atomic_file, progress
+from tarot.common import Count, atomic_file, check_options, progress, within
 from tarot.selectors import SELECTORS, Selector, Valuing
 from tasks.classification.corruption import FRACTIONS
 from tasks.classification.domain_task import DomainTask
@@ -39,21 +39,18 @@ class CorruptionExperiment:
     recipes: Mapping[str, FeatureRecipe]
     options: Mapping[str, Mapping[str, Any]] | None = None
     kinds: Sequence[str] = tuple(FRACTIONS)
-    fraction: float | None = None
-    seeds: int = 3
+    fraction: Annotated[float, within("(0, 1)")] | None = None
+    seeds: Count = 3
     prune: Prune | None = None
     incremental: Incremental | None = None
 
     def __post_init__(self) -> None:
+        check_options(self, "experiment")
         if not self.methods or not self.kinds:
             raise InputError("experiment.methods and experiment.kinds must each name one or more")
         known("experiment.methods", self.methods, valuation_methods())
         known("experiment.options", self.options or {}, self.methods)
         known("experiment.kinds", self.kinds, FRACTIONS)
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
-            raise InputError(f"experiment.seeds must be a positive integer; it is {self.seeds!r}")
-        if self.fraction is not None and not 0 < self.fraction < 1:
-            raise InputError(f"experiment.fraction must be between 0 and 1, or null; it is {self.fraction!r}")
         for name, retraining in (("prune", self.prune), ("incremental", self.incremental)):
             if retraining is not None:
                 known(f"experiment.{name}.kinds", retraining.kinds, self.kinds)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from experiments.corruption.case import Case
 from tarot import InputError
+from tarot.common import Count, check_options, within
 
 Scores = dict[str, list[float]]  # arm -> the headline metric, one number per fraction or part
 
@@ -21,11 +23,12 @@ class Prune:
 
     kinds: Sequence[str]
     methods: Sequence[str]
-    fractions: Sequence[float]
+    fractions: Sequence[Annotated[float, within("[0, 1)")]]
 
     def __post_init__(self) -> None:
-        if not self.fractions or not all(0 <= fraction < 1 for fraction in self.fractions):
-            raise InputError(f"experiment.prune.fractions must be in [0, 1); they are {list(self.fractions)}")
+        check_options(self, "experiment.prune")
+        if not self.fractions:
+            raise InputError("experiment.prune.fractions must name one or more")
 
     @property
     def trainings(self) -> int:
@@ -56,14 +59,11 @@ class Incremental:
 
     kinds: Sequence[str]
     methods: Sequence[str]
-    parts: int
-    prune: float
+    parts: Count
+    prune: Annotated[float, within("[0, 1)")]
 
     def __post_init__(self) -> None:
-        if isinstance(self.parts, bool) or not isinstance(self.parts, int) or self.parts < 1:
-            raise InputError(f"experiment.incremental.parts must be a positive integer; it is {self.parts!r}")
-        if not 0 <= self.prune < 1:
-            raise InputError(f"experiment.incremental.prune must be in [0, 1); it is {self.prune!r}")
+        check_options(self, "experiment.incremental")
 
     @property
     def trainings(self) -> int:

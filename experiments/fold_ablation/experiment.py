@@ -15,7 +15,7 @@ from experiments.frame.repetitions import Repetition, repeat, training_seed
 from experiments.frame.run import Run
 from experiments.report import Outcome, Result
 from tarot import InputError, Selection
-from tarot.common import progress
+from tarot.common import Count, check_options, progress
 from tarot.selectors import TarotOTM
 from tasks.task import Task
 
@@ -28,18 +28,14 @@ class FoldAblation:
 
     task_type: ClassVar = Task
 
-    folds: Sequence[int] | None = None
-    seeds: int = 3
-    trainings: int = 1
+    folds: Sequence[Count] | None = None
+    seeds: Count = 3
+    trainings: Count = 1
 
     def __post_init__(self) -> None:
-        counts = [] if self.folds is None else self.folds
-        for name, values in (("folds", counts), ("seeds", [self.seeds]), ("trainings", [self.trainings])):
-            for value in values:
-                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                    raise InputError(f"experiment.{name} must be positive whole numbers; {value!r} is not")
-        if self.folds is not None and (not counts or len(set(counts)) < len(counts)):
-            raise InputError(f"experiment.folds must name one or more numbers, each once; they are {list(counts)}")
+        check_options(self, "experiment")
+        if self.folds is not None and (not self.folds or len(set(self.folds)) < len(self.folds)):
+            raise InputError(f"experiment.folds must name one or more numbers, each once; they are {list(self.folds)}")
 
     def run(self, run: Run[Task]) -> Result:
         if not isinstance(run.selector, TarotOTM):

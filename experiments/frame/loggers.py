@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pyarrow.parquet as pq
 
 from tarot import InputError
+from tarot.common import check_options
 
 if TYPE_CHECKING:
     from experiments.frame.run import Run
@@ -38,12 +39,11 @@ class Wandb:
     """
 
     project: str = "tarot"
-    mode: Literal["offline", "online"] = "offline"
+    mode: Literal["offline", "online", "disabled"] = "offline"
     group: str | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("offline", "online", "disabled"):
-            raise InputError(f"logger.mode must be offline, online or disabled; it is {self.mode!r}")
+        check_options(self, "logger")
         try:
             import wandb  # noqa: F401
         except ImportError as error:

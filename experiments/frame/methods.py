@@ -26,14 +26,14 @@ def known(where: str, given: Collection[str], allowed: Collection[str]) -> None:
 def method(name: str, options: Mapping[str, Any], seed: int, **defaults: Any) -> Selector:
     """With the repetition's seed and these defaults, where the method has such an option and is not given it.
 
-    Raises InputError for an option that it does not have.
+    Raises InputError for an option that it does not have, or a value that it may not have.
     """
     kind = SELECTORS[name]
     takes = options_of(name)
     applied = {key: value for key, value in {"seed": seed, **defaults}.items() if key in takes}
     try:
         return kind(**{**applied, **options})
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise InputError(f"experiment.options.{name}: {error}") from error
 
 

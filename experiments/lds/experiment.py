@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from tarot.attribution import (
     trak_scores,
     wfd_scores,
 )
-from tarot.common import fingerprint
+from tarot.common import Count, Natural, at_least, check_options, fingerprint, within
 from tasks.common.subset_models import subset_masks, subset_outputs
 from tasks.task import MeasuresSubsets, Task, able
 
@@ -145,25 +145,22 @@ class LdsExperiment:
 
     task_type: ClassVar = Task  # that trains models of subsets
 
-    subsets: int
-    held_back: int
-    share: float
-    repeats: int
-    ensembles: Sequence[int]
+    subsets: Annotated[int, at_least(2)]  # LDS ranks them
+    held_back: Annotated[int, at_least(2)]
+    share: Annotated[float, within("(0, 1)")]
+    repeats: Count
+    ensembles: Sequence[Count]
     estimators: Sequence[str]
-    bootstrap: int
-    workers: int | None = None
+    bootstrap: Natural
+    workers: Count | None = None
 
     def __post_init__(self) -> None:
+        check_options(self, "experiment")
         unknown = sorted(set(self.estimators) - set(ESTIMATORS))
         if unknown or not self.estimators:
             raise InputError(f"experiment.estimators must be some of {', '.join(ESTIMATORS)}; {unknown} are not")
-        if min(self.ensembles, default=0) < 1:
-            raise InputError(
-                f"experiment.ensembles must be positive numbers of models; they are {list(self.ensembles)}"
-            )
-        if self.subsets < 2 or self.held_back < 2:
-            raise InputError("experiment.subsets and experiment.held_back must be at least 2: LDS ranks them")
+        if not self.ensembles:
+            raise InputError("experiment.ensembles must name one or more numbers of models")
 
     def run(self, run: Run[Task]) -> Result:
         able(run.task, MeasuresSubsets)

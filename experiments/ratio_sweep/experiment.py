@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from experiments.frame.methods import COMMON, features_of, known, method, options_of, refuse
 from experiments.frame.repetitions import Repetition, repeat, training_seed
@@ -14,7 +14,7 @@ from experiments.ratio_sweep.report import result
 from experiments.report import Arm, Findings, Outcome, Result
 from experiments.stages import FeatureRecipe
 from tarot import InputError, Selection
-from tarot.common import progress
+from tarot.common import Count, Natural, check_options, progress, within
 from tarot.selectors import REFERENCES, SELECTORS
 from tasks.task import Task
 
@@ -30,25 +30,20 @@ class RatioSweep:
     selectors: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]
     options: Mapping[str, Mapping[str, Any]] | None = None
-    ratios: Sequence[float] = (0.05, 0.1, 0.2, 0.5)
+    ratios: Sequence[Annotated[float, within("(0, 1]")]] = (0.05, 0.1, 0.2, 0.5)
     references: Sequence[str] = REFERENCES
-    seeds: int = 5
-    trainings: int = 1
-    tsne_points: int = 1500
+    seeds: Count = 5
+    trainings: Count = 1
+    tsne_points: Natural = 1500
     metrics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_options(self, "experiment")
         if not self.selectors:
             raise InputError("experiment.selectors must name one or more")
         known("experiment.selectors", self.selectors, [name for name in SELECTORS if name not in REFERENCES])
         known("experiment.references", self.references, REFERENCES)
         known("experiment.options", self.options or {}, [*self.selectors, *self.references])
-        for name, count in (("seeds", self.seeds), ("trainings", self.trainings)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InputError(f"experiment.{name} must be a positive integer; it is {count!r}")
-        for ratio in self.ratios:
-            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
-                raise InputError(f"experiment.ratios must be numbers in (0, 1]; {ratio!r} is not")
         if len(set(self.ratios)) < len(self.ratios):
             raise InputError(f"experiment.ratios has one twice: {list(self.ratios)}")
         if self._sized() and not self.ratios:

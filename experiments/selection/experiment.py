@@ -29,7 +29,7 @@ from experiments.report import (
     sources_of,
 )
 from tarot import InputError, Selection
-from tarot.common import progress
+from tarot.common import Count, Natural, check_options, progress
 from tarot.gradients import resolve_device
 from tarot.selectors import SELECTORS
 from tasks.task import DrawsPredictions, Task, TaskData
@@ -44,14 +44,13 @@ class SelectionExperiment:
 
     task_type: ClassVar = TaskData  # any; without a model it ends after the selection
 
-    trainings: int = 5
+    trainings: Count = 5
     arms: Sequence[str] = ()
-    total: int | None = None
-    tsne_points: int = 1500
+    total: Count | None = None
+    tsne_points: Natural = 1500
 
     def __post_init__(self) -> None:
-        if self.trainings < 1:
-            raise InputError(f"experiment.trainings must be at least 1; it is {self.trainings}")
+        check_options(self, "experiment")
         unknown = sorted(set(self.arms) - set(SELECTORS))
         if unknown:
             raise InputError(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tarot import InputError
+from tarot.common import Count, Natural, NonNegative, check_options
+from tarot.gradients import ProjectionKind
 
 _LARGEST_DIM = 4096
 
@@ -21,35 +22,20 @@ class FeatureRecipe:
     preconditioner: Literal["adam", "adam_rank1", "adam_released"] | None
     scores: Literal["error_norm", "influence"] | None
     influence: Mapping[str, Any]
-    dim: int | None
-    projection: str
+    dim: Count | None
+    projection: ProjectionKind
     projection_seed: int
     aggregate: Literal["mean", "per_checkpoint"]
     whitening: Literal["cholesky", "zca"] | None
-    regularization: float
+    regularization: NonNegative
     dtype: Literal["float32", "float16"]
-    batch_size: int | Literal["auto"]
+    batch_size: Count | Literal["auto"]
     autocast: Literal["bfloat16", "float16"] | None
     on_nonfinite: Literal["raise", "drop"]
-    workers: int
+    workers: Natural
 
     def __post_init__(self) -> None:
-        allowed = {
-            "gradient": ("loss", "measurement", None),
-            "checkpoints": ("all", "first", "last"),
-            "preconditioner": ("adam", "adam_rank1", "adam_released", None),
-            "scores": ("error_norm", "influence", None),
-            "aggregate": ("mean", "per_checkpoint"),
-            "whitening": ("cholesky", "zca", None),
-            "dtype": ("float32", "float16"),
-            "autocast": (None, "bfloat16", "float16"),
-            "on_nonfinite": ("raise", "drop"),
-        }
-        for option, values in allowed.items():
-            if getattr(self, option) not in values:
-                raise InputError(f"features.{option} must be one of {values}; it is {getattr(self, option)!r}")
-        if self.dim is not None and self.dim < 1:
-            raise InputError(f"features.dim must be positive, or null for the default; it is {self.dim}")
+        check_options(self, "features")
 
     def dim_for(self, n: int, m: int) -> int | None:
         """Total dimensions of the projection; by default no more than half as many as there are points."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run
 from experiments.report import Result, Tile, precision
-from tarot import InputError
+from tarot.common import Count, Natural, check_options
 from tasks.motion import MotionTask
 from tasks.motion.submission import write_submission
 
@@ -22,12 +22,11 @@ class SubmissionExperiment:
 
     task_type: ClassVar = MotionTask
 
-    training: int = 0
-    total: int | None = None
+    training: Natural = 0
+    total: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.training < 0:
-            raise InputError(f"experiment.training must be at least 0; it is {self.training}")
+        check_options(self, "experiment")
 
     def run(self, run: Run[MotionTask]) -> Result:
         agents = run.task.challenged()  # what cannot be submitted is refused now, not after the training

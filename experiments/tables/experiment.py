@@ -15,7 +15,7 @@ import yaml
 from experiments.frame.run import Run
 from experiments.report import FEWEST, Interval, Result, Table, mean_interval
 from tarot import InputError
-from tarot.common import canonical
+from tarot.common import Natural, canonical, check_options
 from tasks.task import TaskData
 
 _GROUPS = ("task", "selector", "features", "experiment")
@@ -30,7 +30,10 @@ class Column:
     metric: str
     overrides: Sequence[str] = ()
     scale: float = 1.0
-    digits: int = 1
+    digits: Natural = 1
+
+    def __post_init__(self) -> None:
+        check_options(self, "experiment.columns")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Row:
 
     paper: Sequence[float | str | None]
     overrides: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_options(self, "experiment.rows")
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class PaperTable:
     runs: str = "outputs"
 
     def __post_init__(self) -> None:
+        check_options(self, "experiment")
         for name, row in self.rows.items():
             if len(row.paper) != len(self.columns):
                 raise InputError(

@@ -1,19 +1,43 @@
-"""What every room needs: errors, files, fingerprints, progress."""
+"""What every room needs: errors, files, fingerprints, options, progress."""
 
 from tarot.common.errors import InputError
 from tarot.common.files import atomic_directory, atomic_file
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_tensors
 from tarot.common.memory import memory_limit
+from tarot.common.options import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    above,
+    at_least,
+    check_option,
+    check_options,
+    checked,
+    within,
+)
 from tarot.common.progress_bars import progress
 
 __all__ = [
+    "Count",
     "InputError",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "Share",
+    "above",
+    "at_least",
     "atomic_directory",
     "atomic_file",
     "canonical",
+    "check_option",
+    "check_options",
+    "checked",
     "difference",
     "fingerprint",
     "hash_tensors",
     "memory_limit",
     "progress",
+    "within",
 ]

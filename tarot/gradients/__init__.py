@@ -7,7 +7,7 @@ from tarot.gradients.losses import Losses, chosen_parameters, evaluating, losses
 from tarot.gradients.per_sample import GradientFeatures
 from tarot.gradients.preconditioning import AdamGradients, OptimizerState, RankOneAdamGradients, adam_features
 from tarot.gradients.preflight import refuse_mixing
-from tarot.gradients.projection import Plan, Projection, plan
+from tarot.gradients.projection import Plan, Projection, ProjectionKind, plan
 from tarot.gradients.reference import loop_gradients, sample_gradient
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "OptimizerState",
     "Plan",
     "Projection",
+    "ProjectionKind",
     "RankOneAdamGradients",
     "Samples",
     "adam_features",

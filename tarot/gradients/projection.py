@@ -14,14 +14,14 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import Count, InputError, check_options
 
-KINDS = ("factored", "rademacher", "normal", "sjlt", "identity", "fast_jl")
+ProjectionKind = Literal["factored", "rademacher", "normal", "sjlt", "identity", "fast_jl"]
 NONZEROS = 4  # per coordinate of a sparse sign projection (Kane & Nelson 2014, block construction)
 BLOCK = 1 << 22  # random numbers made at a time
 HELD = 1 << 24  # a dense sketch of at most so many numbers is made once and kept
@@ -38,17 +38,16 @@ class Projection:
     seed: any integer; other seeds give independent projections.
     """
 
-    kind: str = "factored"
-    dim: int | None = 1024
+    kind: ProjectionKind = "factored"
+    dim: Count | None = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"projection.kind must be one of {', '.join(KINDS)}; it is {self.kind!r}")
+        check_options(self, "projection")
         if self.kind == "identity":
             object.__setattr__(self, "dim", None)
-        elif self.dim is None or self.dim < 1:
-            raise InputError(f"projection.dim must be at least 1 for {self.kind}; it is {self.dim}")
+        elif self.dim is None:
+            raise InputError(f"projection.dim must be at least 1 for {self.kind}; it is null")
         elif self.kind == "fast_jl" and self.dim % 512:
             raise InputError(f"projection.dim must be a multiple of 512 for fast_jl; it is {self.dim}")
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tarot.common import InputError
+from tarot.common import InputError, Natural, check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described, random_generator
+from tarot.selectors.options import Ratio, Size, described, random_generator
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,12 @@ class Random:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    seed: int = 0
+    size: Size = None
+    ratio: Ratio = None
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
@@ -66,10 +69,13 @@ class Oracle:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = True
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
     tag: str = "target"
-    seed: int = 0
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
         if problem.candidate_tags is None:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tarot.attribution import dsdm_scores
+from tarot.common import NonNegative, check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,12 @@ class Dsdm:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    ridge: float = 0.1
+    size: Size = None
+    ratio: Ratio = None
+    ridge: NonNegative = 0.1
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean TRAK score over the targets, float64 [N]."""

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import InputError
+from tarot.common import InputError, check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,19 @@ class El2n:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
     prefer: Literal["easy", "hard"] = "easy"
     window: tuple[float, float] = (0.0, 1.0)
 
+    def __post_init__(self) -> None:
+        check_options(self)
+        left, right = self.window
+        if not 0 <= left < right <= 1:
+            raise InputError(f"window must be 0 <= left < right <= 1; it is {self.window!r}")
+
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The mean score, float64 [N], with the sign that makes the preferred end the more valuable."""
-        if self.prefer not in ("easy", "hard"):
-            raise InputError(f'prefer must be "easy" or "hard"; it is {self.prefer!r}')
         if problem.candidate_scores is None:
             raise InputError(
                 "el2n needs candidate_scores, the error norms of early models: features=el2n, with a task that has a "
@@ -50,7 +54,7 @@ class El2n:
     def select(self, problem: SelectionProblem) -> Selection:
         values = self.values(problem)
         scores = values if self.prefer == "hard" else -values
-        first, last = (round(problem.n * edge) for edge in self._window())
+        first, last = (round(problem.n * edge) for edge in self.window)
         eligible = np.sort(np.argsort(scores, kind="stable")[first:last])
         budget = len(eligible)
         if self.size is not None or self.ratio is not None or budget == problem.n:
@@ -63,12 +67,3 @@ class El2n:
         if self.size is None and self.ratio is None:
             return problem.selection(ranked[~problem.zero_rows(ranked)], described(self))
         return problem.selection(problem.first_usable(ranked, budget), described(self))
-
-    def _window(self) -> tuple[float, float]:
-        try:
-            left, right = (float(edge) for edge in self.window)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"window must be two fractions (left, right); it is {self.window!r}") from error
-        if not 0 <= left < right <= 1:
-            raise InputError(f"window must be 0 <= left < right <= 1; it is {self.window!r}")
-        return left, right

@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tarot.common import Count, check_options, checked
 from tarot.features import Rows
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import check_count, described
+from tarot.selectors.options import Ratio, Size, described
 from tarot.space import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
 
 
@@ -28,13 +29,15 @@ class KnnShapley:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    k: int = 10
+    size: Size = None
+    ratio: Ratio = None
+    k: Count = 10
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean Shapley value over the targets, float64 [N]; they sum to the mean utility of the whole pool."""
-        check_count("k", self.k, 1)
         labels = problem.labels("knn_shapley")
         views = zip(problem.candidate_views, problem.target_views, strict=True)
         values: NDArray[np.float64] = np.mean([_streamed(c, t, *labels, self.k) for c, t in views], axis=0)
@@ -44,15 +47,15 @@ class KnnShapley:
         return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
 
+@checked()
 def knn_shapley(
-    distance: ArrayLike, candidate_labels: ArrayLike, target_labels: ArrayLike, k: int
+    distance: ArrayLike, candidate_labels: ArrayLike, target_labels: ArrayLike, k: Count
 ) -> NDArray[np.float64]:
     """Mean Shapley value over the targets, float64 [N], from distances [M, N] >= 0 (compared in float32).
 
     With a_1..a_N the matches in order of distance and w_i = min(k, i) / (i k), the recursion s_N = a_N w_N,
     s_i = s_{i+1} + (a_i - a_{i+1}) w_i sums up to s_i = a_i w_i - sum_{l>i} a_l (w_{l-1} - w_l).
     """
-    check_count("k", k, 1)
     distances = np.asarray(distance, dtype=np.float32)
     labels, wanted = np.asarray(candidate_labels), np.asarray(target_labels)
     m, n = distances.shape

@@ -10,21 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import InputError, progress
+from tarot.common import Count, InputError, NonNegative, Positive, check_options, progress
 from tarot.features import Rows, blocks, read_block, read_rows
 from tarot.selection import SelectionProblem
-from tarot.selectors.options import check_count, check_number
 from tarot.space import distances, unit_norm
 from tarot.transport import sinkhorn
-
-FEATURE_COSTS = ("half_squared", "euclidean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,31 +42,19 @@ class LabelCosts:
     is linear in it, and at 1e-4 below 1% of the largest (0.03% on batches of 1024); iterations grow with its logarithm.
     """
 
-    epsilon: float = 0.1
-    label_epsilon: float = 0.1
-    label_weight: float = 1.0
-    feature_cost: str = "half_squared"
-    scale: str | None = "mean"
+    epsilon: Positive = 0.1
+    label_epsilon: Positive = 0.1
+    label_weight: NonNegative = 1.0
+    feature_cost: Literal["half_squared", "euclidean"] = "half_squared"
+    scale: Literal["mean"] | None = "mean"
     normalise: bool = False
-    label_rows: int | None = 1000
-    min_label_count: int = 1
+    label_rows: Count | None = 1000
+    min_label_count: Count = 1
     match_classes: bool = False
-    tolerance: float = 1e-4
+    tolerance: Positive = 1e-4
 
-    def check(self) -> None:
-        """Raises InputError at the first option that cannot be used."""
-        for name in ("epsilon", "label_epsilon", "tolerance"):
-            check_number(name, getattr(self, name))
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive; it is {getattr(self, name)}")
-        check_number("label_weight", self.label_weight)
-        if self.feature_cost not in FEATURE_COSTS:
-            raise InputError(f"feature_cost must be one of {FEATURE_COSTS}; it is {self.feature_cost!r}")
-        if self.scale not in ("mean", None):
-            raise InputError(f"scale must be 'mean' or None; it is {self.scale!r}")
-        if self.label_rows is not None:
-            check_count("label_rows", self.label_rows, 1)
-        check_count("min_label_count", self.min_label_count, 1)
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True)
@@ -142,9 +127,8 @@ class LabelledSpace:
 def labelled_spaces(problem: SelectionProblem, options: LabelCosts, method: str) -> Iterator[LabelledSpace]:
     """Every view of the problem as a LabelledSpace; `method` is who asks, in errors.
 
-    Raises InputError on bad options, missing labels, and classes with fewer members than options.min_label_count.
+    Raises InputError on missing labels, and classes with fewer members than options.min_label_count.
     """
-    options.check()
     of_candidates, of_targets = problem.labels(method)
     for side, names, codes in (
         ("candidate", problem.candidate_labels, of_candidates),

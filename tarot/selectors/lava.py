@@ -16,7 +16,7 @@ from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.hierarchical import mass_gradient
 from tarot.selectors.labelled import LabelCosts, LabelledSpace, labelled_spaces
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 
 _SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32
 
@@ -33,8 +33,8 @@ class Lava(LabelCosts):
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the calibrated gradients, float64 [N]; they sum to zero. InputError where memory is too small."""

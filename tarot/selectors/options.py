@@ -1,14 +1,16 @@
-"""A selector's configuration is its dataclass fields; what several of them check."""
+"""A selector's configuration is its dataclass fields; what several of them have."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from tarot.common import InputError
+from tarot.common import Count, Natural, checked, within
+
+Size = Count | None
+Ratio = Annotated[float, within("(0, 1]")] | None
 
 
 def described(selector: Any) -> dict[str, Any]:
@@ -20,20 +22,7 @@ def described(selector: Any) -> dict[str, Any]:
     }
 
 
-def random_generator(seed: int) -> np.random.Generator:
-    """The generator that all of a selector's chance comes from. Raises InputError unless seed is an integer >= 0."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed must be a non-negative integer; it is {seed!r}")
+@checked()
+def random_generator(seed: Natural) -> np.random.Generator:
+    """The generator that all of a selector's chance comes from."""
     return np.random.default_rng(seed)
-
-
-def check_number(name: str, value: float) -> None:
-    """Raises InputError unless value is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
-        raise InputError(f"{name} must be a finite number of at least 0; it is {value!r}")
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Raises InputError unless value is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}; it is {value!r}")

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tarot.common import InputError
+from tarot.common import Count, InputError, Natural, check_options
 from tarot.features import Rows, blocks, read_rows
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import check_count, described, random_generator
+from tarot.selectors.options import Ratio, Size, described, random_generator
 from tarot.space import unit_norm
 
 _BATCH = 1024
@@ -38,12 +38,15 @@ class Prototypes:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    centroids: int | None = None
-    batch: int | None = None
-    epochs: int = 3
-    seed: int = 0
+    size: Size = None
+    ratio: Ratio = None
+    centroids: Count | None = None
+    batch: Count | None = None
+    epochs: Count = 3
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean cosine distance to the own centroid over the views, float64 [N], in [0, 2]."""
@@ -62,7 +65,6 @@ class Prototypes:
         clusters = self._clusters(len(candidates))
         batch = self._batch(clusters)
         means = MiniBatchKMeans(clusters, random_state=self.seed, compute_labels=False, n_init=1, batch_size=batch)
-        check_count("epochs", self.epochs, 1)
         for _ in range(self.epochs):
             order = candidates[np.argsort(code[candidates] * _odd(generator, 1))]
             for start in range(0, len(order), batch):
@@ -82,7 +84,6 @@ class Prototypes:
             raise InputError("candidates: every row is zero, so there is nothing to cluster")
         if self.centroids is None:
             return min(usable, max(2, usable // _CANDIDATES_PER_CENTROID))
-        check_count("centroids", self.centroids, 1)
         if self.centroids > usable:
             raise InputError(f"centroids is {self.centroids}, but only {usable} candidates have features to cluster")
         return self.centroids
@@ -90,7 +91,6 @@ class Prototypes:
     def _batch(self, clusters: int) -> int:
         if self.batch is None:
             return max(_BATCH, clusters)
-        check_count("batch", self.batch, 1)
         if self.batch < clusters:
             raise InputError(
                 f"batch must hold at least one row per centroid, {clusters}, for k-means++; it is {self.batch}"

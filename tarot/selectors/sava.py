@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tarot.common import Natural, NonNegative, at_least
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.hierarchical import BatchTransports, batch_transports, transport_batches
 from tarot.selectors.labelled import LabelCosts, labelled_spaces
-from tarot.selectors.options import check_count, check_number, described, random_generator
+from tarot.selectors.options import Ratio, Size, described, random_generator
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,14 @@ class Sava(LabelCosts):
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    batch_size: int = 1024
-    batch_epsilon: float = 0.01
-    seed: int = 0
+    size: Size = None
+    ratio: Ratio = None
+    batch_size: Annotated[int, at_least(2)] = 1024
+    batch_epsilon: NonNegative = 0.01
+    seed: Natural = 0
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], higher = more valuable; they sum to zero in every batch."""
-        check_number("batch_epsilon", self.batch_epsilon)
         values: NDArray[np.float64] = np.mean(
             [sava_values(s, self.batch_epsilon) for s in _solved(self, problem, "sava")], axis=0
         )
@@ -63,10 +63,10 @@ class BatchwiseLava(LabelCosts):
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    batch_size: int = 1024
-    seed: int = 0
+    size: Size = None
+    ratio: Ratio = None
+    batch_size: Annotated[int, at_least(2)] = 1024
+    seed: Natural = 0
     released: bool = False
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
@@ -81,7 +81,6 @@ class BatchwiseLava(LabelCosts):
 
 def _solved(options: Sava | BatchwiseLava, problem: SelectionProblem, method: str) -> Iterator[BatchTransports]:
     """Every view's first level, one at a time."""
-    check_count("batch_size", options.batch_size, 2)
     generators = [random_generator(options.seed) for _ in problem.candidate_views]
     for generator, space in zip(generators, labelled_spaces(problem, options, method), strict=True):
         yield batch_transports(space, options.batch_size, generator)

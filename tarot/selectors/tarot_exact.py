@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import InputError, Natural, check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described, random_generator
+from tarot.selectors.options import Ratio, Size, described, random_generator
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.transport import Plan, dense, solve_exact
 
@@ -39,17 +39,19 @@ class TarotExact:
     whitening: ClassVar[Whitening] = "cholesky"
     reference: ClassVar[bool] = False
 
-    size: int | Literal["auto"] | None = None
-    ratio: float | None = None
-    swaps: int = 60
-    seed: int = 0
+    size: Size | Literal["auto"] = None
+    ratio: Ratio = None
+    swaps: Natural = 60
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.size == "auto" and self.ratio is not None:
+            raise InputError('size="auto" chooses the size itself: leave out ratio')
 
     def select(self, problem: SelectionProblem) -> Selection:
         if self.size == "auto":
-            if self.ratio is not None:
-                raise InputError('size="auto" chooses the size itself: leave out ratio')
             return self._choose_size(problem)
-        random_generator(self.seed)  # drawn from by "auto" alone, and refused alike
         budget = problem.budget(self.size, self.ratio)
         chosen, bound = best_subset(problem, budget, self.swaps)
         return problem.selection(chosen, described(self), total=problem.n, lower_bound=bound)

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tarot.common import check_options
 from tarot.features import blocks
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 from tarot.transport import entropic_potentials
 
 
@@ -30,9 +31,12 @@ class TarotFixed:
     whitening: ClassVar[Whitening] = "cholesky"
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
     exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the dual potential of every candidate in one transport of the whole pool to the targets, float64 [N]:

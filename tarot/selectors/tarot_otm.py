@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tarot.common import InputError, progress
+from tarot.common import Count, InputError, Natural, NonNegative, check_options, progress, within
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
@@ -35,19 +35,16 @@ class TarotOTM:
     whitening: ClassVar[Whitening] = "cholesky"
     reference: ClassVar[bool] = False
 
-    folds: int = 10
+    folds: Count = 10
     side: Literal["fold", "rest"] = "fold"
-    seed: int = 0
-    tolerance: float = 1e-4
-    min_cos: float | None = None
+    seed: Natural = 0
+    tolerance: NonNegative = 1e-4
+    min_cos: Annotated[float, within("[-1, 1]")] | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
-        if isinstance(self.folds, bool) or not isinstance(self.folds, int | np.integer):
-            raise InputError(f"folds must be an integer; it is {self.folds!r}")
-        if self.folds < 1:
-            raise InputError(f"folds must be at least 1; it is {self.folds}")
-        if self.side not in ("fold", "rest"):
-            raise InputError(f'side must be "fold" or "rest"; it is {self.side!r}')
         sides = self._sides(len(problem.targets))
         stopped = threading.Event()  # an interrupt reaches this thread alone
         with progress("layers of nearest candidates", None, "layers") as advance:

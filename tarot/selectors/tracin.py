@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tarot.attribution import tracin_values
+from tarot.common import check_options
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described
+from tarot.selectors.options import Ratio, Size, described
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,11 @@ class TracIn:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
+    size: Size = None
+    ratio: Ratio = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The sum of the scores of all targets, float64 [N]."""

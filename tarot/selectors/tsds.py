@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import Count, InputError, Natural, NonNegative, Positive, Share, at_least, check_options
 from tarot.features import read_rows
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described, random_generator
+from tarot.selectors.options import Ratio, Size, described, random_generator
 from tarot.space import nearest_of_many
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
@@ -48,19 +47,21 @@ class Tsds:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    alpha: float = 0.5
-    C: float = 5.0
+    size: Size = None
+    ratio: Ratio = None
+    alpha: Share = 0.5
+    C: Positive = 5.0
     kde: bool = True
-    sigma: float = 0.75
-    max_k: int | None = None
-    kde_k: int | None = None
-    seed: int = 0
+    sigma: NonNegative = 0.75
+    max_k: Annotated[int, at_least(2)] | None = None
+    kde_k: Count | None = None
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Each candidate's probability to be drawn, float64 [N], summing to 1."""
-        self._check()
         k = self._prefetch(problem.n)
         if _MANY * k > problem.n:
             distance, index = nearest_of_many(problem.candidates, problem.targets, k)
@@ -84,16 +85,6 @@ class Tsds:
         counts = generator.multinomial(draws, self.values(problem))
         chosen = np.flatnonzero(counts)
         return problem.selection(chosen, described(self), weights=counts[chosen].astype(np.int64))
-
-    def _check(self) -> None:
-        _number("alpha", self.alpha, lambda alpha: 0 <= alpha <= 1, "in [0, 1]")
-        _number("C", self.C, lambda c: c > 0, "positive")
-        _number("sigma", self.sigma, lambda sigma: sigma >= 0, "at least 0")
-        for name, value, least in ("max_k", self.max_k, 2), ("kde_k", self.kde_k, 1):
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise InputError(f"{name} must be an integer of at least {least}, or None; it is {value!r}")
 
     def _prefetch(self, n: int) -> int:
         if self.max_k is None:
@@ -187,9 +178,3 @@ def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
         else:
             first = middle
     return float(np.int64(last).view(np.float64))
-
-
-def _number(name: str, value: float, allowed: Callable[[float], bool], what: str) -> None:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and allowed(value)):
-        raise InputError(f"{name} must be {what}; it is {value!r}")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tarot.common import Count, checked
 from tasks.classification.cifar10_files import CLASSES, Arrays, load_cifar10
 from tasks.classification.domain_task import DomainTask
 from tasks.classification.images import ImageSet
@@ -21,7 +22,8 @@ class CIFAR10(DomainTask):
 
     classes = CLASSES
 
-    def __init__(self, *, width: int = 64, **options: Any) -> None:
+    @checked("task")
+    def __init__(self, *, width: Count = 64, **options: Any) -> None:
         super().__init__(**options)
         self.width = width
 

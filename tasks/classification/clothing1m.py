@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from tarot import InputError
+from tarot.common import Count, checked
 from tasks.classification.clothing1m_files import Clothing1MFiles, Listed, find_clothing1m
 from tasks.classification.image_files import ImageFiles, prefetched
 from tasks.classification.task import ClassificationTask, Images
@@ -30,16 +31,17 @@ class Clothing1M(ClassificationTask):
     size: edge of the image that the model sees, of which the shorter edge was 8/7 as long.
     """
 
+    @checked("task")
     def __init__(
         self,
         *,
-        candidates: int | None = None,
-        encoder_images: int | None = None,
-        targets: int = 10_000,
-        validation: int | None = None,
-        test: int | None = None,
+        candidates: Count | None = None,
+        encoder_images: Count | None = None,
+        targets: Count = 10_000,
+        validation: Count | None = None,
+        test: Count | None = None,
         encoder: Training | None = None,
-        size: int = 224,
+        size: Count = 224,
         **options: Any,
     ) -> None:
         super().__init__(surrogate_train=encoder, **options)
@@ -50,9 +52,6 @@ class Clothing1M(ClassificationTask):
             "validation": validation,
             "test": test,
         }
-        for name, count in self.counts.items():
-            if count is not None and count < 1:
-                raise InputError(f"task.{name} must be positive, or null for all images; it is {count}")
         self.size = size
 
     @cached_property

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from tarot import InputError
+from tarot.common import Count, Natural, NonNegative, Positive, Share, check_options
 from tasks.classification.domain import Deck, Splits, as_bytes, relabelled, tagged, with_noise
 from tasks.classification.images import ImageSet
 
@@ -44,33 +45,23 @@ class Corrupted:
     every kind, and one test image, the victim, is kept out of the test split.
     """
 
-    candidates: int
-    targets: int
-    validation: int
-    test: int
+    candidates: Count
+    targets: Count
+    validation: Count
+    test: Count
     kind: Kind = "noisy_labels"
-    fraction: float | None = None
-    noise: float = 0.1**0.7
-    backdoor_class: int = 0
+    fraction: Share | None = None
+    noise: NonNegative = 0.1**0.7
+    backdoor_class: Natural = 0
     patch: Literal["noise", "additive"] = "noise"
     trigger: float = 0.5
-    poison_class: int = 6
-    victim_class: int = 3
-    steps: int = 100
-    reach: float = 3.5
+    poison_class: Natural = 6
+    victim_class: Natural = 3
+    steps: Count = 100
+    reach: Positive = 3.5
 
     def __post_init__(self) -> None:
-        if self.kind not in FRACTIONS:
-            raise InputError(f"corrupted.kind must be one of {', '.join(FRACTIONS)}; it is {self.kind!r}")
-        if self.patch not in ("noise", "additive"):
-            raise InputError(f"corrupted.patch must be noise or additive; it is {self.patch!r}")
-        if not 0 <= self.share <= 1:
-            raise InputError(f"corrupted.fraction must be from 0 to 1, or null; it is {self.fraction}")
-        if self.noise < 0 or self.reach <= 0 or self.steps < 1:
-            raise InputError(
-                "corrupted.noise must be at least 0, corrupted.reach and corrupted.steps positive; they are "
-                f"{self.noise}, {self.reach}, {self.steps}"
-            )
+        check_options(self, "task.corrupted")
         if self.poison_class == self.victim_class:
             raise InputError(f"corrupted.poison_class and corrupted.victim_class are both {self.victim_class}")
 

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from torch import nn
 
+from tarot.common import Count, checked
 from tasks.classification.domain_task import DomainTask
 from tasks.classification.images import ImageSet
 from tasks.classification.models import perceptron
@@ -21,7 +22,8 @@ class Digits(DomainTask):
 
     classes = tuple("0123456789")
 
-    def __init__(self, *, hidden: Sequence[int] = (128, 64), **options: Any) -> None:
+    @checked("task")
+    def __init__(self, *, hidden: Sequence[Count] = (128, 64), **options: Any) -> None:
         super().__init__(**options)
         self.hidden = tuple(hidden)
 

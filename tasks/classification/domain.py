@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tarot import InputError
+from tarot.common import Count, Natural, NonNegative, check_options
 from tasks.classification.images import ImageSet
 from tasks.task import Split
 
@@ -24,10 +25,13 @@ Splits = dict[Split, ImageSet]
 class Plain:
     """Images as they are: candidates and validation from the train pool, targets and test from the test pool."""
 
-    candidates: int
-    targets: int
-    validation: int
-    test: int
+    candidates: Count
+    targets: Count
+    validation: Count
+    test: Count
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.plain")
 
     def splits(self, train: ImageSet, test: ImageSet, seed: int) -> Splits:
         """`train` and `test` must be disjoint. Raises InputError where they are too small."""
@@ -51,24 +55,25 @@ class Rotated:
         target domain, under Gaussian noise of standard deviation `noise` (1 = from black to white).
     """
 
-    candidates: int
-    targets: int
-    validation: int
-    test: int
-    classes: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    candidates: Count
+    targets: Count
+    validation: Count
+    test: Count
+    classes: tuple[Natural, ...] = (0, 1, 2, 3, 4, 5, 6)
     turns: int = 1
-    noise: float = 1.0
-    shares: Mapping[str, float] = field(
+    noise: NonNegative = 1.0
+    shares: Mapping[str, NonNegative] = field(
         default_factory=lambda: {"target": 0.2, "upright": 0.25, "other_class": 0.2, "mislabelled": 0.25, "noisy": 0.1}
     )
 
     def __post_init__(self) -> None:
+        check_options(self, "task.rotated")
         if set(self.shares) != {"target", "upright", "other_class", "mislabelled", "noisy"}:
             raise InputError(
                 f"shares must name target, upright, other_class, mislabelled, noisy; not {dict(self.shares)}"
             )
-        if abs(sum(self.shares.values()) - 1) > 1e-6 or min(self.shares.values()) < 0:
-            raise InputError(f"shares must be at least 0 and sum to 1; they are {dict(self.shares)}")
+        if abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise InputError(f"shares must sum to 1; they are {dict(self.shares)}")
         if len(set(self.classes)) < 2:
             raise InputError(f"the target domain needs two classes or more; it has {self.classes}")
 

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tarot import InputError
-from tarot.common import fingerprint
+from tarot.common import checked, fingerprint
 from tasks.classification.corruption import Corrupted
 from tasks.classification.domain import Plain, Rotated, Splits
 from tasks.classification.images import ImageSet
@@ -24,6 +23,7 @@ from tasks.common.cache import cached_arrays, cached_checkpoints
 class DomainTask(ClassificationTask):
     """domain: which one of the three the task is about. A subclass brings its pools of images and its model."""
 
+    @checked("task")
     def __init__(
         self,
         *,
@@ -35,8 +35,6 @@ class DomainTask(ClassificationTask):
     ) -> None:
         super().__init__(**options)
         domains: dict[str, Rotated | Plain | Corrupted] = {"rotated": rotated, "plain": plain, "corrupted": corrupted}
-        if domain not in domains:
-            raise InputError(f"task.domain must be {', '.join(domains)}; it is {domain!r}")
         self.domain = domains[domain]
 
     @abstractmethod

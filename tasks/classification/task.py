@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tarot.common import checked
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
 from tasks.classification.subset_models import stackable, train_one, train_stacked
@@ -28,6 +29,7 @@ Images = tuple[Tensor, Tensor]  # float32 [B, C, H, W], int64 [B]
 class ClassificationTask(SupervisedTask[nn.Module]):
     """A subclass brings its images and its model. Other options are `SupervisedTask`'s."""
 
+    @checked("task")
     def __init__(self, *, data_dir: str | Path = "data", **options: Any) -> None:
         super().__init__(**options)
         self.data_dir = Path(data_dir)

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from tarot import InputError, Selection
+from tarot import Selection
+from tarot.common import Natural, checked
 from tarot.gradients import resolve_device
 from tasks.common.cache import cached_surrogates
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
@@ -27,6 +28,7 @@ class SupervisedTask(Task[Model]):
     is one. Raises InputError for a seed below 0 and a device that is not there.
     """
 
+    @checked("task")
     def __init__(
         self,
         *,
@@ -35,11 +37,9 @@ class SupervisedTask(Task[Model]):
         surrogate_train: Training | None = None,
         surrogate: Surrogate = ONE_SURROGATE,
         cache_dir: str | Path = "cache",
-        seed: int = 0,
+        seed: Natural = 0,
         device: str = "auto",
     ) -> None:
-        if seed < 0:
-            raise InputError(f"task.seed must be at least 0; it is {seed}")
         self.name = name
         self.training = train
         self.surrogate_training = train if surrogate_train is None else surrogate_train

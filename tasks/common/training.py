@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
+from tarot.common import Count, NonNegative, Positive, Share, check_options
 from tarot.gradients import resolve_device as resolve_device
 from tasks.task import Batch, Checkpoint, Model
 
@@ -26,13 +27,11 @@ class Surrogate:
     """The models that gradients are taken of: `runs` of them, trained independently on all candidates (or what else
     the task says), each giving `checkpoints`, evenly spaced, the last at the end of its training."""
 
-    runs: int = 1
-    checkpoints: int = 1
+    runs: Count = 1
+    checkpoints: Count = 1
 
     def __post_init__(self) -> None:
-        for name in ("runs", "checkpoints"):
-            if getattr(self, name) < 1:
-                raise InputError(f"task.surrogate.{name} must be at least 1; it is {getattr(self, name)}")
+        check_options(self, "task.surrogate")
 
     def recipe(self) -> dict[str, Any]:
         """As plain data, but for how they are trained."""
@@ -56,36 +55,20 @@ class Training:
 
     of_selections: ClassVar[Sequence[str]] = ("merge_targets",)  # options that surrogates know nothing of
 
-    steps: int = 300
-    batch_size: int = 64
+    steps: Count = 300
+    batch_size: Count = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    momentum: float = 0.9
-    warmup: float = 0.2
-    label_smoothing: float = 0.0
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    momentum: NonNegative = 0.9
+    warmup: Share = 0.2
+    label_smoothing: NonNegative = 0.0
     augment: bool = False
-    autocast: str | None = None
+    autocast: Literal["bfloat16", "float16"] | None = None
     merge_targets: MergeTargets = False
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "sgd"):
-            raise InputError(f"train.optimizer must be adamw or sgd; it is {self.optimizer!r}")
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise InputError(f"train.autocast must be null, bfloat16 or float16; it is {self.autocast!r}")
-        if self.merge_targets not in (False, "one", "max"):
-            raise InputError(f"train.merge_targets must be false, one or max; it is {self.merge_targets!r}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise InputError(
-                f"train.steps and train.batch_size must be positive; they are {self.steps}, {self.batch_size}"
-            )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise InputError(f"train.learning_rate must be positive; it is {self.learning_rate}")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"train.warmup must be a share of the steps; it is {self.warmup}")
-        for name in ("weight_decay", "momentum", "label_smoothing"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"train.{name} must be at least 0; it is {getattr(self, name)}")
+        check_options(self, "train")
 
     def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
         """As plain data; `of_surrogate` without what it does not depend on."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
+from tarot.common import checked
 from tarot.features import Rows, existing_paths, file_identity, open_features, read_vector
 from tasks.task import Split, TaskData
 
@@ -26,6 +27,7 @@ class FeatureTask(TaskData):
 
     has_model = False
 
+    @checked("task")
     def __init__(
         self,
         *,

@@ -6,12 +6,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from tarot import InputError
-from tarot.common import fingerprint
+from tarot.common import Count, Natural, check_options, fingerprint, within
 from tasks.instruction.rows import Row, check_ids, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
@@ -52,13 +52,16 @@ class Skills(Conversations):
 
     tagged: ClassVar[bool] = True
 
-    candidates: int = 1600
-    targets: int = 48
-    validation: int = 96
-    test: int = 300
+    candidates: Count = 1600
+    targets: Count = 48
+    validation: Count = 96
+    test: Count = 300
     wanted: Sequence[str] = TARGETS
-    noise: float = 0.3
-    general_rows: int = 20000
+    noise: Annotated[float, within("[0, 1)")] = 0.3
+    general_rows: Natural = 20000
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.data")
 
     def _corpus(self, seed: int) -> Corpus:
         options = {key: value for key, value in asdict(self).items() if key not in ("wanted", "general_rows")}
@@ -86,11 +89,10 @@ class Files(Conversations):
     targets: Paths
     validation: Paths | None = None
     test: Paths | None = None
-    held_out: float = 0.3
+    held_out: Annotated[float, within("(0, 1)")] = 0.3
 
     def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise InputError(f"task.held_out must be in (0, 1); it is {self.held_out}")
+        check_options(self, "task")
 
     def candidates_of(self, seed: int) -> list[Row]:
         return read_rows(self.candidates)
@@ -116,15 +118,12 @@ class Benchmark(Conversations):
     candidates: Mapping[str, str]
     folder: str
     targets: Literal["mmlu", "bbh"]
-    shots: int = 0
-    validation: int = 5
-    test: int = 20
+    shots: Natural = 0
+    validation: Count = 5
+    test: Count = 20
 
     def __post_init__(self) -> None:
-        if self.targets not in ("mmlu", "bbh"):
-            raise InputError(f"task.data.targets must be mmlu or bbh; it is {self.targets!r}")
-        if self.validation < 1 or self.test < 1:
-            raise InputError(f"task.data.validation and test must be positive; they are {self.validation}, {self.test}")
+        check_options(self, "task.data")
 
     def candidates_of(self, seed: int) -> list[Row]:
         return read_rows(self.candidates, prefix=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tarot import InputError
+from tarot.common import Count, check_options
 from tasks.instruction.harness import refuse_unknown
 from tasks.instruction.model import LanguageModel
 from tasks.instruction.rows import Row
@@ -32,17 +32,15 @@ class Evaluation:
 
     generate: bool = True
     choose: bool = True
-    limit: int = 64
-    tokens: int = 8192
+    limit: Count = 64
+    tokens: Count = 8192
     harness: Sequence[str] = ()
-    harness_limit: int | None = None
-    harness_length: int = 4096
+    harness_limit: Count | None = None
+    harness_length: Count = 4096
 
     def __post_init__(self) -> None:
+        check_options(self, "task.evaluation")
         object.__setattr__(self, "harness", tuple(self.harness))
-        for name in ("limit", "tokens", "harness_limit", "harness_length"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"task.evaluation.{name} must be positive; it is {getattr(self, name)}")
         refuse_unknown(self.harness)
 
     def recipe(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from tarot import InputError
+from tarot.common import Count, check_options, within
 from tasks.common.identity import hash_file
 from tasks.common.training import seeded
 from tasks.instruction.refusals import reason
@@ -45,18 +46,16 @@ class Adapter:
     modules: names of the layers, or their ends.
     """
 
-    rank: int = 128
+    rank: Count = 128
     alpha: float = 512.0
-    dropout: float = 0.1
+    dropout: Annotated[float, within("[0, 1)")] = 0.1
     modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
     def __post_init__(self) -> None:
+        check_options(self, "task.adapter")
         object.__setattr__(self, "modules", tuple(self.modules))
-        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.modules:
-            raise InputError(
-                "task.adapter needs a rank of at least 1, a dropout in [0, 1) and modules; they are "
-                f"{self.rank}, {self.dropout}, {list(self.modules)}"
-            )
+        if not self.modules:
+            raise InputError("task.adapter.modules must name one or more")
 
     def recipe(self) -> dict[str, Any]:
         return {**asdict(self), "modules": list(self.modules)}
@@ -104,12 +103,12 @@ class Language:
 
     path: str | None = None
     kind: Literal["llama", "qwen2"] = "llama"
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    key_heads: int = 2
-    intermediate: int = 384
-    context: int = 512
+    hidden: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    key_heads: Count = 2
+    intermediate: Count = 384
+    context: Count = 512
     tied: bool = True
     seed: int = 0
     attention: str = "sdpa"
@@ -118,12 +117,7 @@ class Language:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in _CONFIGS:
-            raise InputError(f"task.language.kind must be {' or '.join(_CONFIGS)}; it is {self.kind!r}")
-        if self.dtype not in (None, "float32", "bfloat16"):
-            raise InputError(f"task.language.dtype must be null, float32 or bfloat16; it is {self.dtype!r}")
-        if self.quantize not in (None, "4bit"):
-            raise InputError(f"task.language.quantize must be null or 4bit; it is {self.quantize!r}")
+        check_options(self, "task.language")
         if self.quantize and self.path is None:
             raise InputError("task.language.quantize is of weights that exist: give task.language.path")
         if self.hidden % self.heads or self.heads % self.key_heads:

@@ -12,10 +12,12 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from tarot import InputError
+from tarot.common import Count, check_options, within
 from tasks.instruction.rows import Row
 
 Facts = dict[str, str]  # what the phrasings of a problem are filled with
@@ -172,23 +174,19 @@ class Corpus:
     noise: share of the candidates that is noise, half of it wrong answers. seed: everything follows from it.
     """
 
-    candidates: int = 1600
-    targets: int = 48
-    validation: int = 96
-    test: int = 300
+    candidates: Count = 1600
+    targets: Count = 48
+    validation: Count = 96
+    test: Count = 300
     wanted: tuple[str, ...] = TARGETS
-    noise: float = 0.3
+    noise: Annotated[float, within("[0, 1)")] = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_options(self)
         unknown = sorted(set(self.wanted) - set(SKILLS))
         if unknown or not self.wanted:
             raise InputError(f"wanted must name skills of {', '.join(SKILLS)}; it is {list(self.wanted)}")
-        for name in SPLITS:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; it is {getattr(self, name)}")
-        if not 0 <= self.noise < 1:
-            raise InputError(f"noise must be a share in [0, 1); it is {self.noise}")
 
     def rows(self, split: str) -> list[Row]:
         """The rows of a split: candidates of all skills and noise in random order, the others of wanted skills in turn.

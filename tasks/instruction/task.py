@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
-from tarot.common import fingerprint
+from tarot.common import Count, Positive, checked, fingerprint, within
 from tasks.common.cache import cached_checkpoints
 from tasks.common.supervised import SupervisedTask
 from tasks.instruction.data import Conversations, Files, Paths, Rows
@@ -56,6 +56,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     surrogate_training: Tuning
     surrogate: WarmUp
 
+    @checked("task")
     def __init__(
         self,
         *,
@@ -66,12 +67,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         evaluation: Evaluation,
         pretraining: Pretraining | None = None,
         tokenizer: str | None = None,
-        vocabulary: int = 512,
-        template: str = "less",
-        max_length: int = 2048,
-        nothing_left: str = "raise",
+        vocabulary: Count = 512,
+        template: Literal["less", "chat"] = "less",
+        max_length: Count = 2048,
+        nothing_left: Literal["raise", "drop"] = "raise",
         transfer: Language | Mapping[str, Any] | None = None,
-        total_share: float | None = None,
+        total_share: Positive | None = None,
         **options: Any,
     ) -> None:
         if language.path is not None and pretraining is not None:
@@ -83,8 +84,6 @@ class InstructionTask(SupervisedTask[LanguageModel]):
                 "task.evaluation.harness is for real models: give task.language.path, or 'task.transfer={path: ...}' "
                 "where another one is trained"
             )
-        if total_share is not None and not total_share > 0:
-            raise InputError(f"task.total_share must be positive, or null; it is {total_share}")
         super().__init__(surrogate=surrogate, surrogate_train=surrogate.train, **options)
         self.data, self.language, self.adapter = data, language, adapter
         self.evaluation, self.pretraining = evaluation, pretraining
@@ -407,6 +406,7 @@ def _fitted(text: str, columns: int, lines: int) -> str:
 class FilesTask(InstructionTask):
     """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s."""
 
+    @checked("task")
     def __init__(
         self,
         *,
@@ -414,7 +414,7 @@ class FilesTask(InstructionTask):
         targets: Paths,
         validation: Paths | None = None,
         test: Paths | None = None,
-        held_out: float = 0.3,
+        held_out: Annotated[float, within("(0, 1)")] = 0.3,
         **options: Any,
     ) -> None:
         super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from tarot import InputError
+from tarot.common import Count, NonNegative, Positive, Share, at_least, check_options, within
 from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
 from tasks.instruction.model import LanguageModel, State
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
@@ -34,26 +35,16 @@ class Tuning(Training):
         or cosine: as half a cosine.
     """
 
-    steps: int = 300
-    epochs: float | None = None
-    batch_size: int = 16
-    tokens: int = 4096
-    learning_rate: float = 2e-5
-    weight_decay: float = 0.0
-    warmup: float = 0.03
+    steps: Count = 300
+    epochs: Positive | None = None
+    batch_size: Count = 16
+    optimizer: Literal["adamw"] = "adamw"
+    tokens: Count = 4096
+    learning_rate: Positive = 2e-5
+    weight_decay: NonNegative = 0.0
+    warmup: Share = 0.03
     schedule: Literal["linear", "cosine"] = "linear"
-    clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.optimizer != "adamw":
-            raise InputError(f"train.optimizer must be adamw for adapters; it is {self.optimizer!r}")
-        if self.schedule not in ("linear", "cosine"):
-            raise InputError(f"train.schedule must be linear or cosine; it is {self.schedule!r}")
-        if self.tokens < 1 or (self.epochs is not None and self.epochs <= 0):
-            raise InputError(f"train.tokens and train.epochs must be positive; they are {self.tokens}, {self.epochs}")
-        if self.clip is not None and self.clip <= 0:
-            raise InputError(f"train.clip must be positive, or null; it is {self.clip}")
+    clip: Positive | None = 1.0
 
     def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
         """How a step is split determines nothing."""
@@ -91,15 +82,10 @@ class WarmUp(Surrogate):
     """LESS's: adapters that a random `share` of the candidates, or a batch of them, is shown, `train.epochs` times, one
     checkpoint per epoch where there are as many `checkpoints`; the candidates are drawn anew for every run."""
 
-    runs: int = 1
-    checkpoints: int = 4
-    share: float = 0.05
+    runs: Count = 1
+    checkpoints: Count = 4
+    share: Annotated[float, within("(0, 1]")] = 0.05
     train: Tuning = field(default_factory=lambda: Tuning(epochs=4.0, batch_size=128))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.share <= 1:
-            raise InputError(f"task.surrogate.share must be in (0, 1]; it is {self.share}")
 
     def recipe(self) -> dict[str, Any]:
         return {**super().recipe(), "share": self.share}
@@ -181,19 +167,15 @@ class Pretraining(Training):
     questions cannot be foreseen.
     """
 
-    steps: int = 1000
-    batch_size: int = 16
-    length: int = 128
+    steps: Count = 1000
+    batch_size: Count = 16
+    length: Annotated[int, at_least(2)] = 128
     learn: Literal["every", "answers"] = "every"
-    learning_rate: float = 3e-3
-    warmup: float = 0.1
+    learning_rate: Positive = 3e-3
+    warmup: Share = 0.1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.length < 2:
-            raise InputError(f"task.pretraining.length must be at least 2; it is {self.length}")
-        if self.learn not in ("every", "answers"):
-            raise InputError(f"task.pretraining.learn must be every or answers; it is {self.learn!r}")
+        check_options(self, "task.pretraining")
 
 
 def pretrain(net: PreTrainedModel, text: Tokenized, training: Pretraining, seed: int, device: torch.device) -> State:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.common import fingerprint
+from tarot.common import Count, Natural, Positive, check_options, fingerprint
 from tasks.common.identity import hash_file
 from tasks.motion.formats import (
     Scenario,
@@ -69,29 +69,29 @@ class Simulated(MotionData):
     processes: that simulate; results are the same with any number.
     """
 
-    candidates: Mapping[str, int]
-    targets: int
-    validation: int
-    test: int
-    processes: int = 2
+    candidates: Mapping[str, Count | None]
+    targets: Count
+    validation: Count
+    test: Count
+    processes: Count = 2
     tagged = True
 
     def __post_init__(self) -> None:
-        asked = {name: count for name, count in self.candidates.items() if count is not None}
-        object.__setattr__(self, "candidates", asked)
-        _check_simulated(self.candidates, self.processes)
-        if not self.candidates or min(self.targets, self.validation, self.test) < 1:
-            raise InputError(
-                "task.data.targets, validation and test must be positive, and there must be candidates; they are "
-                f"{self.targets}, {self.validation}, {self.test} and {dict(self.candidates)}"
-            )
+        check_options(self, "task.data")
+        _check_simulated(self._asked)
+        if not self._asked:
+            raise InputError("task.data.candidates: there must be candidates")
+
+    @property
+    def _asked(self) -> dict[str, int]:
+        return {name: count for name, count in self.candidates.items() if count is not None}
 
     def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
         held: dict[Split, str] = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
-        agents = {**self.candidates, **{name: getattr(self, split) for split, name in held.items()}}
+        agents = {**self._asked, **{name: getattr(self, split) for split, name in held.items()}}
         made = simulated(agents, seed, profile, cache, self.processes)
         return {
-            "candidates": _joined(made[name] for name in self.candidates),
+            "candidates": _joined(made[name] for name in self._asked),
             **{split: made[name] for split, name in held.items()},
         }
 
@@ -100,7 +100,7 @@ class Simulated(MotionData):
         return {
             "source": "simulated",
             "version": _VERSION,
-            "splits": {"candidates": _pairs(self.candidates), **held},
+            "splits": {"candidates": _pairs(self._asked), **held},
             "seed": seed,
         }
 
@@ -121,12 +121,11 @@ def _joined(sources: Iterable[MotionSamples]) -> MotionSamples:
     return joined
 
 
-def _check_simulated(agents: Mapping[str, int], processes: int) -> None:
+def _check_simulated(agents: Mapping[str, int]) -> None:
     unknown = sorted(set(agents) - set(CANDIDATES))
-    if unknown or any(count < 1 for count in agents.values()) or processes < 1:
+    if unknown:
         raise InputError(
-            f"simulated candidates must be positive numbers of {', '.join(CANDIDATES)}, made by 1 or more processes; "
-            f"they are {dict(agents)}, and {processes}"
+            f"simulated candidates must be positive numbers of {', '.join(CANDIDATES)}; they are {dict(agents)}"
         )
 
 
@@ -183,13 +182,14 @@ class NuScenesMini(MotionData):
     targets: Sequence[str]
     validation: Sequence[str]
     test: Sequence[str]
-    every: float = 0.5
-    simulated: Mapping[str, int] = field(default_factory=dict)
-    processes: int = 2
+    every: Positive = 0.5
+    simulated: Mapping[str, Count] = field(default_factory=dict)
+    processes: Count = 2
     tagged = True
 
     def __post_init__(self) -> None:
-        _check_simulated(self.simulated, self.processes)
+        check_options(self, "task.data")
+        _check_simulated(self.simulated)
         named = [name for split in self._scenes.values() for name in split]
         if len(set(named)) < len(named):
             raise InputError("task.data: a scene is in two splits, or twice in one: " + ", ".join(sorted(named)))
@@ -265,12 +265,13 @@ class Databases(MotionData):
     target: str
     targets: str
     held_out: str
-    start: Mapping[str, int] = field(default_factory=dict)
+    start: Mapping[str, Natural] = field(default_factory=dict)
     kinds: Sequence[str] = ("VEHICLE",)
-    scene_fields: int = 0
+    scene_fields: Natural = 0
     allow_outside: bool = False
 
     def __post_init__(self) -> None:
+        check_options(self, "task.data")
         if not self.candidates or self.target in self.candidates:
             raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
 

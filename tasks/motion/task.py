@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tarot import InputError
+from tarot.common import checked
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import endless_batches, seeded
 from tasks.motion import pictures
@@ -42,6 +43,7 @@ class MotionTask(SupervisedTask[MotionModel]):
     training: MotionTraining
     surrogate_training: MotionTraining
 
+    @checked("task")
     def __init__(
         self,
         *,

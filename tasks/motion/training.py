@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tarot import InputError
+from tarot.common import Count, Positive, Share
 from tasks.common.training import Training, fit
 from tasks.task import Batch, Checkpoint, Model
 
@@ -28,27 +29,19 @@ class MotionTraining(Training):
         leaves it.
     """
 
-    steps: int = 600
-    learning_rate: float = 1.5e-3
-    warmup: float = 0.3
+    steps: Count = 600
+    learning_rate: Positive = 1.5e-3
+    warmup: Share = 0.3
     schedule: Literal["halving", "onecycle", "triangle"] = "onecycle"
-    milestones: Sequence[float] = ()
-    epsilon: float = 1e-8
-    clip: float | None = 5.0
-    average: float = 0.2
+    milestones: Sequence[Share] = ()
+    epsilon: Positive = 1e-8
+    clip: Positive | None = 5.0
+    average: Share = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.schedule not in ("halving", "onecycle", "triangle"):
-            raise InputError(f"train.schedule must be halving, onecycle or triangle; it is {self.schedule!r}")
         if self.augment or self.label_smoothing:
             raise InputError("train.augment and train.label_smoothing mean nothing in motion prediction")
-        if self.clip is not None and self.clip <= 0:
-            raise InputError(f"train.clip must be positive, or null; it is {self.clip}")
-        if not 0 <= self.average <= 1:
-            raise InputError(f"train.average must be a share of the steps; it is {self.average}")
-        if any(not 0 <= share <= 1 for share in self.milestones):
-            raise InputError(f"train.milestones must be shares of the steps; they are {list(self.milestones)}")
 
     def rate(self, step: int) -> float:
         if self.schedule == "triangle":

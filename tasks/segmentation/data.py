@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
+from tarot.common import Count, Natural, NonNegative, check_options
 from tasks.segmentation import cityscapes
 from tasks.segmentation.files import Folder, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
@@ -64,14 +65,17 @@ class Street(SceneData):
     shares: of the kinds of candidates (`street_domain.CANDIDATES`).
     """
 
-    candidates: int
-    targets: int
-    validation: int
-    test: int
-    shares: Mapping[str, float]
-    height: int
-    width: int
+    candidates: Count
+    targets: Count
+    validation: Count
+    test: Count
+    shares: Mapping[str, NonNegative]
+    height: Count
+    width: Count
     tagged = True
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.data")
 
     @property
     def classes(self) -> Classes:
@@ -102,14 +106,17 @@ class CamVid(SceneData):
     """
 
     folder: str
-    targets: int
-    validation: int
-    rendered: int
-    shares: Mapping[str, float]
+    targets: Count
+    validation: Count
+    rendered: Natural
+    shares: Mapping[str, NonNegative]
     class_map: Mapping[str, str | None]
-    height: int
-    width: int
+    height: Count
+    width: Count
     tagged = True
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.data")
 
     @cached_property
     def _named(self) -> tuple[Classes, LabelCode]:
@@ -187,11 +194,14 @@ class Folders(SceneData):
     validation: str
     test: str
     classes_file: str
-    height: int
-    width: int
+    height: Count
+    width: Count
     candidate_classes_file: str | None = None
     class_map: Mapping[str, str | None] | None = None
     exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.data")
 
     @cached_property
     def _named(self) -> tuple[Classes, LabelCode]:
@@ -248,9 +258,12 @@ class GTA5ToCityscapes(SceneData):
 
     gta5: str
     cityscapes: str
-    height: int
-    width: int
+    height: Count
+    width: Count
     exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.data")
 
     @property
     def classes(self) -> Classes:

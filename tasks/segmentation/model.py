@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from tarot import InputError
+from tarot.common import Share, check_options
 from tasks.common.identity import hash_file
 
 _NETWORKS = {
@@ -32,12 +33,11 @@ class Architecture:
     """
 
     backbone: Literal["resnet50", "mobilenet_v3_large"] = "mobilenet_v3_large"
-    batch_norm_momentum: float | None = None
+    batch_norm_momentum: Share | None = None
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.backbone not in _NETWORKS:
-            raise InputError(f"task.architecture.backbone must be {' or '.join(_NETWORKS)}; it is {self.backbone!r}")
+        check_options(self, "task.architecture")
 
     def recipe(self) -> dict[str, Any]:
         """What determines the model, as plain data."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from tarot import InputError
+from tarot.common import Natural, checked
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import fit, seeded
 from tasks.segmentation.data import Rendered, SceneData, Splits
@@ -35,17 +35,16 @@ class SegmentationTask(SupervisedTask[Segmenter]):
 
     training: SegmentationTraining
 
+    @checked("task")
     def __init__(
         self,
         *,
         data: SceneData,
         architecture: Architecture,
-        workers: int = 0,
+        workers: Natural = 0,
         remember: bool = False,
         **options: Any,
     ) -> None:
-        if workers < 0:
-            raise InputError(f"task.workers must be 0 or more; it is {workers}")
         super().__init__(**options)
         self.data, self.architecture = data, architecture
         self.workers, self.remember = workers, remember

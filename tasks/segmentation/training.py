@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tarot import InputError
+from tarot.common import Count, NonNegative, Positive
 from tasks.common.training import Training, endless_batches
 from tasks.segmentation.scenes import IGNORE, MEAN, Pixels, Scenes, tensors
 
@@ -32,28 +33,22 @@ class SegmentationTraining(Training):
     of_selections: ClassVar[Sequence[str]] = (*Training.of_selections, "validations", "choose")
 
     optimizer: Literal["adamw", "sgd"] = "sgd"
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     schedule: Literal["warmup_poly", "triangle"] = "warmup_poly"
-    warmup_factor: float = 1 / 3
-    power: float = 0.9
-    scales: Sequence[float] = (0.75, 1.5)
-    validations: int = 5
+    warmup_factor: NonNegative = 1 / 3
+    power: NonNegative = 0.9
+    scales: Sequence[Positive] = (0.75, 1.5)
+    validations: Count = 5
     choose: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.schedule not in ("warmup_poly", "triangle"):
-            raise InputError(f"train.schedule must be warmup_poly or triangle; it is {self.schedule!r}")
-        if self.choose not in ("best", "last"):
-            raise InputError(f"train.choose must be best or last; it is {self.choose!r}")
-        if self.validations < 1:
-            raise InputError(f"train.validations must be positive; it is {self.validations}")
         if self.batch_size < 2:
             raise InputError(
                 "train.batch_size must be at least 2: DeepLabV3 normalises one value per image over the batch; it is "
                 f"{self.batch_size}"
             )
-        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+        if len(self.scales) != 2 or self.scales[0] > self.scales[1]:
             raise InputError(f"train.scales must be two factors, the smaller first; they are {list(self.scales)}")
 
     def rate(self, step: int) -> float:

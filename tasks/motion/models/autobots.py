@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tarot import InputError
+from tarot.common import Count, Positive, Share, check_options
 from tasks.motion.models.layers import Attention, PooledAttention, Tokens, attendable, bias_of, exact, zeroed
 from tasks.motion.models.prediction import Prediction
 
@@ -30,26 +31,25 @@ class AutoBotArchitecture:
         measured in `scale`, too.
     """
 
-    width: int = 128
-    heads: int = 16
-    map_heads: int = 8
-    feedforward: int = 384
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    modes: int = 6
-    dropout: float = 0.1
-    map_dropout: float = 0.3
-    floor: float = 0.01
-    scale: float = 1.0
+    width: Count = 128
+    heads: Count = 16
+    map_heads: Count = 8
+    feedforward: Count = 384
+    encoder_layers: Count = 2
+    decoder_layers: Count = 2
+    modes: Count = 6
+    dropout: Share = 0.1
+    map_dropout: Share = 0.3
+    floor: Positive = 0.01
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
+        check_options(self, "architecture")
         if self.width % self.heads or self.width % self.map_heads or self.width % 2:
             raise InputError(
                 f"an AutoBot's width must be even and a multiple of its heads: {self.width}, {self.heads}, "
                 f"{self.map_heads} heads for the map"
             )
-        if min(self.encoder_layers, self.decoder_layers, self.modes) < 1 or self.scale <= 0 or self.floor <= 0:
-            raise InputError("an AutoBot's layers, modes, floor and scale must be positive")
 
     def recipe(self) -> dict[str, object]:
         """What determines the model, as plain data."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tarot.common import check_options
 from tasks.motion.models.autobots import AutoBot, AutoBotArchitecture
 from tasks.motion.models.losses import LossWeights, autobot_losses, wayformer_losses
 from tasks.motion.models.wayformer import Wayformer, WayformerArchitecture
@@ -23,6 +24,9 @@ class Forecaster:
     architecture: AutoBotArchitecture | WayformerArchitecture
     profile: Profile
     loss: LossWeights
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.forecasters")
 
     def build(self) -> MotionModel:
         """A fresh model of the profile's sizes; it takes samples of any other one with the same steps, too, where its

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tarot import InputError
+from tarot.common import NonNegative, check_options
 from tasks.motion.models.prediction import Prediction
 
 
@@ -22,13 +22,12 @@ class LossWeights:
     """Of AutoBot's entropy, of the divergence between its probabilities and the posterior, and of its distances in
     metres, beside the likelihood's 1. By default UniTraj's with 60 steps; `MINI_LOSS` for 12."""
 
-    entropy: float = 40.0
-    divergence: float = 20.0
-    distance: float = 100.0
+    entropy: NonNegative = 40.0
+    divergence: NonNegative = 20.0
+    distance: NonNegative = 100.0
 
     def __post_init__(self) -> None:
-        if min(self.entropy, self.divergence, self.distance) < 0:
-            raise InputError(f"weights of a loss must not be negative; they are {self}")
+        check_options(self, "loss")
 
 
 PAPER_LOSS = LossWeights()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tarot import InputError
+from tarot.common import Count, Natural, NonNegative, Positive, Share, check_options
 from tasks.motion.models.layers import Attention, Tokens, attendable, bias_of, exact, zeroed
 from tasks.motion.models.prediction import Prediction
 
@@ -39,29 +40,27 @@ class WayformerArchitecture:
         and errors are measured in, metres; scales of errors lie between e^-1.609 and e^5 of it.
     """
 
-    width: int = 256
-    heads: int = 4
-    latents: int = 192
-    queries: int = 64
-    modes: int = 6
-    encoder_layers: int = 2
-    decoder_layers: int = 8
-    expansion: int = 4
-    dropout: float = 0.1
-    spread: float = 0.02
-    scale: float = 1.0
+    width: Count = 256
+    heads: Count = 4
+    latents: Count = 192
+    queries: Count = 64
+    modes: Count = 6
+    encoder_layers: Natural = 2
+    decoder_layers: Count = 8
+    expansion: Count = 4
+    dropout: Share = 0.1
+    spread: NonNegative = 0.02
+    scale: Positive = 1.0
     tokens: Literal["steps", "objects"] = "steps"
 
     def __post_init__(self) -> None:
+        check_options(self, "architecture")
         if self.width % self.heads:
             raise InputError(f"a Wayformer's width must be a multiple of its heads: {self.width}, {self.heads}")
-        if not 1 <= self.modes <= self.queries or min(self.latents, self.decoder_layers) < 1 or self.scale <= 0:
+        if self.modes > self.queries:
             raise InputError(
-                "a Wayformer's latents, decoder layers, modes and scale must be positive, and its queries at least as "
-                f"many as its modes: {self.queries} queries, {self.modes} modes"
+                f"a Wayformer's queries must be at least as many as its modes: {self.queries}, {self.modes}"
             )
-        if self.tokens not in ("steps", "objects"):
-            raise InputError(f"a Wayformer's tokens must be steps or objects; they are {self.tokens!r}")
 
     def recipe(self) -> dict[str, object]:
         """What determines the model, as plain data."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from tarot import InputError
+from tarot.common import Count, Positive, at_least, check_options
 from tasks.motion.formats import CYCLIST, PEDESTRIAN, RATE, VEHICLE
 
 VERSION = 1
@@ -65,37 +66,34 @@ class Profile:
     """
 
     name: str
-    past: int = 21
-    future: int = 60
-    stride: int = 1
-    agents: int = 15
-    segments: int = 256
-    points: int = 20
+    past: Count = 21
+    future: Count = 60
+    stride: Count = 1
+    agents: Count = 15
+    segments: Count = 256
+    points: Annotated[int, at_least(2)] = 20
     box: tuple[float, float, float, float] = (-70.0, 130.0, -100.0, 100.0)
     centre: tuple[float, float] = (30.0, 0.0)
     lines: tuple[str, ...] = ("lane",)
-    spacing: float = 0.5
+    spacing: Positive = 0.5
     pieces: bool = False
     sizes: bool = False
 
     def __post_init__(self) -> None:
+        where = f"motion profile {self.name}"
+        check_options(self, where)
         object.__setattr__(self, "box", tuple(self.box))  # configurations bring lists
         object.__setattr__(self, "centre", tuple(self.centre))
         object.__setattr__(self, "lines", tuple(self.lines))
-        where = f"motion profile {self.name}"
-        if min(self.past, self.future, self.stride, self.agents, self.segments) < 1 or self.points < 2:
-            raise InputError(f"{where}: past, future, stride, agents and segments must be 1 or more, points 2 or more")
         if (self.past - 1) % self.stride or self.future % self.stride:
             raise InputError(
                 f"{where}: the stride must divide past - 1 and future; they are {self.past - 1} and {self.future}, and "
                 f"it is {self.stride}"
             )
-        if len(self.box) != 4 or self.box[0] >= self.box[1] or self.box[2] >= self.box[3] or len(self.centre) != 2:
+        if self.box[0] >= self.box[1] or self.box[2] >= self.box[3]:
             raise InputError(f"{where}: box must be [x from, x to, y from, y to] and centre [x, y], in metres")
         if unknown := set(self.lines) - set(LINE_KINDS):
             raise InputError(f"{where}: no lines are called {sorted(unknown)}; choose from {sorted(LINE_KINDS)}")
-        if not self.spacing > 0:
-            raise InputError(f"{where}: spacing must be positive; it is {self.spacing}")
 
     @property
     def frames(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tarot import InputError
+from tarot.common import NonNegative, Share, check_options
 from tasks.motion.formats import CYCLIST, PEDESTRIAN, RATE, VEHICLE, Scenario, TrafficLight
 from tasks.motion.views.profile import Profile
 
@@ -35,10 +36,11 @@ class TargetFilter:
     kinds: tuple[str, ...] = (VEHICLE,)
     only_ego: bool = False
     as_recorded: bool = True
-    valid_share: float = 0.5
-    moving_distance: float = 2.0
+    valid_share: Share = 0.5
+    moving_distance: NonNegative = 2.0
 
     def __post_init__(self) -> None:
+        check_options(self, "motion targets")
         object.__setattr__(self, "kinds", tuple(self.kinds))
         if unknown := set(self.kinds) - {VEHICLE, PEDESTRIAN, CYCLIST}:
             raise InputError(

@@ -63,9 +63,9 @@ def test_output_is_complete(first):
 def test_what_can_be_mended_is_said_before_anything_is_trained(tmp_path):
     for options, message in {
         ("experiment.folds=[1,8]",): "experiment.folds: 8 folds need as many targets, and digits has 7",
-        ("experiment.folds=[0]",): "experiment.folds must be positive whole numbers; 0 is not",
+        ("experiment.folds=[0]",): "experiment.folds[0] must be at least 1; it is 0",
         ("experiment.folds=[2,2]",): "each once",
-        ("experiment.seeds=0",): "experiment.seeds must be positive",
+        ("experiment.seeds=0",): "experiment.seeds must be at least 1; it is 0",
         ("selector=random",): "experiment=fold_ablation is about the folds of selector=tarot_otm; random has none",
     }.items():
         said = command(tmp_path, *changed(TINY, *options))

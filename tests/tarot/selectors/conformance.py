@@ -168,8 +168,8 @@ def refuses_impossible_budgets(subject: Subject) -> None:
     if not subject.sized:
         raise NotPromised("it takes no size")
     for what, budget in IMPOSSIBLE.items():
-        selector = subject.kind(**{**subject.options, **budget})
-        refused(what, lambda selector=selector: subject.select(pool(), selector), *budget)
+        options = {**subject.options, **budget}
+        refused(what, lambda options=options: subject.select(pool(), subject.kind(**options)), *budget)
     total = {"total": SIZE - 1}
     refused("a total below the size", lambda: subject.select(pool(), **total), "total", str(SIZE - 1))
 

@@ -117,9 +117,9 @@ def test_tiny_pools_and_bad_options():
     rows = blobs()[0]
     for options, message in [
         ({"centroids": 91}, "centroids is 91, but only 90"),
-        ({"centroids": 0}, "centroids must be an integer of at least 1"),
+        ({"centroids": 0}, "centroids must be at least 1"),
         ({"batch": 3, "centroids": 4}, "batch must hold at least one row per centroid, 4"),
-        ({"epochs": 0}, "epochs must be an integer of at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
         ({"seed": -1}, "seed must be"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -165,7 +165,7 @@ def test_what_is_missing_or_impossible_is_named():
     with pytest.raises(InputError, match="prefer must be"):
         El2n(size=1, prefer="noisy").select(pool)
     for window in [(0.5, 0.5), (0.8, 0.2), (-0.1, 1), (0, 1.5), (0.5,), 0.5, (float("nan"), 1)]:
-        with pytest.raises(InputError, match="window must be"):
+        with pytest.raises(InputError, match=r"^window(\[0\])? must be"):
             El2n(size=1, window=window).select(pool)
     with pytest.raises(InputError, match=r"leaves 2 of 5 candidates; 3 wanted"):
         El2n(size=3, window=(0.0, 0.4)).select(pool)

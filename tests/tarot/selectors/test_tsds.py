@@ -254,8 +254,8 @@ def test_a_half_precision_store_gives_the_same_measure():
         ({"C": 0.0}, "C must be positive"),
         ({"sigma": -1.0}, "sigma must be at least 0"),
         ({"sigma": float("nan")}, "sigma must be at least 0"),
-        ({"max_k": 1}, "max_k must be an integer of at least 2"),
-        ({"kde_k": 0}, "kde_k must be an integer of at least 1"),
+        ({"max_k": 1}, "max_k must be at least 2"),
+        ({"kde_k": 0}, "kde_k must be at least 1"),
         ({"max_k": 3.5}, "max_k must be an integer"),
     ],
 )

@@ -216,7 +216,7 @@ def test_sizes_that_cannot_be(root, override, message):
 
 
 def test_sizes_are_positive():
-    with pytest.raises(InputError, match=r"task\.candidates must be positive, or null"):
+    with pytest.raises(InputError, match=r"task\.candidates must be at least 1 or null"):
         Clothing1M(name="clothing1m", train=Training(), candidates=0)
 
 

@@ -140,11 +140,11 @@ def test_the_victim_is_of_no_split():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "fog"}, "kind must be one of noisy_labels"),
+        ({"kind": "fog"}, "kind must be noisy_labels, "),
         ({"patch": "star"}, "noise or additive"),
-        ({"fraction": 1.5}, "from 0 to 1"),
+        ({"fraction": 1.5}, r"fraction must be in \[0, 1\] or null"),
         ({"noise": -1.0}, "at least 0"),
-        ({"steps": 0}, "positive"),
+        ({"steps": 0}, "steps must be at least 1"),
         ({"victim_class": 6}, "both 6"),
     ],
 )

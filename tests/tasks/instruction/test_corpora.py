@@ -159,7 +159,7 @@ def test_same_seed_same_bytes():
         ({"wanted": ("cooking",)}, "wanted must name skills"),
         ({"wanted": ()}, "wanted must name skills"),
         ({"targets": 0}, "targets must be at least 1"),
-        ({"noise": 1.0}, "noise must be a share"),
+        ({"noise": 1.0}, r"noise must be in \[0, 1\)"),
     ],
 )
 def test_errors_of_the_corpus(options, says):

@@ -101,7 +101,7 @@ def test_data_that_cannot_be_had_is_one_line(asked, model, tokenizer, monkeypatc
 def test_what_is_wrong_is_said_before_anything_is_computed(asked, monkeypatch, tmp_path):
     with pytest.raises(InputError, match="there is no 'mmul'; there are mmlu, bbh"):
         Evaluation(harness=["mmul"])
-    with pytest.raises(InputError, match="harness_limit must be positive"):
+    with pytest.raises(InputError, match="harness_limit must be at least 1 or null"):
         Evaluation(harness_limit=0)
     with pytest.raises(InputError, match=r"for real models: give task\.language\.path"):
         task_of(tmp_path, evaluation=Evaluation(harness=["mmlu"]))

@@ -275,8 +275,8 @@ def test_modules_that_are_not_there_are_named():
         (lambda: Language(heads=3), "heads must divide hidden"),
         (lambda: Language(dtype="float64"), "dtype must be"),
         (lambda: Language(quantize="4bit"), "give task.language.path"),
-        (lambda: Adapter(rank=0), "rank of at least 1"),
-        (lambda: Adapter(modules=[]), "and modules"),
+        (lambda: Adapter(rank=0), "task.adapter.rank must be at least 1"),
+        (lambda: Adapter(modules=[]), "task.adapter.modules must name one or more"),
     ],
 )
 def test_impossible_options_are_refused(make, message):

@@ -398,12 +398,12 @@ def test_a_benchmark_holds_questions_out(targets, count, held_out):
     [
         (lambda: Tuning(optimizer="sgd"), "must be adamw"),
         (lambda: Tuning(schedule="step"), "linear or cosine"),
-        (lambda: Tuning(tokens=0), "must be positive"),
+        (lambda: Tuning(tokens=0), "train.tokens must be at least 1"),
         (lambda: Tuning(clip=0.0), "train.clip"),
         (lambda: WarmUp(share=0.0), "surrogate.share"),
         (lambda: Pretraining(length=1), "length must be at least 2"),
         (lambda: Pretraining(learn="some"), "every or answers"),
-        (lambda: Evaluation(limit=0), "must be positive"),
+        (lambda: Evaluation(limit=0), "task.evaluation.limit must be at least 1"),
         (lambda: Files("a", "b", held_out=1.0), "held_out"),
     ],
 )

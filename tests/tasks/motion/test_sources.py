@@ -60,10 +60,10 @@ def test_simulated_candidates_are_tagged_and_kept_in_the_cache(task, cache_dir):
     ("options", "message"),
     [
         ({"candidates": {"cand_sea": 3}}, "simulated candidates must be positive numbers of cand_highway"),
-        ({"candidates": {"cand_highway": 0}}, "positive numbers"),
+        ({"candidates": {"cand_highway": 0}}, "task.data.candidates.cand_highway must be at least 1 or null; it is 0"),
         ({"candidates": {}}, "there must be candidates"),
-        ({"test": 0}, "must be positive"),
-        ({"processes": 0}, "1 or more processes"),
+        ({"test": 0}, "task.data.test must be at least 1; it is 0"),
+        ({"processes": 0}, "task.data.processes must be at least 1; it is 0"),
     ],
 )
 def test_wrong_numbers_of_simulated_vehicles_are_named(options, message):

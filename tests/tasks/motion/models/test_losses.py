@@ -136,5 +136,5 @@ def test_another_unit_of_length_leaves_the_gradient(losses):
 
 
 def test_weights_are_not_negative():
-    with pytest.raises(InputError, match="negative"):
+    with pytest.raises(InputError, match="must be at least 0"):
         LossWeights(entropy=-1)

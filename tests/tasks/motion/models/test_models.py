@@ -356,8 +356,8 @@ def test_recipes_are_plain_and_tell_architectures_apart():
     ("kind", "options", "word"),
     [
         (AutoBotArchitecture, {"width": 50}, "heads"),
-        (AutoBotArchitecture, {"modes": 0}, "positive"),
-        (AutoBotArchitecture, {"floor": 0.0}, "positive"),
+        (AutoBotArchitecture, {"modes": 0}, "modes must be at least 1"),
+        (AutoBotArchitecture, {"floor": 0.0}, "floor must be positive"),
         (WayformerArchitecture, {"width": 255}, "heads"),
         (WayformerArchitecture, {"queries": 5}, "queries"),
         (WayformerArchitecture, {"tokens": "lanes"}, "tokens"),
