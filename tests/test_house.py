@@ -50,6 +50,7 @@ PAST_THE_DOOR = {
 # A module whose name is that of another module or folder of the engine, and why it is one meaning.
 TWICE = {
     "influence": "the selector `influence` chooses by what the folder computes",
+    "options": "options of a class, which are its fields: what they may be, and what selectors' are",
     "scores": "scores [N, M] of every candidate for every target, by attribution and by influence functions",
     "selection": "the folder is called after its main class",
 }

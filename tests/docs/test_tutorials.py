@@ -14,7 +14,6 @@ from tests.docs.pages import ROOT, TUTORIALS
 
 nbformat = pytest.importorskip("nbformat")
 interactive = pytest.importorskip("IPython.core.interactiveshell")
-Config = pytest.importorskip("traitlets.config").Config
 
 LIMIT = 300_000  # bytes of a notebook with its outputs
 
@@ -28,13 +27,13 @@ def test_there_are_tutorials():
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_runs(path, monkeypatch, capsys):
+def test_a_tutorial_runs(path, tmp_path, monkeypatch, capsys):
     """By the shell that notebooks have, in this process: imports take seconds, and a kernel would make all of them."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     matplotlib.use("agg")
-    shell = interactive.InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    shell = interactive.InteractiveShell(ipython_dir=str(tmp_path))
     for cell in code_cells(path):
         result = shell.run_cell(cell.source)
         assert result.success, capsys.readouterr().out

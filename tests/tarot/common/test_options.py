@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tarot import InputError
-from tarot.common import (
+from tarot.common.options import (
     Count,
     Natural,
     NonNegative,
