@@ -243,6 +243,7 @@ def _model_described(model: nn.Module) -> dict[str, Any]:
     kinds = {type(module) for module in model.modules()}
     return {
         "class": _name(type(model)),
+        "modules": {name: [_name(type(module)), _options(module)] for name, module in model.named_modules()},
         "source": {_name(kind): _source(kind) for kind in kinds if not _is_torchs(kind)},
         "tensors": hash_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())}),
     }
@@ -257,17 +258,24 @@ def _described(function: Any) -> dict[str, Any]:
             "arguments": [_plain(value) for value in function.args],
             "options": {name: _plain(value) for name, value in function.keywords.items()},
         }
+    owner: Any = None
     if inspect.ismethod(function):
-        function = function.__func__
+        owner, function = function.__self__, function.__func__
     elif not inspect.isroutine(function):
-        function = type(function)  # an object that is called, such as nn.CrossEntropyLoss
+        owner, function = function, type(function)  # an object that is called, such as nn.CrossEntropyLoss
     closed = zip(
         getattr(getattr(function, "__code__", None), "co_freevars", ()),
         getattr(function, "__closure__", None) or (),
         strict=True,
     )
     kept = {name: _plain(value) for name, cell in closed for value in _cell(cell)}
-    return {"name": _name(function), "source": _source(function), "closure": kept}
+    return {"name": _name(function), "source": _source(function), "closure": kept, "owner": _options(owner)}
+
+
+def _options(owner: Any) -> dict[str, Any]:
+    """An object's public attributes, as far as they are data: what a module's forward or a loss reads of itself."""
+    own = getattr(owner, "__dict__", {})
+    return {name: _plain(value) for name, value in own.items() if not name.startswith("_") and name != "training"}
 
 
 def _cell(cell: Any) -> list[Any]:
@@ -281,6 +289,12 @@ def _plain(value: Any) -> Any:
     """What is plain data as it is; of everything else only the type, since a repr may differ between two processes."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return hash_tensors({"value": torch.as_tensor(value)})
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
     return value if type(value) in _PLAIN else f"a {type(value).__name__}"
 
 

@@ -34,6 +34,7 @@ from tasks.task import Checkpoint, Model, Split, Task, TaskData
 
 log = logging.getLogger("tarot")
 _VERSION = 1  # of what stages after the features make; another one never reads files of this one
+_SHARING = 2  # of how a total is shared out among the selected: up to 1, not in proportion to a method's own weights
 T = TypeVar("T", bound=TaskData, covariant=True)
 
 
@@ -114,6 +115,7 @@ class Workbench(Generic[T]):
         made_of = {
             **self._made_of(self.features()),
             "selector": described(selector),
+            "sharing": _SHARING,
             "total": total if at_least is None else {"at_least": at_least},
         }
 

@@ -37,6 +37,10 @@ def resolve_device(device: str) -> torch.device:
         raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
     if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    try:
+        torch.empty(0, device=known)
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # mps, xla, hpu, ...
+        raise InputError(f"device {device!r} is not there: this torch was built without it") from error
     return known
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from tarot.common import InputError
 from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
-from tarot.selection.selection import Selection
+from tarot.selection.selection import Selection, check_total
 from tarot.space import (
     JoinedRows,
     Method,
@@ -90,9 +90,8 @@ class SelectionProblem:
         if self.whitening not in WHITENINGS:
             raise InputError(f"whitening must be one of {WHITENINGS}; it is {self.whitening!r}")
         check_regularization(self.regularization)
-        total = self.total
-        if total is not None and (isinstance(total, bool) or not isinstance(total, int | np.integer) or total < 1):
-            raise InputError(f"total must be a positive integer; it is {total!r}")
+        if self.total is not None:
+            check_total(self.total)
         known = {
             "candidate_views": candidates,
             "target_views": targets,

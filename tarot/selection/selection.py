@@ -8,6 +8,7 @@ computed when it is first read, and saved with the rest.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entr
 if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
 
+_LARGEST_TOTAL = 2**53
 _FORMAT = "tarot.selection/1"  # of the file, whatever module writes it
 
 
@@ -53,10 +55,17 @@ class Selection:
         for name, value in (("n", self.n), ("m", self.m)):
             _check_positive(name, value)
         if self.total is not None:
-            _check_positive("total", self.total)
+            check_total(self.total)
         object.__setattr__(self, "indices", _checked_indices(self.indices, self.n))  # frozen for everybody else
         if self.ids is not None and np.shape(self.ids) != self.indices.shape:
             raise InputError(f"{len(self.indices)} are selected, and the shape of their ids is {np.shape(self.ids)}")
+        if self.total is not None and self.total < len(self.indices):
+            raise InputError(f"total {self.total} is less than the {len(self.indices)} candidates selected")
+        if self.problem is not None and (self.n, self.m) != (self.problem.n, self.problem.m):
+            raise InputError(
+                f"n and m are {self.n} and {self.m}, and the problem has {self.problem.n} candidates and "
+                f"{self.problem.m} targets"
+            )
 
     @classmethod
     def of(
@@ -103,12 +112,13 @@ class Selection:
         elif own is None and total is not None:
             repeats = np.ones(len(indices), dtype=np.int64)
         if repeats is not None and total is not None and len(indices):
-            repeats = allocate(repeats - 1, total)
+            proportional = repeats * (total / repeats.sum())
+            repeats = allocate(np.maximum(proportional - 1, 0), total)  # which gives everyone one, and then the rest
         known = {
             "weights": repeats,
             "potentials": None if potentials is None else _checked_potentials(potentials, len(indices))[order],
-            "ot_distance": ot_distance,
-            "lower_bound": lower_bound,
+            "ot_bracket": None if ot_distance is None else _checked_bracket(ot_distance, ot_distance),
+            "lower_bound": None if lower_bound is None else _checked_distance("lower_bound", lower_bound),
         }
         for name, value in known.items():
             if value is not None:
@@ -216,22 +226,26 @@ class Selection:
     @classmethod
     def load(cls, path: str | Path) -> Selection:
         """A saved selection. Raises InputError where the file is not one."""
+        if Path(path).is_dir():
+            raise InputError(f"{path} is a folder, and not a selection saved by tarot: name the file in it")
         try:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} is not a selection saved by tarot: {error}") from error
         metadata = table.schema.metadata or {}
-        if metadata.get(b"format", b"").decode() != _FORMAT:
+        if metadata.get(b"format") != _FORMAT.encode():
             raise InputError(f"{path} is a parquet file, but not a selection saved by tarot ({_FORMAT})")
         try:
             return cls._loaded({name: table[name].to_numpy() for name in table.column_names}, metadata[b"selection"])
-        except (KeyError, TypeError, ValueError) as error:  # an InputError is a ValueError
+        except (KeyError, TypeError, ValueError, RecursionError) as error:  # an InputError is a ValueError
             raise InputError(f"{path} is damaged, and not a selection saved by tarot any more: {error}") from error
 
     @classmethod
     def _loaded(cls, column: Mapping[str, NDArray[Any]], described: bytes) -> Selection:
         """From the columns of a saved table and its facts as JSON; everything is checked again."""
         facts = json.loads(described)
+        if not isinstance(facts["selector"], dict) or not isinstance(facts["curve"], dict | None):
+            raise InputError("its selector or its curve is no mapping")
         selection = cls(
             column["index"], facts["n"], facts["m"], facts["selector"], column.get("id"), facts["curve"], facts["total"]
         )
@@ -242,15 +256,44 @@ class Selection:
         selection._remember("weights", weights)
         selection._remember("potentials", _checked_potentials(column["potential"], size))
         selection._remember("nearest_target", _checked_targets(column["nearest_target"], selection.m))
-        selection._remember("nearest_distance", column["nearest_distance"])
-        selection._remember("ot_bracket", Bracket(*map(float, facts["ot_bracket"])))
-        selection._remember("lower_bound", float(facts["lower_bound"]))
+        selection._remember("nearest_distance", _checked_distances(column["nearest_distance"]))
+        if size:
+            lower, upper = facts["ot_bracket"]
+            selection._remember("ot_bracket", _checked_bracket(lower, upper))
+            selection._remember("lower_bound", _checked_distance("lower_bound", facts["lower_bound"]))
         return selection
 
 
 def _check_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} must be a positive integer; it is {value!r}")
+
+
+def check_total(total: Any) -> None:
+    """Raises InputError unless it is a positive integer that a float64 holds exactly."""
+    _check_positive("total", total)
+    if total > _LARGEST_TOTAL:
+        raise InputError(f"total must be at most 2**53; it is {total}")
+
+
+def _checked_distance(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, float | int | np.number) or not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a distance, finite and at least 0; it is {value!r}")
+    return float(value)
+
+
+def _checked_bracket(lower: Any, upper: Any) -> Bracket:
+    found = Bracket(_checked_distance("ot_distance", lower), _checked_distance("ot_distance", upper))
+    if found.lower > found.upper:
+        raise InputError(f"ot_distance cannot be at least {lower} and at most {upper}")
+    return found
+
+
+def _checked_distances(given: NDArray[Any]) -> NDArray[np.float64]:
+    """Finite and at least 0, float64 [S]."""
+    if given.dtype.kind != "f" or not ((given >= 0) & (given < math.inf)).all():
+        raise InputError("nearest_distance must be distances, finite and at least 0")
+    return given
 
 
 def _integers(given: Any) -> NDArray[np.int64]:

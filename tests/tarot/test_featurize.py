@@ -219,3 +219,72 @@ def test_a_sample_without_a_finite_gradient_is_named_or_dropped(model, dataset, 
         tarot.featurize(model, losses, dataset, tmp_path / "s", ids=names, dim=16)
     store = tarot.featurize(model, losses, dataset, tmp_path / "d", ids=names, dim=16, on_nonfinite="drop")
     assert np.flatnonzero(store.columns["dropped"]).tolist() == [7] and not store[7:8].any()
+
+
+# --- what made the rows, beside parameters ---------------------------------------------------------------------------
+
+
+class Tempered:
+    """A loss that is an object, with a temperature that is its own."""
+
+    def __init__(self, temperature):
+        self.temperature = temperature
+
+    def __call__(self, model, batch):
+        return losses(model, batch) / self.temperature
+
+    def method(self, model, batch):
+        return self(model, batch)
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * self.linear(x)
+
+
+def with_class_weights(weights):
+    def weighted_losses(model, batch):
+        return losses(model, batch) * torch.tensor(weights)[batch[1]]
+
+    return weighted_losses
+
+
+def network(activation):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), activation, nn.Linear(16, 3))
+
+
+def scaled(scale):
+    torch.manual_seed(0)
+    return Scaled(scale)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((network(nn.ReLU()), losses), (network(nn.Tanh()), losses)),
+        ((network(nn.LeakyReLU(0.1)), losses), (network(nn.LeakyReLU(0.2)), losses)),
+        ((scaled(1.0), losses), (scaled(5.0), losses)),
+        ((network(nn.ReLU()), Tempered(1.0)), (network(nn.ReLU()), Tempered(5.0))),
+        ((network(nn.ReLU()), Tempered(1.0).method), (network(nn.ReLU()), Tempered(5.0).method)),
+        (
+            (network(nn.ReLU()), with_class_weights([1.0, 1.0, 1.0])),
+            (network(nn.ReLU()), with_class_weights([9.0, 1.0, 1.0])),
+        ),
+        (
+            (network(nn.ReLU()), with_class_weights(torch.ones(3))),
+            (network(nn.ReLU()), with_class_weights(2 * torch.ones(3))),
+        ),
+    ],
+    ids=["activation", "its option", "attribute", "object", "method", "list", "tensor"],
+)
+def test_another_model_or_loss_of_the_same_parameters_is_another_store(first, second, dataset, tmp_path):
+    tarot.featurize(*first, dataset, tmp_path / "s", dim=8)
+    tarot.featurize(*first, dataset, tmp_path / "s", dim=8)  # the same again is opened
+    with pytest.raises(StoreError, match=r"model|losses"):
+        tarot.featurize(*second, dataset, tmp_path / "s", dim=8)

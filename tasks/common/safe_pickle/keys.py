@@ -46,5 +46,7 @@ def _check_parts(parts: Iterable[Any]) -> None:
         elif type(part) is int:
             if not -_LARGEST < part < _LARGEST:
                 raise Malformed("it has a number of more than 64 bits as a key")
-        elif not (part is None or isinstance(part, bool | float | np.number | np.bool_)):
+        elif isinstance(part, np.complexfloating) or not (
+            part is None or isinstance(part, bool | float | np.number | np.bool_)
+        ):
             raise Malformed(f"it has a key that is {type(part).__name__}")

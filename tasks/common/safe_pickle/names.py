@@ -111,7 +111,7 @@ def _defaultdict(arguments: tuple, budget: Budget) -> defaultdict:
     budget.spend(TABLE)
     if not arguments or arguments == (None,):
         return defaultdict()
-    if len(arguments) != 1 or arguments[0] not in _FACTORIES:
+    if len(arguments) != 1 or type(arguments[0]) is not Name or arguments[0] not in _FACTORIES:
         raise _refused(arguments)
     return defaultdict(_FACTORIES[arguments[0]])
 

@@ -287,10 +287,34 @@ def test_candidates_without_features_are_not_selected_but_blindly():
     assert not one_view.zero_rows(np.arange(60)).any()  # the other view has something to go by
 
 
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"lower_bound": -1.0}, "lower_bound must be a distance"),
+        ({"lower_bound": float("nan")}, "lower_bound must be a distance"),
+        ({"ot_distance": "x"}, "ot_distance must be a distance"),
+        ({"ot_distance": float("inf")}, "ot_distance must be a distance"),
+    ],
+)
+def test_what_a_selector_hands_over_is_a_distance(known, words):
+    with pytest.raises(InputError, match=words):
+        SelectionProblem(CANDIDATES, TARGETS).selection(np.array([3, 7]), {}, **known)
+
+
+def test_a_total_that_no_float_holds_is_refused():
+    with pytest.raises(InputError, match=r"total must be at most 2\*\*53"):
+        SelectionProblem(CANDIDATES, TARGETS, total=10**30)
+
+
+def test_a_selection_is_of_its_own_problem():
+    with pytest.raises(InputError, match="n and m are 70"):
+        Selection(np.array([65]), 70, len(TARGETS), {}, problem=SelectionProblem(CANDIDATES, TARGETS))
+
+
 def test_own_weights_beside_an_own_total_are_shared_out_to_the_callers():
     problem = SelectionProblem(CANDIDATES, TARGETS, total=20)
     found = problem.selection(np.array([7, 3]), {}, weights=np.array([9, 1]), total=10)
-    assert found.total == 20 and found.weights.tolist() == [1, 19]
+    assert found.total == 20 and found.weights.tolist() == [2, 18]
 
 
 # --- computed when first read ----------------------------------------------------------------------------------------

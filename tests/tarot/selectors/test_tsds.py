@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+import tarot
 from tarot.common.errors import InputError
 from tarot.selection.problem import SelectionProblem
 from tarot.selectors.tsds import Tsds, kernel_density, tsds_probabilities
@@ -262,3 +263,11 @@ def test_a_half_precision_store_gives_the_same_measure():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         Tsds(**options).values(SelectionProblem((unit(10),), (unit(3),)))
+
+
+def test_a_total_is_shared_out_in_proportion_to_the_draws():
+    rows = np.random.default_rng(0).normal(size=(200, 8))
+    drawn = tarot.select(rows[10:], rows[:10], "tsds", size=15)
+    shared = tarot.select(rows[10:], rows[:10], "tsds", size=15, total=1500)
+    assert shared.indices.tolist() == drawn.indices.tolist()
+    np.testing.assert_array_equal(shared.weights, 100 * drawn.weights)

@@ -205,6 +205,9 @@ def _arrays() -> Iterator[tuple[str, bytes]]:
 
 def _sizes() -> Iterator[tuple[str, bytes]]:
     yield "a key of 2**40 steps", whole(b"}" + _doubling(40, b"\x86") + b"K\x01s")
+    yield "a factory of 2**40 steps", whole(name("collections", "defaultdict") + _doubling(40, b"\x86") + b"\x85R")
+    alike = {np.complex128(complex(-1000003 * k, k)): 0 for k in range(1, 4001)}  # all of one hash
+    yield "complex keys of one hash", pickle.dumps(alike, protocol=4)
     yield "a set of 2**40 steps", whole(b"(" + _doubling(40, b"\x86") + b"\x91")
     yield "tuples of 2**40 elements", whole(_doubling(40, b"\x86"))
     lists = b"]\x94K\x01a" + b"".join(
