@@ -52,7 +52,8 @@ def select(
     (`el2n`: error norms, `influence`: influences).
     learning_rates: one per checkpoint (`less`, `tracin`).
 
-    A method that needs one of these and is not given it says so.
+    A method that needs one of these and is not given it says so; one of your own that returns anything but a Selection
+    from these candidates is refused.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
     method = _selector(selector, options)
@@ -72,7 +73,7 @@ def select(
         candidate_scores=candidate_scores,
         learning_rates=learning_rates,
     )
-    return method.select(problem)
+    return _checked_selection(method.select(problem), method, problem)
 
 
 def value(
@@ -90,10 +91,10 @@ def value(
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     **options: Any,
 ) -> NDArray[np.float64]:
-    """What every candidate is worth to the targets: float64 [N], HIGHER = more valuable.
+    """What every candidate is worth to the targets: float64 [N], HIGHER = more valuable, -inf = of no use at all.
 
     The arguments are those of `select`. Methods that choose a set without valuing its members (`random`, `all`, ...)
-    raise InputError.
+    raise InputError; and so does a method of your own whose values are anything else than these.
     """
     selector = _selector(method, options)
     if not isinstance(selector, Valuing):
@@ -111,7 +112,7 @@ def value(
         candidate_scores=candidate_scores,
         learning_rates=learning_rates,
     )
-    return selector.values(problem)
+    return _checked_values(selector.values(problem), selector, problem)
 
 
 def _problem(candidates: Any, targets: Any, **known: Any) -> SelectionProblem:
@@ -140,3 +141,31 @@ def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:
         return SELECTORS[selector](**options)
     except TypeError as error:
         raise TypeError(f"selector {selector!r}: {error}") from error
+
+
+def _checked_selection(found: object, selector: Selector, problem: SelectionProblem) -> Selection:
+    """What the selector's `select` returned, which must be a Selection from the problem's candidates."""
+    name = f"the selector {type(selector).__name__}"
+    if not isinstance(found, Selection):
+        raise InputError(
+            f"{name} returned a {type(found).__name__} instead of a Selection: end its `select` with "
+            "`return problem.selection(chosen, described(self))`"
+        )
+    if found.n != problem.n:
+        raise InputError(f"{name} returned a Selection from {found.n} candidates, and the problem has {problem.n}")
+    return found
+
+
+def _checked_values(found: object, selector: Valuing, problem: SelectionProblem) -> NDArray[np.float64]:
+    """What the selector's `values` returned, which must be float64 [N] without NaN or +inf."""
+    name, wanted = f"the selector {type(selector).__name__}", f"float64 of shape ({problem.n},)"
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{name} returned a {type(found).__name__} as values: they must be a NumPy array, {wanted}")
+    if found.dtype != np.float64 or found.shape != (problem.n,):
+        raise InputError(f"{name} returned values of {found.dtype} and shape {found.shape}: they must be {wanted}")
+    wrong = np.flatnonzero(np.isnan(found) | (found == np.inf))
+    if len(wrong):
+        raise InputError(
+            f"{name} values candidate {wrong[0]} at {found[wrong[0]]}: values must be numbers, or -inf for the useless"
+        )
+    return found

@@ -157,6 +157,65 @@ def test_a_selector_without_its_facts_is_refused(facts, message):
         tarot.select(CANDIDATES, TARGETS, mine())
 
 
+def selector_that_returns(selection=None, values=None):
+    """An object of a class `Mine` that answers any problem with what these make of it."""
+    facts = {"features": "wfd", "whitening": None, "reference": False}
+    methods = {"select": lambda self, problem: selection(problem), "values": lambda self, problem: values(problem)}
+    return type("Mine", (), {**facts, **methods})()
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (lambda problem: None, "returned a NoneType instead of a Selection: end its `select` with"),
+        (lambda problem: [0, 1], "returned a list instead of a Selection"),
+        (lambda problem: np.arange(3), "returned a ndarray instead of a Selection"),
+        (
+            lambda problem: tarot.Selection([0, 1], problem.n - 1, problem.m, {}),
+            "returned a Selection from 89 candidates, and the problem has 90",
+        ),
+    ],
+)
+def test_a_selector_that_returns_no_selection_of_the_pool_is_refused(selection, message):
+    with pytest.raises(tarot.InputError, match=f"^the selector Mine {message}[^\n]*$"):
+        tarot.select(CANDIDATES, TARGETS, selector_that_returns(selection))
+
+
+def test_a_selector_of_ones_own_may_return_any_selection_of_the_pool():
+    def selection(problem):
+        return problem.selection([5, 3], {})
+
+    assert tarot.select(CANDIDATES, TARGETS, selector_that_returns(selection)).indices.tolist() == [3, 5]
+
+
+def values_with(number):
+    return lambda problem: np.where(np.arange(problem.n) == 7, number, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda problem: None, "returned a NoneType as values: they must be a NumPy array"),
+        (lambda problem: [0.5] * problem.n, "returned a list as values: they must be a NumPy array"),
+        (lambda problem: torch.zeros(problem.n), "returned a Tensor as values: they must be a NumPy array"),
+        (lambda problem: np.zeros(problem.n - 1), r"returned values of float64 and shape \(89,\)"),
+        (lambda problem: np.zeros((problem.n, 1)), r"returned values of float64 and shape \(90, 1\)"),
+        (lambda problem: np.zeros(problem.n, np.float32), r"returned values of float32 .* must be float64 of shape"),
+        (lambda problem: np.zeros(problem.n, int), "returned values of int64"),
+        (values_with(np.nan), "values candidate 7 at nan"),
+        (values_with(np.inf), "values candidate 7 at inf"),
+    ],
+)
+def test_values_that_are_no_numbers_one_each_are_refused(values, message):
+    with pytest.raises(tarot.InputError, match=f"^the selector Mine {message}[^\n]*$"):
+        tarot.value(CANDIDATES, TARGETS, selector_that_returns(values=values))
+
+
+def test_values_may_be_minus_infinity():
+    found = tarot.value(CANDIDATES, TARGETS, selector_that_returns(values=values_with(-np.inf)))
+    assert found[7] == -np.inf and np.isfinite(np.delete(found, 7)).all()
+
+
 def test_zca_and_cholesky_select_the_same():
     one, other = (tarot.select(CANDIDATES, TARGETS, "tarot_otm", whitening=w) for w in ("cholesky", "zca"))
     assert one.indices.tolist() == other.indices.tolist()

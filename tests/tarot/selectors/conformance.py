@@ -7,18 +7,22 @@ raised, where the promise is broken, and `NotPromised` where the selector makes 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import tarot
-from tarot import InputError, Selection
+from tarot import FeatureStore, InputError, Selection
 from tarot.selectors import Selector
 from tarot.selectors.contract import Valuing, check_selector
 from tarot.selectors.options import described
@@ -35,6 +39,14 @@ OPTIONAL = (
 
 class NotPromised(Exception):
     """The check is about an ability that this selector does not have."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of zero targets and clamped neighbours, which are not what is tested here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,13 @@ class Subject:
         return self.kind(**{**self.options, **size, **options})
 
     def select(self, known: Mapping[str, Any], selector: Selector | None = None, **more: Any) -> Selection:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # zero targets, clamped neighbours: not what is tested here
+        with quiet():
             return tarot.select(**{**known, **more}, selector=selector or self.made())
 
     def values(self, known: Mapping[str, Any]) -> np.ndarray:
-        return tarot.value(
-            **{key: one for key, one in known.items() if key not in ("candidate_ids", "candidate_tags")},
-            method=self.made(),
-        )
+        taken = {key: one for key, one in known.items() if key not in ("candidate_ids", "candidate_tags")}
+        with quiet():
+            return tarot.value(**taken, method=self.made())
 
 
 def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
@@ -99,6 +109,31 @@ def rows_of(known: Mapping[str, Any], order: np.ndarray) -> dict[str, Any]:
         return [one[order] for one in value] if isinstance(value, list) else value[order]
 
     return {key: moved(value) if key.startswith("candidate") else value for key, value in known.items()}
+
+
+def targets_of(known: Mapping[str, Any], order: np.ndarray) -> dict[str, Any]:
+    """The same problem with its targets in this order."""
+
+    def moved(value: Any) -> Any:
+        return [one[order] for one in value] if isinstance(value, list) else value[order]
+
+    return {key: moved(value) if key.startswith("target") else value for key, value in known.items()}
+
+
+def planted(seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    """A problem that half of the pool is made for, and which half: it lies around the targets and is of their class,
+    and what was measured on the model speaks for it; the other half lies on the opposite side."""
+    rng = np.random.default_rng(seed)
+    made_for = np.zeros(N, dtype=bool)
+    made_for[rng.choice(N, N // 2, replace=False)] = True
+    center = 3 * rng.normal(size=DIMENSIONS)
+    known = pool(seed)
+    known["candidates"] = [np.where(made_for[:, None], center, -center) + rng.normal(size=(N, DIMENSIONS))]
+    known["targets"] = [center + rng.normal(size=(M, DIMENSIONS))]
+    known["candidate_labels"] = np.where(made_for, 0, 1)
+    known["target_labels"] = np.zeros(M, dtype=np.int64)
+    known["candidate_scores"] = [made_for + rng.random(N)]
+    return known, made_for
 
 
 def refused(what: str, function: Callable[[], Any], *words: str) -> None:
@@ -144,6 +179,44 @@ def keeps_no_state(subject: Subject) -> None:
     assert_same(first, again, "a second call differs from the first")
     for key, before in given.items():
         np.testing.assert_array_equal(known[key][0], before, err_msg=f"it wrote into {key}")
+
+
+def answers_the_problem_at_hand(subject: Subject) -> None:
+    """Another problem of the same shape, or other numbers in the same arrays, gets its own answer: who remembers a
+    problem by its size or its arrays answers an earlier question."""
+    if not subject.looks_at_features:
+        raise NotPromised("it does not look at features, and may choose alike in all problems of a size")
+    one, other = pool(2), pool(3)
+    first, second = subject.select(one), subject.select(other)
+    assert first.indices.tolist() != second.indices.tolist(), "two problems of one shape have the same answer"
+    for key in ("candidates", "targets", "candidate_scores", "candidate_residuals"):
+        one[key][0][...] = other[key][0]
+    labels = {key: other[key] for key in ("candidate_labels", "target_labels", "candidate_tags")}
+    assert_same(second, subject.select({**one, **labels}), "other numbers in the same arrays")
+
+
+def leaves_global_generators_alone(subject: Subject) -> None:
+    """A choice that depends on them is nobody's to repeat, and one that moves them changes the training after it."""
+
+    def states() -> list[Any]:
+        _, words, *position = np.random.get_state()  # noqa: NPY002  (the old generator is what is watched)
+        return [random.getstate(), words.tolist(), position, torch.get_rng_state().tolist()]
+
+    ours = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    selections = []
+    try:
+        for seed in range(2):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
+            before = states()
+            selections.append(subject.select(pool()))
+            assert states() == before, "it moved a global generator"
+    finally:
+        random.setstate(ours[0])
+        np.random.set_state(ours[1])  # noqa: NPY002
+        torch.set_rng_state(ours[2])
+    assert_same(selections[0], selections[1], "other seeds of the global generators")
 
 
 # --- how many --------------------------------------------------------------------------------------------------------
@@ -258,6 +331,112 @@ def is_the_same_in_every_kind_of_array(subject: Subject) -> None:
     assert_same(one, subject.select({**known, **alone}), "a matrix instead of a list of one")
 
 
+def reads_every_precision(subject: Subject) -> None:
+    """The same numbers in half and double precision: stores keep halves, and NumPy makes doubles."""
+    half = pool()
+    for key in ("candidates", "targets"):
+        half[key] = [view.astype(np.float16) for view in half[key]]
+    for precision in (np.float32, np.float64):
+        wider = {key: [view.astype(precision) for view in half[key]] for key in ("candidates", "targets")}
+        assert_same(subject.select(half), subject.select({**half, **wider}), f"float16 as {precision.__name__}")
+
+
+def reads_rows_wherever_they_are(subject: Subject, folder: Path) -> None:
+    """On disk, in a store, in torch, in Fortran's order, or not to be written to: a pool does not always fit in
+    memory, nor belong to who selects from it."""
+    known = pool()
+    one = subject.select(known)
+
+    def mapped(name: str, rows: np.ndarray) -> np.ndarray:
+        np.save(folder / f"{name}.npy", rows)
+        return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+    def stored(name: str, rows: np.ndarray) -> FeatureStore:
+        return FeatureStore.build(
+            folder / name,
+            recipe={"kind": "test"},
+            ids=[str(i) for i in range(len(rows))],
+            dim=DIMENSIONS,
+            rows_per_shard=len(rows) // 2,
+            dtype="float32",
+            compute=lambda start, stop: {"features": torch.from_numpy(rows[start:stop])},
+        )
+
+    def locked(name: str, rows: np.ndarray) -> np.ndarray:
+        rows = rows.copy()
+        rows.flags.writeable = False
+        return rows
+
+    kinds: dict[str, Callable[[str, np.ndarray], Any]] = {
+        "a memory map": mapped,
+        "a store": stored,
+        "a torch tensor": lambda name, rows: torch.from_numpy(rows.copy()),
+        "rows in Fortran's order": lambda name, rows: np.asfortranarray(rows),
+        "read-only rows": locked,
+    }
+    for what, kind in kinds.items():
+        rows = {key: [kind(key, known[key][0])] for key in ("candidates", "targets")}
+        assert_same(one, subject.select({**known, **rows}), what)
+
+
+def does_not_look_at_ids(subject: Subject) -> None:
+    """An id is a name, which says nothing about what a candidate is worth."""
+    known = pool()
+    one = subject.select(known)
+    backwards = subject.select({**known, "candidate_ids": known["candidate_ids"][::-1]})
+    assert_same(one, backwards, "ids in another order")
+    nameless = {key: value for key, value in known.items() if key != "candidate_ids"}
+    assert_same(one, subject.select(nameless), "no ids")
+
+
+# --- for whom --------------------------------------------------------------------------------------------------------
+
+
+def follows_no_order_of_targets(subject: Subject) -> None:
+    """Targets are a set: none is served because it stands first."""
+    for seed in range(3):
+        known, order = pool(seed), np.random.default_rng(seed + 5).permutation(M)
+        assert_same(subject.select(known), subject.select(targets_of(known, order)), "another order of targets")
+
+
+def looks_at_its_targets(subject: Subject) -> None:
+    """The opposite targets make another choice: whoever ranks by the pool alone, such as by its norms, is not
+    targeted. Norms may count beside the targets, as in a scalar product."""
+    if not subject.looks_at_features:
+        raise NotPromised("it does not look at features")
+    known = pool()
+    opposite = subject.select({**known, "targets": [-view for view in known["targets"]]})
+    one = subject.select(known)
+    assert one.indices.tolist() != opposite.indices.tolist(), "the opposite targets select the same"
+
+
+def serves_its_targets(subject: Subject) -> None:
+    """At every size, those that are made for the targets come first: who selects the worst fails here."""
+    if not subject.looks_at_features:
+        raise NotPromised("it does not look at features")
+    for seed, size in product(range(2), (5, N // 2 - 5) if subject.sized else (None,)):
+        known, made_for = planted(seed)
+        selector = subject.made() if size is None else subject.made(size=size)
+        share = float(made_for[subject.select(known, selector).indices].mean())
+        assert share > 0.8, f"of {size} selected, a share of {share:.2f} is made for the targets"
+
+
+def survives_a_zero_target(subject: Subject) -> None:
+    """A target whose gradient vanished is no reason to stop, nor to serve the others worse."""
+    known, made_for = planted(0)
+    before = subject.select(known)
+    known["targets"][0][[0, 4]] = 0
+    after = subject.select(known)
+    with quiet():  # what is computed when it is first read
+        assert np.isfinite(after.ot_distance) or not len(after)
+        assert np.isfinite(after.potentials).all(), "potentials that are not finite"
+    if len(after):
+        shares = [made_for[one.indices].mean() for one in (before, after)]
+        assert shares[1] > shares[0] - 0.2, "of {:.2f} made for the targets, {:.2f} are left".format(*shares)
+    if isinstance(subject.made(), Valuing):
+        assert np.isfinite(subject.values(known)).all(), "values that are not finite"
+
+
 # --- from several models ---------------------------------------------------------------------------------------------
 
 
@@ -275,6 +454,20 @@ def works_with_several_views(subject: Subject) -> None:
     }
     changed = subject.values({**known, **last})
     assert not np.array_equal(changed, subject.values(known)), "the last view does not matter"
+
+
+def hears_every_view(subject: Subject) -> None:
+    """Another first, and another last model makes another choice, also of a method that gives no values."""
+    if not subject.looks_at_features:
+        raise NotPromised("it does not look at features")
+    known, other = pool(views=2), pool(7, views=2)
+    one = subject.select(known)
+    for view, what in ((0, "first"), (1, "last")):
+        changed = dict(known)
+        for key in ("candidates", "candidate_scores"):
+            changed[key] = [*known[key]]
+            changed[key][view] = other[key][view]
+        assert subject.select(changed).indices.tolist() != one.indices.tolist(), f"the {what} view has no say"
 
 
 # --- what it cannot do without ---------------------------------------------------------------------------------------
@@ -321,6 +514,15 @@ def weighs_up_to_a_total(subject: Subject) -> None:
         if len(selection):
             assert weights.sum() == total, f"the weights sum to {weights.sum()}, and a total of {total} was asked for"
     assert (own.weights >= 1).all() and own.weights.dtype == np.int64
+
+
+def hands_over_usable_potentials(subject: Subject) -> None:
+    """They tell the selected apart, since a total is shared out by them: NaN spoils that, and one constant hides it."""
+    selection = subject.select(pool())
+    potentials = selection.potentials
+    assert potentials.dtype == np.float64 and potentials.shape == selection.indices.shape
+    assert np.isfinite(potentials).all(), "potentials that are not finite"
+    assert len(selection) < 2 or np.ptp(potentials) > 0, "candidates that differ all have the same potential"
 
 
 # --- on disk ---------------------------------------------------------------------------------------------------------
@@ -395,6 +597,8 @@ CHECKS: tuple[Callable[..., None], ...] = (
     declares_its_facts,
     describes_itself,
     keeps_no_state,
+    answers_the_problem_at_hand,
+    leaves_global_generators_alone,
     refuses_impossible_budgets,
     meets_its_size,
     selects_valid_candidates,
@@ -403,10 +607,19 @@ CHECKS: tuple[Callable[..., None], ...] = (
     follows_its_seed,
     differs_by_seed,
     is_the_same_in_every_kind_of_array,
+    reads_every_precision,
+    reads_rows_wherever_they_are,
+    does_not_look_at_ids,
+    follows_no_order_of_targets,
+    looks_at_its_targets,
+    serves_its_targets,
+    survives_a_zero_target,
     works_with_several_views,
+    hears_every_view,
     refuses_what_is_missing_by_name,
     does_not_look_at_tags_unless_it_needs_them,
     weighs_up_to_a_total,
+    hands_over_usable_potentials,
     survives_a_file,
     is_judged_by_the_transport,
     values_every_candidate,
@@ -417,7 +630,8 @@ CHECKS: tuple[Callable[..., None], ...] = (
 
 def run(check: Callable[..., None], subject: Subject, folder: Path) -> None:
     """One check of one selector; folder: an empty one to write in."""
-    check(subject, folder) if check is survives_a_file else check(subject)
+    writes = "folder" in inspect.signature(check).parameters
+    check(subject, folder) if writes else check(subject)
 
 
 def assert_same(one: Selection, other: Selection, what: str) -> None:

@@ -3,6 +3,7 @@ let an honest one pass."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -78,6 +79,63 @@ class WritesIntoItsInput(Honest):
         return values
 
 
+@caught_by(conformance.answers_the_problem_at_hand)
+class RemembersProblemsBySize(Honest):
+    known: ClassVar[dict[int, np.ndarray]] = {}
+
+    def values(self, problem):
+        return self.known.setdefault(problem.n, super().values(problem))
+
+
+@caught_by(conformance.answers_the_problem_at_hand)
+class RemembersProblemsByTheirArrays(Honest):
+    known: ClassVar[dict[int, tuple[Any, np.ndarray]]] = {}
+
+    def values(self, problem):
+        rows = problem.candidate_views[0]
+        _, values = self.known.setdefault(id(rows), (rows, super().values(problem)))  # kept, so that its id stays its
+        return values
+
+
+@caught_by(conformance.leaves_global_generators_alone)
+class SeedsTheGlobalGenerators(Honest):
+    def values(self, problem):
+        random.seed(self.seed)
+        np.random.seed(self.seed)  # noqa: NPY002
+        torch.manual_seed(self.seed)
+        return super().values(problem)
+
+
+class _ReadsAGlobalGenerator(Honest):
+    def noise(self, n):
+        raise NotImplementedError
+
+    def values(self, problem):
+        return super().values(problem) + self.noise(problem.n)
+
+
+@caught_by(conformance.leaves_global_generators_alone)
+class ReadsPythonsGenerator(_ReadsAGlobalGenerator):
+    def noise(self, n):
+        state = random.getstate()
+        drawn = [random.random() for _ in range(n)]
+        random.setstate(state)
+        return np.array(drawn)
+
+
+@caught_by(conformance.leaves_global_generators_alone)
+class DrawsFromNumpysGenerator(_ReadsAGlobalGenerator):
+    def noise(self, n):
+        return np.random.random(n)  # noqa: NPY002
+
+
+@caught_by(conformance.leaves_global_generators_alone)
+class ReadsTorchsGenerator(_ReadsAGlobalGenerator):
+    def noise(self, n):
+        with torch.random.fork_rng(devices=[]):
+            return torch.rand(n).double().numpy()
+
+
 @caught_by(conformance.refuses_impossible_budgets)
 class ClampsItsBudget(Honest):
     def select(self, problem):
@@ -149,6 +207,100 @@ class KnowsSinglePrecisionAlone(Honest):
         return super().values(problem) * (1 if problem.candidate_views[0].dtype == np.float32 else -1)
 
 
+@caught_by(conformance.reads_every_precision)
+class TellsPrecisionsApart(Honest):
+    def values(self, problem):
+        return super().values(problem) * (-1 if problem.candidate_views[0].dtype == np.float16 else 1)
+
+
+@caught_by(conformance.reads_rows_wherever_they_are)
+class WantsAnArray(Honest):
+    def values(self, problem):
+        assert isinstance(problem.candidate_views[0], np.ndarray)
+        return super().values(problem)
+
+
+@caught_by(conformance.reads_rows_wherever_they_are)
+class WantsRowsInMemory(Honest):
+    def values(self, problem):
+        assert not isinstance(problem.candidate_views[0], np.memmap)
+        return super().values(problem)
+
+
+@caught_by(conformance.reads_rows_wherever_they_are)
+class WantsRowsInOneOrder(Honest):
+    def values(self, problem):
+        rows = problem.candidate_views[0]
+        assert not isinstance(rows, np.ndarray) or rows.flags.c_contiguous
+        return super().values(problem)
+
+
+@caught_by(conformance.reads_rows_wherever_they_are)
+class WritesWhatStoodThere(Honest):
+    def values(self, problem):
+        rows = problem.candidate_views[0]
+        if type(rows) is np.ndarray:
+            rows[0] = rows[0]
+        return super().values(problem)
+
+
+@caught_by(conformance.does_not_look_at_ids)
+class ChoosesByIds(Honest):
+    def select(self, problem):
+        values = self.values(problem)
+        if problem.candidate_ids is not None:
+            values = values + np.argsort(np.argsort(problem.candidate_ids))
+        return problem.best(values, self.size, self.ratio, described(self))
+
+
+@caught_by(conformance.follows_no_order_of_targets)
+class ServesTheFirstTargetAlone(Honest):
+    def values(self, problem):
+        return problem.candidates[:].double().numpy() @ problem.targets[0].double().numpy()
+
+
+@caught_by(conformance.looks_at_its_targets)
+class RanksByAnAxis(Honest):
+    def values(self, problem):
+        return problem.candidates[:].double().numpy()[:, 0]
+
+
+@caught_by(conformance.looks_at_its_targets)
+class RanksByNorms(Honest):
+    def values(self, problem):
+        return np.linalg.norm(np.asarray(problem.candidate_views[0], dtype=np.float64), axis=1)
+
+
+@caught_by(conformance.serves_its_targets)
+class SelectsTheWorst(Honest):
+    def values(self, problem):
+        return -super().values(problem)
+
+
+@caught_by(conformance.serves_its_targets)
+class SelectsTheWorstIfMany(Honest):
+    def select(self, problem):
+        sign = -1 if problem.budget(self.size, self.ratio) > 20 else 1
+        return problem.best(sign * self.values(problem), self.size, self.ratio, described(self))
+
+
+@caught_by(conformance.survives_a_zero_target)
+class FallsOverZeroTargets(Honest):
+    def values(self, problem):
+        assert np.asarray(problem.target_views[0]).any(axis=1).all()
+        return super().values(problem)
+
+
+@caught_by(conformance.survives_a_zero_target)
+class DividesByTheNormsOfTargets(Honest):
+    def select(self, problem):
+        targets = np.asarray(problem.target_views[0], dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            units = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+        values = np.asarray(problem.candidate_views[0], dtype=np.float64) @ units.mean(0)
+        return problem.best(values, self.size, self.ratio, described(self))
+
+
 @caught_by(conformance.works_with_several_views)
 class TakesTheFirstViewForAll(Honest):
     def values(self, problem):
@@ -161,6 +313,25 @@ class RefusesSeveralViews(Honest):
     def values(self, problem):
         (_,) = problem.candidate_views
         return super().values(problem)
+
+
+class _ChoosesByOneView(Honest):
+    view: ClassVar[int]
+
+    def select(self, problem):
+        rows, targets = problem.candidate_views[self.view], problem.target_views[self.view]
+        values = super().values(SelectionProblem(rows, targets))
+        return problem.best(values, self.size, self.ratio, described(self))
+
+
+@caught_by(conformance.hears_every_view)
+class ChoosesByTheFirstView(_ChoosesByOneView):
+    view: ClassVar[int] = 0
+
+
+@caught_by(conformance.hears_every_view)
+class ChoosesByTheLastView(_ChoosesByOneView):
+    view: ClassVar[int] = -1
 
 
 @caught_by(conformance.refuses_what_is_missing_by_name)
@@ -188,6 +359,24 @@ class IgnoresTheTotal(Honest):
     def select(self, problem):
         chosen = problem.best(self.values(problem), self.size, self.ratio, described(self))
         return Selection(chosen.indices, problem.n, problem.m, described(self), chosen.ids, problem=problem)
+
+
+class _HandsOverPotentials(Honest):
+    potential: ClassVar[float]
+
+    def select(self, problem):
+        chosen = problem.best(self.values(problem), self.size, self.ratio, described(self)).indices
+        return problem.selection(chosen, described(self), potentials=np.full(len(chosen), self.potential))
+
+
+@caught_by(conformance.hands_over_usable_potentials)
+class HandsOverZeroPotentials(_HandsOverPotentials):
+    potential: ClassVar[float] = 0.0
+
+
+@caught_by(conformance.hands_over_usable_potentials)
+class HandsOverPotentialsThatAreNoNumbers(_HandsOverPotentials):
+    potential: ClassVar[float] = float("nan")
 
 
 @caught_by(conformance.survives_a_file)
