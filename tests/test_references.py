@@ -1,10 +1,13 @@
-"""Every reference resolves: sections of the theory, entries of the ledger, documents, and links between pages.
+"""Every reference resolves: sections of the theory, entries of the ledger, documents, links between pages, and names.
 
 What readers are pointed at must be in the repository: `theory.md 1.4` is a heading of docs/theory.md, `L-06` and
-`LESS (b)` are entries of docs/discrepancies.md, and a Markdown link leads to a file and, where it says so, a heading.
+`LESS (b)` are entries of docs/discrepancies.md, a Markdown link leads to a file and, where it says so, a heading, and
+`tarot.select` in backticks is a name of the engine.
 """
 
+import pkgutil
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,23 @@ DOCUMENT = re.compile(r"(?<![\w./:\"'-])(?:[\w.-]+/)*[\w-]+\.md\b(?![\"'])")  # 
 BARE_SECTION = re.compile(rf"(paper's{GAP})?\b[Ss]ections?{GAP}({NUMBER})")
 OUTSIDE = re.compile(r"\bthe (?:spec|specs|specification)\b")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+NAME = re.compile(r"`(tarot(?:\.\w+)+)")  # `tarot.select`, `tarot.select(candidates, ...)`
 LINK = re.compile(r"\]\(([^()\s]+)\)|^\[[^\]]+\]: +(\S+)", re.MULTILINE)
+
+
+def unknown_names(text):
+    """Names of the engine in backticks that can be neither imported nor looked up."""
+    return sorted(name for name in set(NAME.findall(text)) if not is_known(name))
+
+
+@cache
+def is_known(name):
+    """Whether a dotted name leads to a module, or to an attribute of one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def texts():
@@ -111,6 +130,26 @@ def test_every_link_leads_somewhere():
     pages = {path: text for path, text in texts().items() if path.suffix == ".md"}
     wrong = {str(path.relative_to(ROOT)): broken_links(text, path.parent) for path, text in pages.items()}
     assert not {page: links for page, links in wrong.items() if links}
+
+
+def test_every_name_of_the_engine_is_there():
+    told = [path for path in texts() if path.suffix == ".md" or path.is_relative_to(ROOT / "tarot")]
+    wrong = {str(path.relative_to(ROOT)): unknown_names(path.read_text(encoding="utf-8")) for path in told}
+    assert not {path: names for path, names in wrong.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("`tarot.select`, `tarot.attribution.choose(...)`, `tarot.Selection.potentials`", []),
+        ("`tarot.lds.choose`", ["tarot.lds.choose"]),
+        ("`tarot.attribution.chose`", ["tarot.attribution.chose"]),
+        ("`tarot.select.of`", ["tarot.select.of"]),
+        ("the file `tarot/none.py`, tarot.none without backticks, `tarot_fixed`", []),
+    ],
+)
+def test_names_that_are_not_there_are_found(text, wrong):
+    assert unknown_names(text) == wrong
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def tempered_scores(
     that, so a smaller beta suits models that fit well and generalise poorly.
 
     regularization: the ridge, relative to the mean diagonal of Sigma_t. covariance: the rows Sigma_t is of.
-    `tarot.lds.choose` picks both beta and the ridge by a few held-back subset models.
+    `tarot.attribution.choose` picks both beta and the ridge by a few held-back subset models.
     """
     if not 0 <= beta <= 1:
         raise InputError(f"beta must lie in [0, 1]; it is {beta!r}")

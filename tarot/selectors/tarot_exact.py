@@ -1,4 +1,4 @@
-"""The subset of least OT distance, from capacity-constrained transport (ours; theory.md 10)."""
+"""Looks for the subset of least OT distance, by capacity-constrained transport (ours; theory.md 10)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PAIRS = 20_000_000  # beyond this many member-outsider or member-target pairs, 
 
 @dataclass(frozen=True)
 class TarotExact:
-    """As few OT distance to the targets as S candidates can have.
+    """S candidates of little OT distance to the targets, with a bound that no S candidates can go below.
 
     The relaxation in which every candidate may send at most 1/S is solved exactly; its support is the optimal subset
     where S is a multiple of M. Otherwise the S candidates that send most are improved: transport and candidates are
