@@ -160,9 +160,9 @@ def test_L07_a_layer_that_fills_the_budget_ends_the_selection(exact):
     c, t = gaussian()
     for selector in (TarotFixed(size=50, exact=exact), TarotExact(size=50), Dsdm(size=50), Random(size=50)):
         assert len(tarot.select(c, t[:1], selector)) == 50
-    for selector in (TarotFixed(size=0, exact=exact), TarotExact(size=0), Dsdm(size=0), Random(size=0)):
+    for kind, options in ((TarotFixed, {"exact": exact}), (TarotExact, {}), (Dsdm, {}), (Random, {})):
         with pytest.raises(ValueError, match="it is 0"):
-            tarot.select(c, t, selector)
+            tarot.select(c, t, kind(size=0, **options))
 
 
 @pytest.mark.parametrize("exact", [False, True])

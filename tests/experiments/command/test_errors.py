@@ -91,7 +91,7 @@ BAD = {
     "option": ("selector.fold=3", "selector.fold"),
     "group": ("selektor=random", "selektor"),
     "syntax": ("selector=[", "input"),
-    "type": ("task=digits task.train.steps=many", "task.train"),
+    "type": ("task=digits task.train.steps=many", "train.steps must be an integer"),
     "seed": ("seed=one", "seed must be an integer", "'one'"),
     "device": ("task=digits device=tpu9", "tpu9"),
     "experiment of another task": ("experiment=lds", "experiment=lds", "task=features"),
@@ -234,7 +234,7 @@ def test_a_traceback_can_be_asked_for(folder, monkeypatch):
             f"task.candidates={folder}/c.npy",
             f"task.targets={folder}/t.npy",
             "selector=random",
-            "selector.size=0",
+            "selector.size=99999",
         )
 
 

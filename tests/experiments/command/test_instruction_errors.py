@@ -174,7 +174,7 @@ def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
             computed.append((more["description"].split()[4], start))
             return compute(start, stop)
 
-        return build(*args, compute=counting, rows_per_shard=8, **more)
+        return build(*args, compute=counting, **{**more, "rows_per_shard": 8})
 
     monkeypatch.setattr(FeatureStore, "build", counted)
     outcome = command(tmp_path, *options, "experiment.tsne_points=30")
