@@ -27,6 +27,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise
     "hydra": "hydra-core",
     "hydra_plugins": "hydra-joblib-launcher",
     "lm_eval": "lm-eval",
+    "importlinter": "import-linter",
     "ot": "pot",
     "sklearn": "scikit-learn",
     "trak": "traker",
