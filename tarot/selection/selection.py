@@ -60,7 +60,9 @@ class Selection:
         if self.ids is not None and np.shape(self.ids) != self.indices.shape:
             raise InputError(f"{len(self.indices)} are selected, and the shape of their ids is {np.shape(self.ids)}")
         if self.total is not None and self.total < len(self.indices):
-            raise InputError(f"total {self.total} is less than the {len(self.indices)} candidates selected")
+            raise InputError(
+                f"total {self.total} is less than the {len(self.indices)} candidates selected, each repeated once"
+            )
         if self.problem is not None and (self.n, self.m) != (self.problem.n, self.problem.m):
             raise InputError(
                 f"n and m are {self.n} and {self.m}, and the problem has {self.problem.n} candidates and "
@@ -102,8 +104,6 @@ class Selection:
         own, total = total, total if problem.total is None else problem.total
         if total is not None and problem.total_may_grow:
             total = max(total, len(indices))
-        if total is not None and total < len(indices):
-            raise InputError(f"total {total} is less than the {len(indices)} candidates selected, each repeated once")
         ids = None if problem.candidate_ids is None else problem.candidate_ids[indices]
         selection = cls(indices, problem.n, problem.m, dict(selector), ids, curve, total, problem)
         repeats: NDArray[np.int64] | None = None
