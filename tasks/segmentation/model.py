@@ -1,4 +1,4 @@
-"""DeepLabV3 of torchvision, as a module that gives logits and remembers how it did on validation."""
+"""DeepLabV3 as a module that gives logits and remembers how it did on validation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torchvision.models import segmentation
-from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from tarot import InputError
 from tarot.common import Share, check_options
 from tasks.common.identity import hash_file
+from tasks.segmentation.small_network import small_network
 
 _OF_TORCHVISION = {
     "resnet50": segmentation.deeplabv3_resnet50,
@@ -28,7 +28,7 @@ class Architecture:
     """backbone: resnet50 (39.6M parameters with the head of 19 classes), mobilenet_v3_large (11.0M), or small (0.3M):
     six convolutions of our own and a narrow head, for images of 64 x 128 pixels and minutes of a CPU.
 
-    batch_norm_momentum: null is torchvision's own, .1 of ResNet-50 and .01 of MobileNetV3: too slow for trainings of
+    batch_norm_momentum: null is the network's own, .1, and .01 of MobileNetV3: too slow for trainings of
     a few hundred steps, at whose end evaluation mode would still use statistics of its beginning.
     weights: a file of torch with a state_dict to start from, null for none: of torchvision's DeepLabV3 with this
     backbone (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet.
@@ -54,7 +54,7 @@ class Architecture:
 
     def build(self, classes: int) -> Segmenter:
         if self.backbone == "small":
-            net = segmentation.DeepLabV3(_SmallBackbone(), _small_head(classes))
+            net = small_network(classes)
         else:
             make = _OF_TORCHVISION[self.backbone]
             net = make(weights=None, weights_backbone=None, num_classes=classes, aux_loss=None)
@@ -65,37 +65,6 @@ class Architecture:
         if self.weights is not None:
             _load(net, _existing(self.weights))
         return Segmenter(net)
-
-
-_WIDTHS = (24, 48, 48, 72, 72, 72)  # of the small backbone's convolutions
-_STRIDES = (2, 2, 1, 2, 1, 1)
-_RATES, _HEAD = (2, 4, 6), 48  # of the dilated convolutions that see an eighth of the image's size, and their width
-
-
-class _SmallBackbone(nn.Sequential):
-    """Images [B, 3, H, W] -> {"out": [B, 72, H / 8, W / 8]}."""
-
-    def __init__(self) -> None:
-        layers: list[nn.Module] = []
-        for before, after, stride in zip((3, *_WIDTHS), _WIDTHS, _STRIDES, strict=False):
-            layers += [
-                nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
-        super().__init__(*layers)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"out": super().forward(images)}
-
-
-def _small_head(classes: int) -> nn.Sequential:
-    """DeepLabV3's, without the convolution between its pyramid and its last layer, and without dropout."""
-    pyramid = ASPP(_WIDTHS[-1], _RATES, _HEAD)
-    for module in pyramid.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return nn.Sequential(pyramid, nn.Conv2d(_HEAD, classes, 1))
 
 
 class Segmenter(nn.Module):
