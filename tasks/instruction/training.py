@@ -100,6 +100,7 @@ class WarmUp(Surrogate):
     def refuse_short(self, rows: int) -> None:
         """Raises InputError where so many rows make fewer steps than there are checkpoints."""
         steps = self.train.of(rows).steps
+        self.moments(steps)
         if self.checkpoints > steps:
             raise InputError(
                 f"a warm-up of {steps} steps cannot give {self.checkpoints} checkpoints: ask for fewer "
@@ -116,10 +117,10 @@ def tune(
     pad: int,
     *,
     run: int = 0,
-    keep: int = 0,
+    keep: Surrogate | None = None,
 ) -> list[Checkpoint]:
-    """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives `keep`
-    checkpoints. The seed decides all."""
+    """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives the
+    checkpoints that `keep` says. The seed decides all."""
     device = next(model.parameters()).device
 
     def loss(model: LanguageModel, parts: list[Batch]) -> Tensor:

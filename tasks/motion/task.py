@@ -14,7 +14,7 @@ from torch import Tensor
 from tarot import InputError
 from tarot.common import checked
 from tasks.common.supervised import SupervisedTask
-from tasks.common.training import endless_batches, seeded
+from tasks.common.training import Surrogate, endless_batches, seeded
 from tasks.motion import pictures
 from tasks.motion.metrics import HEADLINE, errors, summary
 from tasks.motion.models import Forecaster, MotionModel
@@ -139,7 +139,7 @@ class MotionTask(SupervisedTask[MotionModel]):
         """What the last layer is given, averaged over all futures that it tells of, [B, width]."""
         return model.embeddings(batch)
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         samples = self.candidates()
         if self.surrogate_targets:
             samples = samples + self.targets()
@@ -176,7 +176,7 @@ class MotionTask(SupervisedTask[MotionModel]):
         samples: MotionSamples,
         weights: np.ndarray,
         seed: int,
-        **options: int,
+        **options: Any,
     ) -> list[Checkpoint]:
         def loss(model: MotionModel, batch: Batch) -> Tensor:
             with training.precision(self.device):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tarot import InputError
 from tarot.common import Count, Positive, Share
-from tasks.common.training import Training, fit
+from tasks.common.training import Surrogate, Training, fit
 from tasks.task import Batch, Checkpoint, Model
 
 
@@ -115,7 +115,7 @@ def train(
     training: MotionTraining,
     *,
     run: int = 0,
-    keep: int = 0,
+    keep: Surrogate | None = None,
 ) -> list[Checkpoint]:
     """`tasks.common.training.fit`, after which the model is the average of its last weights, and so is the last
     checkpoint. Its optimizer's moments are those of the last step."""

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from tarot.common import Natural, checked
 from tasks.common.supervised import SupervisedTask
-from tasks.common.training import fit, seeded
+from tasks.common.training import Surrogate, fit, seeded
 from tasks.segmentation.data import Rendered, SceneData, Splits
 from tasks.segmentation.model import Architecture, Segmenter
 from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, overlaid, picture
@@ -94,7 +94,7 @@ class SegmentationTask(SupervisedTask[Segmenter]):
         """What the last convolution is given, averaged over the image, [B, 256]."""
         return model.embeddings(batch[0])
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         scenes = self.candidates()
         everyone = np.ones(len(scenes), dtype=np.int64)
         kept = self._fit(self._fresh(seed), scenes, everyone, seed, run=run, keep=keep)

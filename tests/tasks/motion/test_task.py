@@ -77,7 +77,7 @@ def test_the_surrogate_learns_from_candidates_and_targets_and_the_other_from_wha
 
     monkeypatch.setattr(task, "fit", spy)
     n, m = len(task.candidates()), len(task.targets())
-    task.fit_surrogate(0, run=0, keep=1)
+    task.fit_surrogate(0, run=0, keep=Surrogate())
     task.train(SimpleNamespace(indices=np.array([1, 4]), weights=np.array([2, 1])), seed=0)
     task.train(chosen([]), seed=0)
     assert seen[0] == (n + m, [1] * (n + m))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tarot import InputError
+from tasks.common.training import Surrogate
 from tasks.motion.training import PAPER_AUTOBOT_TRAINING, PAPER_WAYFORMER_TRAINING, MotionTraining, train
 
 
@@ -48,7 +49,7 @@ def test_the_papers():
     assert rates(MotionTraining(schedule="triangle", steps=10))[0] > 0
 
 
-def fitted(training: MotionTraining, keep: int = 0):
+def fitted(training: MotionTraining, keep: int | None = None):
     torch.manual_seed(0)
     model, seen = nn.Linear(3, 1), []
 
@@ -57,7 +58,7 @@ def fitted(training: MotionTraining, keep: int = 0):
         return 1e3 * (model(batch) - 1).square().mean()
 
     batch = torch.randn(8, 3)
-    kept = train(model, loss, iter(lambda: batch, None), training, keep=keep)
+    kept = train(model, loss, iter(lambda: batch, None), training, keep=keep and Surrogate(checkpoints=keep))
     return model, kept, seen
 
 
