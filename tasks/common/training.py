@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -122,6 +122,23 @@ class Training:
         return torch.optim.SGD(
             parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
+
+
+@dataclass(frozen=True)
+class EpochTraining(Training):
+    """A training that may be as long as what is selected is large.
+
+    epochs: how often samples are seen, repeated ones as often as they are repeated; the last batch of an epoch is
+        filled up from the next. steps: of the optimizer, where epochs is null.
+    """
+
+    epochs: Positive | None = None
+
+    def of(self, samples: int) -> Self:
+        """The same, its epochs as steps, for an epoch of so many samples."""
+        if self.epochs is None:
+            return self
+        return replace(self, steps=max(1, math.ceil(self.epochs * samples / self.batch_size)), epochs=None)
 
 
 def epoch_weights(selection: Selection, n: int, m: int, merge_targets: MergeTargets) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.common import Count, Natural, Positive, check_options, fingerprint
+from tarot.common import Count, Natural, NonNegative, Positive, check_options, fingerprint
 from tasks.common.identity import hash_file
 from tasks.motion.formats import (
     Scenario,
@@ -255,18 +255,23 @@ class Databases(MotionData):
     """Databases of ScenarioNet, or folders of Argoverse 2's scenarios.
 
     candidates: folders by the dataset's name. targets, held_out: folders of the target's dataset, `target`: its name.
-    Validation and test are the scenes of `held_out` in turn, which the paper does not keep apart. A scene is what a
-    scenario's name begins with, up to the `scene_fields`-th underscore from the end; 0: each scenario is one.
-    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs.
-    kinds: of agents that are forecast. allow_outside: merged databases point to files outside their own folder.
+    disjoint: validation and test are the scenes of `held_out` in turn; where it is false, both are all of it, so that
+    the best on validation is what is reported, as in the paper. A scene is what a scenario's name begins with, up to
+    the `scene_fields`-th underscore from the end; 0: each scenario is one.
+    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs;
+    negative: before the record, with frames in which nobody is there.
+    kinds: of agents that are forecast. moving_distance: metres that a vehicle moves at least, where a record does not
+    say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
     """
 
     candidates: Mapping[str, str]
     target: str
     targets: str
     held_out: str
-    start: Mapping[str, Natural] = field(default_factory=dict)
+    disjoint: bool = True
+    start: Mapping[str, int] = field(default_factory=dict)
     kinds: Sequence[str] = ("VEHICLE",)
+    moving_distance: NonNegative = 2.0
     scene_fields: Natural = 0
     allow_outside: bool = False
 
@@ -285,6 +290,10 @@ class Databases(MotionData):
 
     def _dataset(self, name: str) -> str:
         return self.target if name in (self._targets, self._held) else name
+
+    @property
+    def _select(self) -> TargetFilter:
+        return TargetFilter(kinds=tuple(self.kinds), moving_distance=self.moving_distance)
 
     @property
     def _folders(self) -> dict[str, Path]:
@@ -311,7 +320,7 @@ class Databases(MotionData):
         made: dict[str, MotionSamples] = {}
         for name, source in self._sources.items():
             dataset = self._dataset(name)
-            start, select = self.start.get(dataset), TargetFilter(kinds=tuple(self.kinds))
+            start, select = self.start.get(dataset), self._select
             made_of = {
                 "files": source.content,
                 "start": start,
@@ -341,16 +350,16 @@ class Databases(MotionData):
         of_targets = {_scene(name, self.scene_fields) for name in targets.ids.tolist()}
         scenes = [_scene(name, self.scene_fields) for name in held.ids.tolist()]
         self._refuse_shared({self._targets: of_targets, self._held: set(scenes)}, "scene")
+        validation, test = self._in_turn(held, scenes) if self.disjoint else (held, held)
+        return {"candidates": _joined(made.values()), "targets": targets, "validation": validation, "test": test}
+
+    def _in_turn(self, held: MotionSamples, scenes: Sequence[str]) -> tuple[MotionSamples, MotionSamples]:
+        """The samples of every other scene, and of the rest."""
         order = {scene: place for place, scene in enumerate(sorted(set(scenes)))}
         turn = np.array([order[scene] % 2 for scene in scenes], dtype=np.int64)
         if not (turn == 1).any():
             raise InputError(f"{self.held_out} holds one scene; validation and test need one each")
-        return {
-            "candidates": _joined(made.values()),
-            "targets": targets,
-            "validation": held.take(turn == 0),
-            "test": held.take(turn == 1),
-        }
+        return held.take(turn == 0), held.take(turn == 1)
 
     def _refuse_shared(self, named: Mapping[str, set[str]], what: str) -> None:
         """Raises InputError where candidates, targets and what is held out share one. By the folders' names."""
@@ -370,12 +379,16 @@ class Databases(MotionData):
             for name, source in self._sources.items()
         }
         held = {**made_of.pop(self._held), "scene_fields": self.scene_fields}
+        if not self.disjoint:
+            held["disjoint"] = False
+        moving = {} if self.moving_distance == TargetFilter().moving_distance else {"moving": self.moving_distance}
         targets = made_of.pop(self._targets)
         return {
             "source": "databases",
             "splits": {"candidates": _pairs(made_of), "targets": targets, "validation": held, "test": held},
             "target": self.target,
             "kinds": list(self.kinds),
+            **moving,
             "seed": seed,
         }
 
