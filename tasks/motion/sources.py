@@ -14,7 +14,7 @@ from itertools import chain
 from multiprocessing import get_context
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from tasks.motion.views import LAYOUT, MotionSamples, Profile, TargetFilter, cac
 from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]
+Asked = TypeVar("Asked")
 log = logging.getLogger("tarot")
 _VERSION = 1  # of the simulator; another one never reads scenes of this one
 
@@ -84,7 +85,7 @@ class Simulated(MotionData):
 
     @property
     def _asked(self) -> dict[str, int]:
-        return {name: count for name, count in self.candidates.items() if count is not None}
+        return _wanted(self.candidates)
 
     def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
         held: dict[Split, str] = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
@@ -103,6 +104,11 @@ class Simulated(MotionData):
             "splits": {"candidates": _pairs(self._asked), **held},
             "seed": seed,
         }
+
+
+def _wanted(named: Mapping[str, Asked | None]) -> dict[str, Asked]:
+    """Those that are not null."""
+    return {name: asked for name, asked in named.items() if asked is not None}
 
 
 def _pairs(named: Mapping[str, Any]) -> list[list[Any]]:
@@ -174,7 +180,8 @@ class NuScenesMini(MotionData):
     """The ten scenes of nuScenes-mini as ScenarioNet has them, cut into windows; no scene is in two splits.
 
     Candidates: `candidates` of the scenes, and vehicles of simulated databases.
-    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases.
+    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases; null
+    instead of a number leaves one out.
     """
 
     folder: str
@@ -183,16 +190,20 @@ class NuScenesMini(MotionData):
     validation: Sequence[str]
     test: Sequence[str]
     every: Positive = 0.5
-    simulated: Mapping[str, Count] = field(default_factory=dict)
+    simulated: Mapping[str, Count | None] = field(default_factory=dict)
     processes: Count = 2
     tagged = True
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
-        _check_simulated(self.simulated)
+        _check_simulated(self._simulated)
         named = [name for split in self._scenes.values() for name in split]
         if len(set(named)) < len(named):
             raise InputError("task.data: a scene is in two splits, or twice in one: " + ", ".join(sorted(named)))
+
+    @property
+    def _simulated(self) -> dict[str, int]:
+        return _wanted(self.simulated)
 
     @property
     def _scenes(self) -> dict[Split, Sequence[str]]:
@@ -228,14 +239,14 @@ class NuScenesMini(MotionData):
             path = cache / f"nuscenes_mini-{split}-{fingerprint(made_of)}.npz"
             splits[split] = _tagged(cached_samples(path, profile, make), "target")
             _report(f"nuScenes-mini's {split}", splits[split])
-        made = simulated(self.simulated, seed, profile, cache, self.processes)
+        made = simulated(self._simulated, seed, profile, cache, self.processes)
         drawn = [_tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
         return {**splits, "candidates": _joined([splits["candidates"], *drawn])}
 
     def recipe(self, seed: int) -> dict[str, Any]:
         files = self._files()
         splits: dict[str, Any] = {split: {"scenes": _scene_contents(files, of)} for split, of in self._scenes.items()}
-        splits["candidates"]["simulated"] = _pairs(self.simulated)
+        splits["candidates"]["simulated"] = _pairs(self._simulated)
         return {
             "source": "nuscenes_mini",
             "splits": splits,
@@ -254,7 +265,8 @@ def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str]) -> list[li
 class Databases(MotionData):
     """Databases of ScenarioNet, or folders of Argoverse 2's scenarios.
 
-    candidates: folders by the dataset's name. targets, held_out: folders of the target's dataset, `target`: its name.
+    candidates: folders by the dataset's name; null leaves a dataset out. targets, held_out: folders of the target's
+    dataset, `target`: its name.
     disjoint: validation and test are the scenes of `held_out` in turn; where it is false, both are all of it, so that
     the best on validation is what is reported, as in the paper. A scene is what a scenario's name begins with, up to
     the `scene_fields`-th underscore from the end; 0: each scenario is one.
@@ -264,7 +276,7 @@ class Databases(MotionData):
     say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
     """
 
-    candidates: Mapping[str, str]
+    candidates: Mapping[str, str | None]
     target: str
     targets: str
     held_out: str
@@ -277,8 +289,12 @@ class Databases(MotionData):
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
-        if not self.candidates or self.target in self.candidates:
+        if not self._named or self.target in self._named:
             raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
+
+    @property
+    def _named(self) -> dict[str, str]:
+        return _wanted(self.candidates)
 
     @property
     def _targets(self) -> str:
@@ -297,7 +313,7 @@ class Databases(MotionData):
 
     @property
     def _folders(self) -> dict[str, Path]:
-        return {name: Path(folder) for name, folder in self.candidates.items()} | {
+        return {name: Path(folder) for name, folder in self._named.items()} | {
             self._targets: Path(self.targets),
             self._held: Path(self.held_out),
         }

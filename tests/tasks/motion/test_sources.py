@@ -125,6 +125,20 @@ def test_all_that_is_held_out_may_be_both_validation_and_test(folders, tmp_path)
     assert len(task.challenged()) == len(whole["test"]), "nobody is forecast twice"
 
 
+def test_a_setting_leaves_out_what_a_config_names(folders, tmp_path):
+    """As experiment=lds does, whose candidates are the target's own dataset."""
+    named = {name: str(folders / name) for name in ("waymo", "nuplan")}
+    alone = paper_data(folders, candidates={**named, "waymo": None})
+    assert set(alone.splits(0, MINI, tmp_path)["candidates"].datasets) == {"nuplan"}
+    assert alone.recipe(0) == paper_data(folders, candidates={"nuplan": named["nuplan"]}).recipe(0)
+    with pytest.raises(InputError, match="candidates must name datasets"):
+        paper_data(folders, candidates={"waymo": None})
+    scenes = {split: [split] for split in ("candidates", "targets", "validation", "test")}
+    one, other = (NuScenesMini(str(folders / "waymo"), **scenes, simulated=asked).recipe(0)
+                  for asked in ({"cand_highway": None, "cand_parking": 3}, {"cand_parking": 3}))  # fmt: skip
+    assert one == other
+
+
 def test_a_vehicle_moves_as_far_as_is_asked_for(folders, tmp_path):
     """Where the record does not say who is to be forecast."""
     scenes = [replace(simulate("parking", seed, name=f"scene{seed}"), to_predict=()) for seed in range(2)]
