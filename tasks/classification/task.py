@@ -56,6 +56,9 @@ class ClassificationTask(SupervisedTask[nn.Module]):
     def candidate_tags(self) -> np.ndarray | None:
         return self.splits["candidates"].tags
 
+    def total(self) -> None:
+        """The selector's own choice."""
+
     # --- model -------------------------------------------------------------------------------------------------------
 
     def losses(self, model: Callable[[Tensor], Tensor], batch: Images) -> Tensor:

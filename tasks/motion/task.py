@@ -22,7 +22,7 @@ from tasks.motion.sources import MotionData, Splits
 from tasks.motion.submission import Forecast, challenged, demand_challenge, forecasts
 from tasks.motion.training import MotionTraining, train
 from tasks.motion.views import TYPES, Batch, MotionSamples, bucket
-from tasks.task import Checkpoint, Split
+from tasks.task import ONE_EACH, Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +97,10 @@ class MotionTask(SupervisedTask[MotionModel]):
 
     def candidate_sources(self) -> np.ndarray:
         return self._selecting["candidates"].datasets
+
+    def total(self) -> int:
+        """The paper weighs what it selects by potentials in its other tasks, and not in this one."""
+        return ONE_EACH
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:

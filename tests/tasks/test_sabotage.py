@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
+from tasks.task import ONE_EACH
 from tests.tasks.conformance import CHECKS, Builder
 
 SIZES = {"candidates": 32, "targets": 8, "validation": 6, "test": 16}
@@ -55,6 +56,9 @@ class Honest(SupervisedTask):
 
     def candidate_tags(self) -> np.ndarray:
         return np.where(np.arange(SIZES["candidates"]) % 4 == 0, "target", "other")
+
+    def total(self) -> int:
+        return ONE_EACH
 
     def data_recipe(self) -> dict[str, Any]:
         return {"sizes": SIZES, "seed": self.seed}
@@ -224,6 +228,12 @@ class TagsInWordsOfItsOwn(Honest):
 class LabelsTargetsAsCandidates(Honest):
     def labels(self, split="candidates"):
         return super().labels("candidates")
+
+
+@caught_by("the_total_of_weights_is_said", "weights cannot sum to 0.5")
+class WantsAShareOfItsCandidates(Honest):
+    def total(self):
+        return 0.5
 
 
 @caught_by("recipes_are_plain_data_and_tell_tasks_apart", "the recipe lacks {'train'}")

@@ -71,7 +71,7 @@ def batch_of(scenes: Scenes, indices):
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet_v3_large", "resnet50"])
+@pytest.mark.parametrize("backbone", ["small", "mobilenet_v3_large", "resnet50"])
 def test_gradient_features_equal_the_loop(backbone, street):
     """Convolutions (depthwise, dilated, strided), BatchNorm, hardswish, squeeze-and-excitation, ASPP, bilinear."""
     torch.manual_seed(0)
@@ -113,7 +113,7 @@ def test_the_momentum_of_batch_norms_is_the_configs():
     own, ours = Architecture("mobilenet_v3_large").build(3), Architecture(batch_norm_momentum=0.1).build(3)
     momenta = [{m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} for net in (own, ours)]
     assert 0.01 in momenta[0] and momenta[1] == {0.1}
-    with pytest.raises(InputError, match=r"backbone must be resnet50 or mobilenet_v3_large"):
+    with pytest.raises(InputError, match=r"backbone must be resnet50, mobilenet_v3_large or small"):
         Architecture("vgg")
 
 
