@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
+import tarot
 from tarot import InputError
 from tasks.common.training import Surrogate
 from tasks.motion import Forecaster, LossWeights, MotionTask, Simulated
@@ -120,6 +121,16 @@ def test_samples_are_put_in_order_by_their_ids(task):
     assert torch.equal(again.batch()["agents"], samples.batch()["agents"])
     with pytest.raises(InputError, match="1 samples of one profile are none of another, such as"):
         ordered(samples.take(np.arange(1, len(samples))), samples.ids)
+
+
+def test_what_is_selected_weighs_one_each(task):
+    """The paper's section 4.3: that fewer samples and fewer steps do, weights would hide. Other tasks' selections weigh
+    by their potentials."""
+    rng = np.random.default_rng(0)
+    rows = {"candidates": rng.normal(size=(40, 6)), "targets": rng.normal(size=(8, 6))}
+    of_task = tarot.select(**rows, selector="tarot_fixed", size=9, total=task.total(), total_may_grow=True)
+    assert of_task.weights.tolist() == [1] * 9
+    assert tarot.select(**rows, selector="tarot_fixed", size=9).weights.tolist() != [1] * 9
 
 
 def test_the_model_that_is_best_on_validation_is_given(cache_dir):
