@@ -17,7 +17,6 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
-import filelock
 import numpy as np
 import safetensors.torch
 import torch
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, progress
+from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, locked, progress
 from tarot.features.arrays import Rows
 from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
@@ -152,10 +151,10 @@ class FeatureStore:
         """
         path = Path(path)
         plan = _plan(recipe, ids, dim, dtype, rows_per_shard, columns)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
-                _finish(path, plan, compute, notes, description)
+        if not path.exists():
+            with locked(path):
+                if not path.exists():
+                    _finish(path, plan, compute, notes, description)
         store = cls.open(path)
         _refuse_difference(path, store.manifest, plan)
         return store

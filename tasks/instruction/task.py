@@ -380,7 +380,6 @@ class InstructionTask(SupervisedTask[LanguageModel]):
                 weight=weight,
                 fontsize=points,
                 transform=axes.transAxes,
-                parse_math=False,
             )
         axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
 
