@@ -213,7 +213,7 @@ def heeds_interrupts() -> Iterator[None]:
 @pytest.mark.usefixtures("heeds_interrupts")
 def test_what_was_stopped_goes_on(tmp_path, how):
     process = spawn(tmp_path, *LONG)
-    wait_for("cache/models/*.pt", tmp_path, process)
+    wait_for("cache/models/*.safetensors", tmp_path, process)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
     if how == signal.SIGINT:

@@ -241,10 +241,11 @@ def _finish(
             leftover.unlink()
     if (part / _MANIFEST).exists():
         begun = _read_manifest(part)
+        _refuse_damage(part, begun)
         _refuse_difference(part, begun, plan)
         plan = {key: begun[key] for key in plan}  # shards stay as large as they were begun
     with _writing(path):
-        _write_json(part / _MANIFEST, plan)
+        _write_json(part / _MANIFEST, {**plan, "checksum": fingerprint(plan)})
 
     rows, step = len(plan["ids"]), plan["rows_per_shard"]
     shards: list[Shard] = []
@@ -331,10 +332,14 @@ def _finished_manifest(path: Path) -> Manifest:
     if not (path / _MANIFEST).is_file():
         raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
     manifest: Manifest = _read_manifest(path)
+    _refuse_damage(path, manifest)
+    return manifest
+
+
+def _refuse_damage(path: Path, manifest: Mapping[str, Any]) -> None:
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     if manifest.get("checksum") != fingerprint(content):
         raise StoreError(f"{path / _MANIFEST} is damaged: it differs from its own checksum. {_REBUILD}")
-    return manifest
 
 
 def _size_damage(path: Path, shard: Shard) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -20,7 +19,8 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, Natural, Positive, check_options, fingerprint
-from tasks.common.identity import hash_file
+from tasks.common.code import source_hash
+from tasks.common.contents import hash_files, hash_named
 from tasks.motion.formats import (
     Scenario,
     argoverse2_folders,
@@ -32,12 +32,11 @@ from tasks.motion.formats import (
     scenario_files,
 )
 from tasks.motion.simulator import CANDIDATES, SHARES, START, database
-from tasks.motion.views import LAYOUT, MotionSamples, Profile, TargetFilter, cached_samples, samples_of
+from tasks.motion.views import MotionSamples, Profile, TargetFilter, cached_samples, samples_of
 from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]
 log = logging.getLogger("tarot")
-_VERSION = 1  # of the simulator; another one never reads scenes of this one
 
 
 class MotionData(ABC):
@@ -50,10 +49,10 @@ class MotionData(ABC):
         """The samples of every split. `cache`: where they are kept as arrays, so that scenes are read once."""
 
     @abstractmethod
-    def recipe(self, seed: int) -> dict[str, Any]:
-        """What determines the scenes, as plain data: under "splits" what does so for one split alone, and beside it
-        what does for all. What is named in an order that rows follow is a list of pairs: names in a mapping have no
-        order in a fingerprint.
+    def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
+        """What determines the scenes but for the code, as plain data: under "splits" what does so for one split alone,
+        and beside it what does for all. What is named in an order that rows follow is a list of pairs: names in a
+        mapping have no order in a fingerprint. cache: where hashes of files are remembered.
         """
 
 
@@ -95,11 +94,10 @@ class Simulated(MotionData):
             **{split: made[name] for split, name in held.items()},
         }
 
-    def recipe(self, seed: int) -> dict[str, Any]:
+    def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
         held = {split: getattr(self, split) for split in ("targets", "validation", "test")}
         return {
             "source": "simulated",
-            "version": _VERSION,
             "splits": {"candidates": _pairs(self._asked), **held},
             "seed": seed,
         }
@@ -145,13 +143,12 @@ def simulated(
 
 def _simulated_path(name: str, count: int, seed: int, profile: Profile, cache: Path) -> Path:
     made_of = {
-        "version": _VERSION,
+        "code": source_hash(database, samples_of),
         "database": name,
         "shares": dict(SHARES[name]),
         "agents": count,
         "seed": seed,
         "profile": profile.recipe(),
-        "layout": LAYOUT,
     }
     return cache / f"{name}-{fingerprint(made_of)}.npz"
 
@@ -215,10 +212,10 @@ class NuScenesMini(MotionData):
         splits: Splits = {}
         for split, scenes in self._scenes.items():
             made_of = {
-                "files": _scene_contents(files, scenes),
+                "files": _scene_contents(files, scenes, cache),
                 "every": self.every,
                 "profile": profile.recipe(),
-                "layout": LAYOUT,
+                "code": source_hash(read_scenario, samples_of),
             }
 
             def make(scenes: Sequence[str] = scenes) -> MotionSamples:
@@ -232,22 +229,25 @@ class NuScenesMini(MotionData):
         drawn = [_tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
         return {**splits, "candidates": _joined([splits["candidates"], *drawn])}
 
-    def recipe(self, seed: int) -> dict[str, Any]:
+    def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
         files = self._files()
-        splits: dict[str, Any] = {split: {"scenes": _scene_contents(files, of)} for split, of in self._scenes.items()}
+        splits: dict[str, Any] = {
+            split: {"scenes": _scene_contents(files, of, cache)} for split, of in self._scenes.items()
+        }
         splits["candidates"]["simulated"] = _pairs(self.simulated)
         return {
             "source": "nuscenes_mini",
             "splits": splits,
             "every": self.every,
-            "simulator": _VERSION,
             "seed": seed,
         }
 
 
-def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str]) -> list[list[str | None]]:
-    """(scene, SHA-256 of its file, whole) of each; nothing of those that are not there."""
-    return [[name, hash_file(files[name]) if name in files else None] for name in scenes]
+def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str], cache: Path | None) -> list[list[str | None]]:
+    """(scene, SHA-256 of its file) of each; null for those that are not there."""
+    there = [name for name in scenes if name in files]
+    known = dict(zip(there, hash_files([files[name] for name in there], cache), strict=True))
+    return [[name, known.get(name)] for name in scenes]
 
 
 @dataclass(frozen=True)
@@ -313,11 +313,11 @@ class Databases(MotionData):
             dataset = self._dataset(name)
             start, select = self.start.get(dataset), TargetFilter(kinds=tuple(self.kinds))
             made_of = {
-                "files": source.content,
+                "files": source.content(cache),
                 "start": start,
                 "select": asdict(select) | {"kinds": list(select.kinds)},
                 "profile": profile.recipe(),
-                "layout": LAYOUT,
+                "code": source_hash(read_database, read_argoverse2, samples_of),
                 "dataset": dataset,
             }
 
@@ -364,9 +364,9 @@ class Databases(MotionData):
                         "judged must not be learnt from, nor selected for by itself"
                     )
 
-    def recipe(self, seed: int) -> dict[str, Any]:
+    def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
         made_of = {
-            name: {"files": source.content, "start": self.start.get(self._dataset(name))}
+            name: {"files": source.content(cache), "start": self.start.get(self._dataset(name))}
             for name, source in self._sources.items()
         }
         held = {**made_of.pop(self._held), "scene_fields": self.scene_fields}
@@ -388,13 +388,9 @@ class _Source:
         self.argoverse = next(folder.rglob("scenario_*.parquet"), None) is not None
         self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
 
-    @cached_property
-    def content(self) -> str:
-        """Which files they are: the SHA-256 of their names and of `hash_file`."""
-        digest = hashlib.sha256()
-        for path in self.paths():
-            digest.update(f"{path.name}\n{hash_file(path, blocks=2)}\n".encode())
-        return digest.hexdigest()
+    def content(self, cache: Path | None = None) -> str:
+        """Which files they are: the SHA-256 of their names and of what is in them."""
+        return hash_named(((path.name, path) for path in self.paths()), cache)
 
     def paths(self) -> Iterator[Path]:
         if self.argoverse:

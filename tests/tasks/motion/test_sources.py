@@ -191,7 +191,7 @@ def test_what_is_held_out_is_no_part_of_candidates_nor_of_surrogates(folders, tm
         task.data = paper_data(folders, **options)
         task.fit_surrogate = lambda seed, **_: [Checkpoint("last", {}, 1.0)]
         task.checkpoints()
-        return task, set((tmp_path / "checkpoints").glob("*.pt"))
+        return task, set((tmp_path / "checkpoints").glob("*.safetensors"))
 
     (one, kept), (two, still) = build(), build(held_out=str(folders / "nuplan"))
     for split, same in {"candidates": True, "targets": True, "validation": False, "test": False}.items():
@@ -201,7 +201,7 @@ def test_what_is_held_out_is_no_part_of_candidates_nor_of_surrogates(folders, tm
     assert three.split_recipe("candidates") == one.split_recipe("candidates") and len(more) == 2
     one.surrogate_targets = three.surrogate_targets = False
     one.checkpoints(), three.checkpoints()
-    assert len(set((tmp_path / "checkpoints").glob("*.pt"))) == 3
+    assert len(set((tmp_path / "checkpoints").glob("*.safetensors"))) == 3
 
 
 def test_other_content_of_the_same_size_is_another_recipe(tmp_path):
