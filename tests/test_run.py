@@ -191,7 +191,7 @@ def spawn(
     )
 
 
-def wait_for(pattern: str, folder: Path, ended: Callable[[], int | None], seconds: float = 60) -> None:
+def wait_for(pattern: str, folder: Path, ended: Callable[[], int | None], seconds: float = 300) -> None:
     """ended: the exit code of the process that makes such a file, once it has one."""
     until = time.monotonic() + seconds
     while not list(folder.glob(pattern)):
