@@ -8,11 +8,12 @@ import json
 import logging
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 from unittest import mock
 
@@ -72,9 +73,16 @@ def on_light_paper(figure: Figure) -> Picture:
     return Picture(figure.name, figure.title, figure.caption, light, light)
 
 
-def undrawn() -> AbstractContextManager:
-    """Within it the files of figures are empty: to draw them takes longer than all else."""
-    return mock.patch.object(Figure, "png", lambda *_: b"")
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Within it the files of figures are empty, and features are laid out on them by their first dimensions: to draw
+    takes longer than all else, and t-SNE an eighth of what is left."""
+    flat = SimpleNamespace(fit_transform=lambda rows: rows[:, :2])
+    with (
+        mock.patch.object(Figure, "png", lambda *_: b""),
+        mock.patch("experiments.report.figures.TSNE", lambda **_: flat),
+    ):
+        yield
 
 
 def command(folder: Path, *arguments: str, name: str = "run", drawn: bool | Literal["light"] = False) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,9 +123,17 @@ def test_bad_input_is_one_sentence(folder, name):
 # --- a cache that has gone bad ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cached")
+    assert command(folder, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
+    return folder
+
+
 @pytest.fixture
-def cached(tmp_path: Path) -> Path:
-    assert command(tmp_path, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
+def cached(untouched: Path, tmp_path: Path) -> Path:
+    """A folder of one's own with all that a run has left."""
+    shutil.copytree(untouched, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -140,17 +149,16 @@ def store_of(folder: Path, split: str = "candidates") -> Path:
     return store
 
 
-def test_a_gradient_that_is_not_finite_names_its_sample(tmp_path):
+def test_a_gradient_that_is_not_finite_names_its_sample(cached):
     """By a checkpoint that overflows for some samples; with `drop` they are left out and counted."""
-    assert command(tmp_path, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
-    (path,) = (tmp_path / "cache" / "checkpoints").glob("*.pt")
+    (path,) = (cached / "cache" / "checkpoints").glob("*.pt")
     checkpoints = torch.load(path, weights_only=True)
     weight = next(iter(checkpoints[0]["state"].values()))
     weight[0, 0] = float("nan")
     torch.save(checkpoints, path)
-    outcome = again(tmp_path)
+    outcome = again(cached)
     refused(outcome, "gradient of sample 'digit-", "not finite")
-    assert len(list((tmp_path / "cache" / "features").glob("digits-*"))) == 2, "a store of what is not finite"
+    assert len(list((cached / "cache" / "features").glob("digits-*"))) == 2, "a store of what is not finite"
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
