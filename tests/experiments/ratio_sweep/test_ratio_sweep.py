@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Command:
-    return command(folder, *TINY, name="first", drawn=True)
+    return command(folder, *TINY, name="first", drawn="light")
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
