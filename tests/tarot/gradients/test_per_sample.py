@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from tarot.common.errors import InputError
 from tarot.gradients.per_sample import GradientFeatures
-from tarot.gradients.projection import Factored, Projection, random_matrix
+from tarot.gradients.projection import Factored, Projection
+from tarot.gradients.random_numbers import random_matrix
 from tarot.gradients.reference import loop_gradients, vmap_gradients
 from tests.tarot.gradients.gradient_models import CASES, Case, Net, losses, normal, routed, with_statistics
 
@@ -108,7 +109,7 @@ def mixed():
     return MIXED.model(), MIXED.batch()
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher", "sjlt"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher", "sjlt"])
 def test_features_do_not_depend_on_the_batch(mixed, kind):
     model, batch = mixed
     whole = GradientFeatures(model, losses, Projection(kind, 100))(batch)
@@ -165,7 +166,7 @@ def test_bits_do_not_depend_on_the_batches_before(mixed):
     assert len({features(batch).numpy().tobytes() for _ in range(5)}) == 1
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher"])
 def test_bfloat16_autocast_is_close(mixed, kind):
     model, batch = mixed
     exact = GradientFeatures(model, losses, Projection(kind, 100))(batch)
