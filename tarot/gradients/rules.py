@@ -300,15 +300,24 @@ class Convolution(Layer):
         if m.groups == m.in_channels == m.out_channels:  # depthwise: products without a sum over channels
             size = range(3, d.ndim + 1)
             return torch.stack([fold(window * d).sum((1, *size)) for window in self.windows(x, d)], 2)
-        seen = [by_channel(window) for window in self.windows(x, d)]
-        patches = torch.stack(seen, 2).flatten(1, 2) if len(seen) > 1 else seen[0]
-        left, right = (fold(t.unflatten(1, (m.groups, -1))) for t in (by_channel(d), patches))
+        left, right = (fold(t.unflatten(1, (m.groups, -1))) for t in (by_channel(d), self.patches(x, d)))
+        if left.shape[1] == 1:  # one image of each sample
+            return (left[:, 0] @ right[:, 0].transpose(-1, -2)).flatten(1, 2)
         return torch.einsum("btgon,btgin->bgoi", left, right).flatten(1, 2)
+
+    def patches(self, x: Tensor, d: Tensor) -> Tensor:
+        """[I, in * kernel, positions]"""
+        windows = list(self.windows(x, d))
+        if len(windows) == 1:
+            return by_channel(windows[0])
+        patches = x.new_empty(len(x), x.shape[1], len(windows), *d.shape[2:])
+        for offset, window in enumerate(windows):
+            patches[:, :, offset] = window
+        return patches.flatten(3).flatten(1, 2)
 
     def factors(self, fold: Fold, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """Output gradients [B, T, out] and patches [B, T, in * kernel] of a convolution without groups."""
-        patches = torch.stack(list(self.windows(x, d)), 2).flatten(1, 2)
-        left, right = (self.by_position(fold, t[:, None]) for t in (d, patches))
+        left, right = (self.by_position(fold, t[:, None]) for t in (by_channel(d), self.patches(x, d)))
         return left, right
 
     def windows(self, x: Tensor, d: Tensor) -> Iterator[Tensor]:

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
-from torch.nn import functional
 
 from tarot.gradients.random_numbers import random_matrix, random_words
 
@@ -104,8 +103,8 @@ class TensorSketch:
     def of_factors(self, left: Tensor, right: Tensor) -> Tensor:
         """Of sum_t left_t right_t^T: [B, T, rows] and [B, T, columns] -> [B, width]."""
         sides = (right, left) if self.is_tall else (left, right)
-        short, long = (side * of for side, of in zip(sides, self._weights(left.device), strict=True))
-        short, long = (_folded(side.float(), self.modulus) for side in (short, long))
+        signed = (side.float() * of for side, of in zip(sides, self._weights(left.device), strict=True))
+        short, long = (_folded(side, self.modulus) for side in signed)
         at = torch.arange(short.shape[-1], device=short.device) * self.stride % self.modulus
         spectrum: Tensor | int = 0
         step = max(1, piece_size(left.device) // (len(left) * self.modulus))
@@ -189,9 +188,9 @@ def _drawn(key: str, count: int) -> list[int]:
 
 
 def _folded(side: Tensor, modulus: int) -> Tensor:
-    """[..., n] -> [..., at most modulus]: numbers that are a multiple of `modulus` apart are added up."""
-    size = side.shape[-1]
-    if size <= modulus:
-        return side
-    turns = math.ceil(size / modulus)
-    return functional.pad(side, (0, turns * modulus - size)).unflatten(-1, (turns, modulus)).sum(-2)
+    """[..., n] -> [..., at most modulus]: numbers that are a multiple of `modulus` apart are added up, in place."""
+    result = side[..., :modulus]
+    for start in range(modulus, side.shape[-1], modulus):
+        part = side[..., start : start + modulus]
+        result[..., : part.shape[-1]] += part
+    return result
