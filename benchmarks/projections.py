@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -30,7 +31,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from experiments.command.resolvers import register_resolvers
-from tarot.gradients import GradientFeatures, Losses, Projection, batch_size, take
+from tarot.gradients import GradientFeatures, Losses, Projection, batch_size, plan, take
 from tasks.task import Task
 
 KINDS = ("rademacher", "sjlt", "tensorsketch", "factored")
@@ -42,7 +43,7 @@ MODELS = {
     "llama-lora": ("instruction", ["task.surrogate.checkpoints=1", "task.pretraining.steps=200"]),
     "autobot": ("motion", ["task.surrogate.checkpoints=1", "task.train.steps=60"]),
 }
-SAMPLES = {"deeplabv3": 48}  # whole gradients of more take more memory than a laptop has
+SAMPLES = {"deeplabv3": 32}  # whole gradients of more take more memory than a laptop has
 BATCHES = {"mlp": 128, "resnet9": 64, "deeplabv3": 8, "llama-lora": 8, "autobot": 64}
 
 
@@ -80,13 +81,32 @@ def cosines(features: Tensor) -> np.ndarray:
     return (products / norms / norms[:, None])[first, second].numpy()
 
 
-def rows(case: Case, projection: Projection) -> Tensor:
-    features = GradientFeatures(case.model, case.losses, projection)
-    return torch.cat([features(piece) for piece in pieces(case.batch)])
+def whole(case: Case) -> dict[str, Tensor]:
+    """Unprojected gradients, [samples, size] of each parameter."""
+    features = GradientFeatures(case.model, case.losses, Projection("identity"))
+    shapes = shapes_of(case)
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    rows = torch.cat([features(piece) for piece in pieces(case.batch)])
+    return dict(zip(shapes, rows.split(sizes, 1), strict=True))
 
 
-def fidelity(case: Case, true: np.ndarray, kind: str, dim: int, seeds: int) -> dict[str, float]:
-    found = [cosines(rows(case, Projection(kind, dim, seed))) for seed in range(seeds)]
+def shapes_of(case: Case) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in case.model.named_parameters() if p.requires_grad}
+
+
+def projected(gradients: dict[str, Tensor], projection: Projection, case: Case) -> Tensor:
+    """What `GradientFeatures` makes in the pass, from gradients that exist; the tests say that they are the same."""
+    layout = plan(projection, shapes_of(case))
+    features = torch.zeros(len(next(iter(gradients.values()))), layout.width)
+    for name, sketch in layout.sketches.items():
+        features[:, layout.columns[name]] += sketch(gradients[name])
+    return features
+
+
+def fidelity(
+    case: Case, gradients: dict[str, Tensor], true: np.ndarray, kind: str, dim: int, seeds: int
+) -> dict[str, float]:
+    found = [cosines(projected(gradients, Projection(kind, dim, seed), case)) for seed in range(seeds)]
     return {
         "spearman": float(np.mean([spearmanr(values, true).statistic for values in found])),
         "rmse": float(np.mean([np.sqrt(np.mean((values - true) ** 2)) for values in found])),
@@ -128,12 +148,18 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> None:
         return
     case = case_of(name, SAMPLES.get(name, options.samples), options.cache)
     size = sum(p.numel() for p in case.model.parameters() if p.requires_grad)
-    true = cosines(rows(case, Projection("identity")))
+    gradients = whole(case) if missing else {}
+    true = cosines(torch.cat(list(gradients.values()), 1)) if missing else np.zeros(0)
     for kind, dim in missing:
         if dim >= size or (kind == "rademacher" and size * dim > options.largest):
             continue
         keep(
-            results, "fidelity", name, kind, dim, {**fidelity(case, true, kind, dim, options.seeds), "parameters": size}
+            results,
+            "fidelity",
+            name,
+            kind,
+            dim,
+            {**fidelity(case, gradients, true, kind, dim, options.seeds), "parameters": size},
         )
     for dim in costs:
         kinds = [kind for kind in options.kinds if kind not in slow or (dim == options.cost_dims[0] and size < 1e6)]
@@ -173,10 +199,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--dims", type=int, nargs="+", default=[128, 512, 1024, 2048, 8192])
     parser.add_argument("--cost-dims", type=int, nargs="*", default=[1024, 8192])
-    parser.add_argument("--samples", type=int, default=96)
+    parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--largest", type=float, default=5e8, help="numbers in a dense random matrix that is made")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--largest", type=float, default=3e8, help="numbers in a dense random matrix that is made")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "tarot-projections.jsonl")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "tarot-projections")
     options = parser.parse_args()
