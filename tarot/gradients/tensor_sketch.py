@@ -143,7 +143,7 @@ class TensorSketch:
     @functools.cached_property
     def modulus(self) -> int:
         """A little more than the width where Fourier transforms of the width itself are slow."""
-        return next_fast_len(self.width, real=True)
+        return int(next_fast_len(self.width, real=True))
 
     @functools.cached_property
     def stride(self) -> int:
