@@ -80,7 +80,10 @@ class Workbench(Generic[T]):
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
         """Where features are averaged they share a projection; views are projected independently of one another."""
-        recipe, device = self.recipe, resolve_device(self.device)
+        optimizer, device = task.surrogate_optimizer(), resolve_device(self.device)
+        recipe = self.recipe.of_optimizer(optimizer)
+        if note := self.recipe.note(optimizer):
+            log.info(note)
         if recipe.checkpoints == "first" and len(checkpoints) == len({c.run for c in checkpoints}):
             log.warning(
                 "warning: features.checkpoints=first, and every run has one checkpoint, at its end: for one that is "

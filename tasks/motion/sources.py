@@ -14,12 +14,12 @@ from itertools import chain
 from multiprocessing import get_context
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tarot import InputError
-from tarot.common import Count, Natural, Positive, check_options, fingerprint
+from tarot.common import Count, Natural, NonNegative, Positive, check_options, fingerprint
 from tasks.common.identity import hash_file
 from tasks.motion.formats import (
     Scenario,
@@ -36,6 +36,7 @@ from tasks.motion.views import LAYOUT, MotionSamples, Profile, TargetFilter, cac
 from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]
+Asked = TypeVar("Asked")
 log = logging.getLogger("tarot")
 _VERSION = 1  # of the simulator; another one never reads scenes of this one
 
@@ -84,7 +85,7 @@ class Simulated(MotionData):
 
     @property
     def _asked(self) -> dict[str, int]:
-        return {name: count for name, count in self.candidates.items() if count is not None}
+        return _wanted(self.candidates)
 
     def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
         held: dict[Split, str] = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
@@ -103,6 +104,11 @@ class Simulated(MotionData):
             "splits": {"candidates": _pairs(self._asked), **held},
             "seed": seed,
         }
+
+
+def _wanted(named: Mapping[str, Asked | None]) -> dict[str, Asked]:
+    """Those that are not null."""
+    return {name: asked for name, asked in named.items() if asked is not None}
 
 
 def _pairs(named: Mapping[str, Any]) -> list[list[Any]]:
@@ -174,7 +180,8 @@ class NuScenesMini(MotionData):
     """The ten scenes of nuScenes-mini as ScenarioNet has them, cut into windows; no scene is in two splits.
 
     Candidates: `candidates` of the scenes, and vehicles of simulated databases.
-    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases.
+    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases; null
+    instead of a number leaves one out.
     """
 
     folder: str
@@ -183,16 +190,20 @@ class NuScenesMini(MotionData):
     validation: Sequence[str]
     test: Sequence[str]
     every: Positive = 0.5
-    simulated: Mapping[str, Count] = field(default_factory=dict)
+    simulated: Mapping[str, Count | None] = field(default_factory=dict)
     processes: Count = 2
     tagged = True
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
-        _check_simulated(self.simulated)
+        _check_simulated(self._simulated)
         named = [name for split in self._scenes.values() for name in split]
         if len(set(named)) < len(named):
             raise InputError("task.data: a scene is in two splits, or twice in one: " + ", ".join(sorted(named)))
+
+    @property
+    def _simulated(self) -> dict[str, int]:
+        return _wanted(self.simulated)
 
     @property
     def _scenes(self) -> dict[Split, Sequence[str]]:
@@ -228,14 +239,14 @@ class NuScenesMini(MotionData):
             path = cache / f"nuscenes_mini-{split}-{fingerprint(made_of)}.npz"
             splits[split] = _tagged(cached_samples(path, profile, make), "target")
             _report(f"nuScenes-mini's {split}", splits[split])
-        made = simulated(self.simulated, seed, profile, cache, self.processes)
+        made = simulated(self._simulated, seed, profile, cache, self.processes)
         drawn = [_tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
         return {**splits, "candidates": _joined([splits["candidates"], *drawn])}
 
     def recipe(self, seed: int) -> dict[str, Any]:
         files = self._files()
         splits: dict[str, Any] = {split: {"scenes": _scene_contents(files, of)} for split, of in self._scenes.items()}
-        splits["candidates"]["simulated"] = _pairs(self.simulated)
+        splits["candidates"]["simulated"] = _pairs(self._simulated)
         return {
             "source": "nuscenes_mini",
             "splits": splits,
@@ -254,26 +265,36 @@ def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str]) -> list[li
 class Databases(MotionData):
     """Databases of ScenarioNet, or folders of Argoverse 2's scenarios.
 
-    candidates: folders by the dataset's name. targets, held_out: folders of the target's dataset, `target`: its name.
-    Validation and test are the scenes of `held_out` in turn, which the paper does not keep apart. A scene is what a
-    scenario's name begins with, up to the `scene_fields`-th underscore from the end; 0: each scenario is one.
-    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs.
-    kinds: of agents that are forecast. allow_outside: merged databases point to files outside their own folder.
+    candidates: folders by the dataset's name; null leaves a dataset out. targets, held_out: folders of the target's
+    dataset, `target`: its name.
+    disjoint: validation and test are the scenes of `held_out` in turn; where it is false, both are all of it, so that
+    the best on validation is what is reported, as in the paper. A scene is what a scenario's name begins with, up to
+    the `scene_fields`-th underscore from the end; 0: each scenario is one.
+    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs;
+    negative: before the record, with frames in which nobody is there.
+    kinds: of agents that are forecast. moving_distance: metres that a vehicle moves at least, where a record does not
+    say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
     """
 
-    candidates: Mapping[str, str]
+    candidates: Mapping[str, str | None]
     target: str
     targets: str
     held_out: str
-    start: Mapping[str, Natural] = field(default_factory=dict)
+    disjoint: bool = True
+    start: Mapping[str, int] = field(default_factory=dict)
     kinds: Sequence[str] = ("VEHICLE",)
+    moving_distance: NonNegative = 2.0
     scene_fields: Natural = 0
     allow_outside: bool = False
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
-        if not self.candidates or self.target in self.candidates:
+        if not self._named or self.target in self._named:
             raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
+
+    @property
+    def _named(self) -> dict[str, str]:
+        return _wanted(self.candidates)
 
     @property
     def _targets(self) -> str:
@@ -287,8 +308,12 @@ class Databases(MotionData):
         return self.target if name in (self._targets, self._held) else name
 
     @property
+    def _select(self) -> TargetFilter:
+        return TargetFilter(kinds=tuple(self.kinds), moving_distance=self.moving_distance)
+
+    @property
     def _folders(self) -> dict[str, Path]:
-        return {name: Path(folder) for name, folder in self.candidates.items()} | {
+        return {name: Path(folder) for name, folder in self._named.items()} | {
             self._targets: Path(self.targets),
             self._held: Path(self.held_out),
         }
@@ -311,7 +336,7 @@ class Databases(MotionData):
         made: dict[str, MotionSamples] = {}
         for name, source in self._sources.items():
             dataset = self._dataset(name)
-            start, select = self.start.get(dataset), TargetFilter(kinds=tuple(self.kinds))
+            start, select = self.start.get(dataset), self._select
             made_of = {
                 "files": source.content,
                 "start": start,
@@ -341,16 +366,16 @@ class Databases(MotionData):
         of_targets = {_scene(name, self.scene_fields) for name in targets.ids.tolist()}
         scenes = [_scene(name, self.scene_fields) for name in held.ids.tolist()]
         self._refuse_shared({self._targets: of_targets, self._held: set(scenes)}, "scene")
+        validation, test = self._in_turn(held, scenes) if self.disjoint else (held, held)
+        return {"candidates": _joined(made.values()), "targets": targets, "validation": validation, "test": test}
+
+    def _in_turn(self, held: MotionSamples, scenes: Sequence[str]) -> tuple[MotionSamples, MotionSamples]:
+        """The samples of every other scene, and of the rest."""
         order = {scene: place for place, scene in enumerate(sorted(set(scenes)))}
         turn = np.array([order[scene] % 2 for scene in scenes], dtype=np.int64)
         if not (turn == 1).any():
             raise InputError(f"{self.held_out} holds one scene; validation and test need one each")
-        return {
-            "candidates": _joined(made.values()),
-            "targets": targets,
-            "validation": held.take(turn == 0),
-            "test": held.take(turn == 1),
-        }
+        return held.take(turn == 0), held.take(turn == 1)
 
     def _refuse_shared(self, named: Mapping[str, set[str]], what: str) -> None:
         """Raises InputError where candidates, targets and what is held out share one. By the folders' names."""
@@ -370,12 +395,16 @@ class Databases(MotionData):
             for name, source in self._sources.items()
         }
         held = {**made_of.pop(self._held), "scene_fields": self.scene_fields}
+        if not self.disjoint:
+            held["disjoint"] = False
+        moving = {} if self.moving_distance == TargetFilter().moving_distance else {"moving": self.moving_distance}
         targets = made_of.pop(self._targets)
         return {
             "source": "databases",
             "splits": {"candidates": _pairs(made_of), "targets": targets, "validation": held, "test": held},
             "target": self.target,
             "kinds": list(self.kinds),
+            **moving,
             "seed": seed,
         }
 

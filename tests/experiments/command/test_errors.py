@@ -85,7 +85,9 @@ BAD = {
     "error norms": ("selector=el2n selector.size=5", "el2n", "features=el2n"),
     "influences": ("selector=influence selector.size=5", "influence", "candidate_scores"),
     "learning rates": ("selector=less task.learning_rates=[1,2]", "task.learning_rates", "1; there are 2"),
-    "Adam's moments": (f"{' '.join(SMALL)} selector=less task.train.optimizer=sgd", "optimizer", "adamw"),
+    "Adam's moments": (
+        f"{' '.join(SMALL)} selector=less task.train.optimizer=sgd features.preconditioner=adam", "optimizer", "adamw"
+    ),
     "an arm on other features": (f"{' '.join(SMALL)} experiment.arms=[dsdm]", "features=trak", "-m selector="),
     "arm": ("experiment.arms=[randm]", "experiment.arms", "'randm'", "random"),
     "option": ("selector.fold=3", "selector.fold"),

@@ -170,6 +170,17 @@ def test_an_automatic_size_is_its_own(folder):
     assert set(arms) == {"random, 10%", "random, 30%", "random, as many as tarot_exact", "tarot_exact", "all"}
 
 
+def test_less_runs_on_what_sgd_trained_and_the_report_says_how(folder):
+    """Figures 5 and 7 of the paper have a curve of LESS; segmentation's surrogates know no Adam."""
+    options = ["experiment.seeds=1", "experiment.trainings=1", "experiment.ratios=[0.1]", "experiment.references=[]"]
+    options += ["experiment.selectors=[random,less]", "task.train.optimizer=sgd"]
+    found = command(folder, *changed(TINY, *options), name="sgd", drawn=True)
+    assert found.metrics["arms"]["less, 10%"]["selection"]["size"]["values"] == [6]
+    (note,) = found.metrics["notes"]
+    assert note.startswith("SGD trained the surrogates, so less compares plain gradients")
+    assert note.partition(",")[0] in (found.output / "report.html").read_text()
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +203,10 @@ def test_an_automatic_size_is_its_own(folder):
         (["experiment.options={lava:{}}"], "experiment.options names 'lava'"),
         (["experiment.seeds=0"], "experiment.seeds"),
         (["experiment.trainings=0"], "experiment.trainings"),
-        (["experiment.selectors=[less]", "task.train.optimizer=sgd"], "less needs Adam"),
+        (
+            ["experiment.selectors=[less]", "task.train.optimizer=sgd", "experiment.recipes.less.preconditioner=adam"],
+            "less with preconditioner=adam needs Adam",
+        ),
         (["task=features"], "needs a Task, which task=features is not"),
     ],
 )

@@ -112,6 +112,47 @@ def test_databases_become_splits_of_which_no_two_share_a_scene(folders, tmp_path
     assert len(set(names)) == len(names)
 
 
+def test_all_that_is_held_out_may_be_both_validation_and_test(folders, tmp_path):
+    """The paper reports the best on nuScenes's whole val split, and has no other."""
+    halves = paper_data(folders).splits(0, MINI, tmp_path)
+    whole = paper_data(folders, disjoint=False).splits(0, MINI, tmp_path)
+    assert whole["validation"].ids.tolist() == whole["test"].ids.tolist()
+    assert set(whole["test"].ids) == {*halves["validation"].ids, *halves["test"].ids}
+    one, other = (paper_data(folders, disjoint=disjoint).recipe(0)["splits"] for disjoint in (True, False))
+    assert one["test"] != other["test"] and one["candidates"] == other["candidates"]
+    task = small_task("motion", tmp_path)
+    task.data = paper_data(folders, disjoint=False)
+    assert len(task.challenged()) == len(whole["test"]), "nobody is forecast twice"
+
+
+def test_a_setting_leaves_out_what_a_config_names(folders, tmp_path):
+    """As experiment=lds does, whose candidates are the target's own dataset."""
+    named = {name: str(folders / name) for name in ("waymo", "nuplan")}
+    alone = paper_data(folders, candidates={**named, "waymo": None})
+    assert set(alone.splits(0, MINI, tmp_path)["candidates"].datasets) == {"nuplan"}
+    assert alone.recipe(0) == paper_data(folders, candidates={"nuplan": named["nuplan"]}).recipe(0)
+    with pytest.raises(InputError, match="candidates must name datasets"):
+        paper_data(folders, candidates={"waymo": None})
+    scenes = {split: [split] for split in ("candidates", "targets", "validation", "test")}
+    one, other = (NuScenesMini(str(folders / "waymo"), **scenes, simulated=asked).recipe(0)
+                  for asked in ({"cand_highway": None, "cand_parking": 3}, {"cand_parking": 3}))  # fmt: skip
+    assert one == other
+
+
+def test_a_vehicle_moves_as_far_as_is_asked_for(folders, tmp_path):
+    """Where the record does not say who is to be forecast."""
+    scenes = [replace(simulate("parking", seed, name=f"scene{seed}"), to_predict=()) for seed in range(2)]
+    write_database(tmp_path / "open", scenes)
+    named = {"candidates": {"open": str(tmp_path / "open")}}
+    counts = [
+        len(paper_data(folders, **named, moving_distance=metres).splits(0, MINI, tmp_path)["candidates"])
+        for metres in (0.0, 2.0, 8.0)
+    ]
+    assert counts[0] > counts[1] > counts[2] > 0
+    near, usual = (paper_data(folders, **named, moving_distance=metres).recipe(0) for metres in (0.0, 2.0))
+    assert near != usual == paper_data(folders, **named).recipe(0)
+
+
 def test_a_file_that_cannot_be_read_is_counted_and_said(folders, tmp_path, caplog):
     broken = tmp_path / "broken"
     write_database(broken, [simulate("parking", 3, name="good")])
