@@ -162,7 +162,7 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> None:
             {**fidelity(case, gradients, true, kind, dim, options.seeds), "parameters": size},
         )
     for dim in costs:
-        kinds = [kind for kind in options.kinds if kind not in slow or (dim == options.cost_dims[0] and size < 1e6)]
+        kinds = [kind for kind in options.kinds if kind not in slow or size * dim < 5e7]
         for kind, ratio in cost(case, name, dim, kinds, options.rounds).items():
             keep(results, "cost", name, kind, dim, {"ratio": ratio})
 
