@@ -56,7 +56,7 @@ def test_metrics_have_every_promised_key(first):
 
 
 def test_output_is_complete(first):
-    names = {name.split("/")[0] for name in files(first.output)}
+    names = {name.split("/")[0] for name in files(first.output) if not name.startswith(".")}
     assert names == {"config.yaml", "selection.parquet", "metrics.json", "figures", "report.html", "run.log"}
     selection = Selection.load(first.output / "selection.parquet")
     assert len(selection) == first.metrics["selection"]["size"] and selection.weights.sum() == 60
@@ -216,14 +216,14 @@ def heeds_interrupts() -> Iterator[None]:
 def test_what_was_stopped_goes_on(tmp_path, how):
     if how == signal.SIGINT:
         process = spawn(tmp_path, *LONG)
-        wait_for("cache/models/*.pt", tmp_path, process.poll)
+        wait_for("cache/models/*.safetensors", tmp_path, process.poll)
         process.send_signal(how)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert err.strip().splitlines()[-1].startswith("interrupted") and "Traceback" not in err
     else:
         process = started(tmp_path, *LONG)
-        wait_for("cache/models/*.pt", tmp_path, lambda: process.exitcode)
+        wait_for("cache/models/*.safetensors", tmp_path, lambda: process.exitcode)
         process.kill()
         process.join(timeout=60)
         assert process.exitcode == -how

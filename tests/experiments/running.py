@@ -85,15 +85,19 @@ def undrawn() -> Iterator[None]:
         yield
 
 
-def command(folder: Path, *arguments: str, name: str = "run", drawn: bool | Literal["light"] = False) -> Outcome:
+def command(
+    folder: Path, *arguments: str, name: str = "run", drawn: bool | Literal["light"] = False, placed: bool = True
+) -> Outcome:
     """`python run.py ARGUMENTS` with its caches in `folder`/cache and its results in `folder`/`name`.
 
-    drawn: figures are drawn, or those on light paper are, which do for the dark ones."""
+    drawn: figures are drawn, or those on light paper are, which do for the dark ones. placed: whether the results go
+    there; otherwise where the arguments say."""
     output, code = folder / name, 0
+    given = places(folder, name) if placed else places(folder, name)[:1]
     out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
     before = root.handlers[:], root.level
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *places(folder, name)]))
+        stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *given]))
         stack.enter_context(mock.patch.dict("os.environ"))
         if not drawn:
             stack.enter_context(undrawn())
