@@ -63,9 +63,9 @@ class Outcome:
         return json.loads((self.output / "metrics.json").read_text())
 
 
-def places(folder: Path, name: str | None) -> list[str]:
-    """Options by which a command has its caches in `folder`/cache and its results in `folder`/`name`, if it has one."""
-    return [f"cache_dir={folder / 'cache'}", *([] if name is None else [f"output_dir={folder / name}"])]
+def places(folder: Path, name: str) -> list[str]:
+    """Options by which a command has its caches in `folder`/cache and its results in `folder`/`name`."""
+    return [f"cache_dir={folder / 'cache'}", f"output_dir={folder / name}"]
 
 
 def on_light_paper(figure: Figure) -> Picture:
@@ -93,11 +93,11 @@ def command(
     drawn: figures are drawn, or those on light paper are, which do for the dark ones. placed: whether the results go
     there; otherwise where the arguments say."""
     output, code = folder / name, 0
-    options = places(folder, name if placed else None)
+    given = places(folder, name) if placed else places(folder, name)[:1]
     out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
     before = root.handlers[:], root.level
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *options]))
+        stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *given]))
         stack.enter_context(mock.patch.dict("os.environ"))
         if not drawn:
             stack.enter_context(undrawn())
