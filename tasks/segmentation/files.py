@@ -47,7 +47,9 @@ class Pair:
         box, size = (left, top, left + width, top + height), (self.width, self.height)
         smooth = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, box)
         if self.full_label:
-            return np.asarray(smooth), np.asarray(decoded.crop([round(edge) for edge in box]))
+            return np.asarray(smooth), np.asarray(
+                decoded.crop((round(left), round(top), round(left + width), round(top + height)))
+            )
         return np.asarray(smooth), np.asarray(decoded.resize(size, Image.Resampling.NEAREST, box))
 
 
