@@ -14,6 +14,7 @@ from tarot import Selection
 from tarot.common import Natural, checked
 from tarot.gradients import Samples, resolve_device
 from tasks.common.cache import cached_surrogates
+from tasks.common.code import parts_of, source_hash
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
 from tasks.task import Checkpoint, Model, Split, Task
 
@@ -117,7 +118,13 @@ class SupervisedTask(Task[Model]):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Checkpoint]:
-        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates, data=self.surrogate_data())
+        return cached_surrogates(
+            self.cache_dir,
+            self.recipe(),
+            self._train_surrogates,
+            data=self.surrogate_data(),
+            code=source_hash(*parts_of(self)),
+        )
 
     def _train_surrogates(self) -> list[Checkpoint]:
         kept: list[Checkpoint] = []

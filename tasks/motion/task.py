@@ -104,7 +104,7 @@ class MotionTask(SupervisedTask[MotionModel]):
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
-        return self.data.recipe(self.seed)
+        return self.data.recipe(self.seed, self.cache_dir)
 
     def split_recipe(self, split: Split) -> dict[str, Any]:
         """Candidates, surrogates and features stay the same where only what is held out is another."""

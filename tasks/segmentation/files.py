@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tarot import InputError
+from tasks.common.contents import hash_named
 from tasks.segmentation.labels import LabelCode
 from tasks.segmentation.scenes import Pixels, Scenes
 
@@ -113,16 +113,15 @@ class Folder:
         return Scenes(np.array([prefix + name for name in names]), np.full(len(names), tag), pairs)
 
 
-def content(parts: Iterable[Scenes]) -> str:
-    """Which files they are: the SHA-256 of the ids of all pairs and the sizes of their files, which are not read.
-    Scenes that are in no file do not count."""
-    digest = hashlib.sha256()
+def content(parts: Iterable[Scenes], cache: Path | None = None) -> str:
+    """Which files they are: the SHA-256 of the ids of all pairs and of what is in their files. Scenes that are in no
+    file do not count. cache: where hashes of files are remembered."""
+    named = []
     for part in parts:
         for name, source in zip(part.ids.tolist(), part.sources, strict=True):
             if isinstance(source, Pair):
-                sizes = source.image.stat().st_size, source.label.stat().st_size
-                digest.update(f"{name}\n{sizes}\n".encode())
-    return digest.hexdigest()
+                named += [(name, source.image), (name, source.label)]
+    return hash_named(named, cache)
 
 
 def _listed(folder: Path, ending: str) -> dict[str, Path]:

@@ -73,13 +73,13 @@ class SegmentationTask(SupervisedTask[Segmenter]):
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
-        return self.data.recipe(self.seed, self._sources)
+        return self.data.recipe(self.seed, self._sources, self.cache_dir)
 
     def data_recipe(self) -> dict[str, Any]:
         return self._data_recipe
 
     def model_recipe(self) -> dict[str, Any]:
-        return self.architecture.recipe()
+        return self.architecture.recipe(self.cache_dir)
 
     # --- model -------------------------------------------------------------------------------------------------------
 

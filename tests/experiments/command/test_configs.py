@@ -21,6 +21,12 @@ from tests.experiments.running import ROOT
 CONF = ROOT / "conf"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A config that is resolved claims the folder of its run."""
+    monkeypatch.chdir(tmp_path)
+
+
 def choices(group: str) -> list[str]:
     return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
 

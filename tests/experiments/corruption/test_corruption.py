@@ -176,7 +176,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, overrides, w
         given = [o for o in given if not o.startswith(("task.", "features."))]
     outcome = command(tmp_path, *given)
     assert outcome.code == 1 and words in outcome.err and "Traceback" not in outcome.err
-    assert not list((tmp_path / "cache").rglob("*.pt"))
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 
 from tarot import InputError
 from tarot.gradients.batches import resolve_device
-from tasks.common.cache import cached_checkpoints, load_checkpoints
+from tasks.common.cache import cached_checkpoints, load_checkpoints, save_checkpoints
 from tasks.common.training import Surrogate, Training, WeightedSampler, endless_batches, fit
 from tasks.task import Checkpoint
 
@@ -96,18 +96,38 @@ def test_divergence_is_an_error():
 
 def test_checkpoint_files(tmp_path):
     _, kept = line(Training(steps=4, optimizer="sgd"), keep=Surrogate())
-    (loaded,) = cached_checkpoints(tmp_path / "c.pt", lambda: kept)
+    (loaded,) = cached_checkpoints(tmp_path / "c.safetensors", lambda: kept)
     assert (loaded.name, loaded.run, loaded.learning_rate) == (kept[0].name, 3, kept[0].learning_rate)
     assert torch.equal(loaded.state["weight"], kept[0].state["weight"])
     assert torch.equal(
         loaded.optimizer_state["bias"]["momentum_buffer"], kept[0].optimizer_state["bias"]["momentum_buffer"]
     )
-    (tmp_path / "c.pt").write_bytes((tmp_path / "c.pt").read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"c\.pt"):
-        load_checkpoints(tmp_path / "c.pt")
+    (tmp_path / "c.safetensors").write_bytes((tmp_path / "c.safetensors").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"c\.safetensors"):
+        load_checkpoints(tmp_path / "c.safetensors")
     (tmp_path / "p.pt").write_bytes(pickle.dumps([Training()], protocol=2))
     with pytest.raises(InputError, match=r"p\.pt"):
         load_checkpoints(tmp_path / "p.pt")
+
+
+def test_checkpoints_come_back_as_they_were(tmp_path):
+    """Any names, tensors that share memory, any layout and dtype, moments or none."""
+    shared = torch.arange(12.0).reshape(3, 4)
+    state = {"a/b.c": shared.T, "é": shared[0], "n": torch.tensor(3), "h": torch.ones(2, dtype=torch.bfloat16)}
+    moments = {"a/b.c": {"step": torch.tensor(4.0), "exp_avg": shared.T * 2}, "n": {}}
+    given = [Checkpoint("one", state, 0.25, moments, 0), Checkpoint("two", {"é": shared}, 0.5, None, 1)]
+    save_checkpoints(tmp_path / "c.safetensors", given)
+    for was, now in zip(given, load_checkpoints(tmp_path / "c.safetensors"), strict=True):
+        assert (was.name, was.learning_rate, was.run) == (now.name, now.learning_rate, now.run)
+        assert list(was.state) == list(now.state), "in their order"
+        for name, tensor in was.state.items():
+            assert torch.equal(tensor, now.state[name]) and tensor.dtype == now.state[name].dtype
+        assert (was.optimizer_state is None) == (now.optimizer_state is None)
+    again = load_checkpoints(tmp_path / "c.safetensors")[0].optimizer_state
+    assert list(again) == list(moments) and torch.equal(again["a/b.c"]["exp_avg"], shared.T * 2) and again["n"] == {}
+    before = (tmp_path / "c.safetensors").read_bytes()
+    save_checkpoints(tmp_path / "c.safetensors", given)
+    assert (tmp_path / "c.safetensors").read_bytes() == before, "the same content is the same file"
 
 
 @pytest.mark.parametrize(

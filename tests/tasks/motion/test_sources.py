@@ -22,7 +22,7 @@ from tasks.motion.formats.scenarionet import read_database
 from tasks.motion.formats.scenarionet_writer import write_database
 from tasks.motion.simulator.databases import database
 from tasks.motion.simulator.scenes import simulate
-from tasks.motion.sources import _joined
+from tasks.motion.sources import joined
 from tasks.motion.views.profile import MINI
 from tasks.motion.views.samples import samples_of
 from tasks.task import Checkpoint
@@ -232,7 +232,7 @@ def test_what_is_held_out_is_no_part_of_candidates_nor_of_surrogates(folders, tm
         task.data = paper_data(folders, **options)
         task.fit_surrogate = lambda seed, **_: [Checkpoint("last", {}, 1.0)]
         task.checkpoints()
-        return task, set((tmp_path / "checkpoints").glob("*.pt"))
+        return task, set((tmp_path / "checkpoints").glob("*.safetensors"))
 
     (one, kept), (two, still) = build(), build(held_out=str(folders / "nuplan"))
     for split, same in {"candidates": True, "targets": True, "validation": False, "test": False}.items():
@@ -242,7 +242,7 @@ def test_what_is_held_out_is_no_part_of_candidates_nor_of_surrogates(folders, tm
     assert three.split_recipe("candidates") == one.split_recipe("candidates") and len(more) == 2
     one.surrogate_targets = three.surrogate_targets = False
     one.checkpoints(), three.checkpoints()
-    assert len(set((tmp_path / "checkpoints").glob("*.pt"))) == 3
+    assert len(set((tmp_path / "checkpoints").glob("*.safetensors"))) == 3
 
 
 def test_other_content_of_the_same_size_is_another_recipe(tmp_path):
@@ -292,8 +292,8 @@ def test_no_file_scenario_or_scene_is_in_two_splits(folders, tmp_path):
 def test_samples_of_two_sources_need_different_names(folders, tmp_path):
     samples = paper_data(folders).splits(0, MINI, tmp_path)["targets"]
     with pytest.raises(InputError, match=f"two candidates are called {samples.ids[1]}: sources"):
-        _joined([samples, samples.take([1])])
-    assert len(_joined([samples.take([1]), samples.take([0])])) == 2
+        joined([samples, samples.take([1])])
+    assert len(joined([samples.take([1]), samples.take([0])])) == 2
 
 
 @real

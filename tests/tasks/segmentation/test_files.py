@@ -190,6 +190,7 @@ def test_classes_json(tmp_path):
     "content",
     ["{", "[]", '{"classes": [{"id": 0}]}', '{"classes": [{"id": 0, "name": "road"}]}', '{"classes": 3}',
      '{"classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "a"}]}',
+     '{"classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "half \\ud83d"}]}',
      '{"classes": [{"id": 0, "name": "a", "color": [1, 2]}, {"id": 1, "name": "b"}]}'],
 )  # fmt: skip
 def test_a_classes_json_that_is_none(tmp_path, content):
