@@ -4,7 +4,7 @@
     python benchmarks/held_out.py sizes    # methods at equal sizes, and importance resampling (DSIR-like) beside them
     python benchmarks/held_out.py worst    # noise, where the paper's stop does not end for minutes; takes long
 
-Distances are between unit-norm rows: of the space that selects (`otm`, `worst`), or of rows as they are (`sizes`). Data
+Distances are between unit-norm rows, whitened (`otm`, `worst`) or as they are (`sizes`), of the space that selects. Data
 are made here: Gaussian clusters of which the targets have some, noise, and gradients of a small network on scikit-
 learn's digits whose targets are five of the ten classes.
 """
@@ -115,10 +115,11 @@ def compare_sizes(problems: Iterator[tuple[str, Problem]], sizes: Sequence[int])
                 "random": (Random(size=size), None),
                 "less": (Less(size=size), None),
                 "tsds": (Tsds(size=size), None),
-                "tarot_fixed": (TarotFixed(size=size), "auto"),
-                "tarot_fixed, rows as they are": (TarotFixed(size=size), None),
-                "tarot_exact": (TarotExact(size=size), "auto"),
-                "tarot_exact, rows as they are": (TarotExact(size=size), None),
+                "tarot_fixed": (TarotFixed(size=size), None),
+                "tarot_fixed, smoothing=5": (TarotFixed(size=size, smoothing=5), None),
+                "tarot_fixed, smoothing=auto": (TarotFixed(size=size, smoothing="auto"), None),
+                "tarot_exact": (TarotExact(size=size), None),
+                "tarot_exact, smoothing=auto": (TarotExact(size=size, smoothing="auto"), None),
             }
             chosen = {arm: tarot.select(c, t, s, whitening=w).indices for arm, (s, w) in arms.items()}
             chosen["importance resampling"] = resampled(rows, unit(t), size, 0)
@@ -146,6 +147,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.what == "sizes":
-        compare_sizes(ordinary(options.seeds), (100, 300, 1000))
+        compare_sizes(ordinary(options.seeds), (100, 300))
     else:
         compare_stops(ordinary(options.seeds) if options.what == "otm" else worst(), list(STOPS))
