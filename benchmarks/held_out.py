@@ -4,8 +4,8 @@
     python benchmarks/held_out.py sizes    # methods at equal sizes, and importance resampling (DSIR-like) beside them
     python benchmarks/held_out.py worst    # noise, where the paper's stop does not end for minutes; takes long
 
-Distances are between unit-norm rows, whitened (`otm`, `worst`) or as they are (`sizes`), of the space that selects. Data
-are made here: Gaussian clusters of which the targets have some, noise, and gradients of a small network on scikit-
+Distances are between unit-norm rows, whitened (`otm`, `worst`) or as they are (`sizes`), of the space that selects. The
+data are made here: Gaussian clusters of which the targets have some, noise, and gradients of a small network on scikit-
 learn's digits whose targets are five of the ten classes.
 """
 

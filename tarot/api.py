@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,8 +16,11 @@ from tarot.selection import WHITENINGS, Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
 from tarot.space import Method
 
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
-def select(
+
+def _asked(
     candidates: Features,
     targets: Features,
     selector: str | Selector,
@@ -33,7 +38,47 @@ def select(
     candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     **options: Any,
-) -> Selection:
+) -> tuple[Selector, SelectionProblem]:
+    """What `select` and `value` are asked: their arguments are these."""
+    method = _selector(selector, options)
+    given: dict[str, Any] = {  # in forms of many kinds, which SelectionProblem reads and checks
+        "candidate_views": candidates,
+        "target_views": targets,
+        "whitening": _whitening(whitening, method),
+        "regularization": regularization,
+        "total": total,
+        "total_may_grow": total_may_grow,
+        "candidate_labels": candidate_labels,
+        "target_labels": target_labels,
+        "target_groups": target_groups,
+        "candidate_ids": candidate_ids,
+        "candidate_tags": candidate_tags,
+        "candidate_residuals": candidate_residuals,
+        "candidate_scores": candidate_scores,
+        "learning_rates": learning_rates,
+    }
+    return method, SelectionProblem(**given)
+
+
+def _asking(
+    asked: Callable[Arguments, tuple[Selector, SelectionProblem]],
+) -> Callable[[Callable[[Selector, SelectionProblem], Answer]], Callable[Arguments, Answer]]:
+    """Gives a function of selector and problem the arguments of `asked`, for callers, type checkers and `help`."""
+
+    def decorate(answer: Callable[[Selector, SelectionProblem], Answer]) -> Callable[Arguments, Answer]:
+        @wraps(answer)
+        def ask(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+            return answer(*asked(*args, **kwargs))
+
+        returned = signature(answer).return_annotation
+        ask.__signature__ = signature(asked).replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return ask
+
+    return decorate
+
+
+@_asking(_asked)
+def select(method: Selector, problem: SelectionProblem) -> Selection:
     """Choose which candidates [N, d] to train on, and how often, to serve the targets [M, d].
 
     candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s, SciPy sparse matrices, data frames
@@ -57,68 +102,20 @@ def select(
     from these candidates is refused.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
-    method = _selector(selector, options)
-    problem = _problem(
-        candidates,
-        targets,
-        whitening=_whitening(whitening, method),
-        regularization=regularization,
-        total=total,
-        total_may_grow=total_may_grow,
-        candidate_labels=candidate_labels,
-        target_labels=target_labels,
-        target_groups=target_groups,
-        candidate_ids=candidate_ids,
-        candidate_tags=candidate_tags,
-        candidate_residuals=candidate_residuals,
-        candidate_scores=candidate_scores,
-        learning_rates=learning_rates,
-    )
     return _checked_selection(method.select(problem), method, problem)
 
 
-def value(
-    candidates: Features,
-    targets: Features,
-    method: str | Selector,
-    *,
-    whitening: Method | Literal["auto"] | None = "auto",
-    regularization: float = 1e-3,
-    candidate_labels: ArrayLike | None = None,
-    target_labels: ArrayLike | None = None,
-    target_groups: ArrayLike | None = None,
-    candidate_residuals: ArrayLike | Sequence[ArrayLike] | None = None,
-    candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
-    learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
-    **options: Any,
-) -> NDArray[np.float64]:
+@_asking(_asked)
+def value(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
     """What every candidate is worth to the targets: float64 [N], HIGHER = more valuable, -inf = of no use at all.
 
     The arguments are those of `select`. Methods that choose a set without valuing its members (`random`, `all`, ...)
     raise InputError; and so does a method of your own whose values are anything else than these.
     """
-    selector = _selector(method, options)
-    if not isinstance(selector, Valuing):
+    if not isinstance(method, Valuing):
         able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
-        raise InputError(f"{type(selector).__name__} gives candidates no values; these do: {able}")
-    problem = _problem(
-        candidates,
-        targets,
-        whitening=_whitening(whitening, selector),
-        regularization=regularization,
-        candidate_labels=candidate_labels,
-        target_labels=target_labels,
-        target_groups=target_groups,
-        candidate_residuals=candidate_residuals,
-        candidate_scores=candidate_scores,
-        learning_rates=learning_rates,
-    )
-    return _checked_values(selector.values(problem), selector, problem)
-
-
-def _problem(candidates: Any, targets: Any, **known: Any) -> SelectionProblem:
-    """What a caller gave in forms of many kinds, which SelectionProblem reads and checks."""
-    return SelectionProblem(candidates, targets, **known)
+        raise InputError(f"{type(method).__name__} gives candidates no values; these do: {able}")
+    return _checked_values(method.values(problem), method, problem)
 
 
 def _whitening(whitening: Method | Literal["auto"] | None, selector: Selector) -> Method | None:

@@ -157,6 +157,12 @@ def descriptions_are_aligned(build: Builder) -> None:
 
 
 @check
+def the_total_of_weights_is_said(build: Builder) -> None:
+    total = build().total()
+    assert total is None or (type(total) is int and total >= 1), f"weights cannot sum to {total!r}"
+
+
+@check
 def recipes_are_plain_data_and_tell_tasks_apart(build: Builder) -> None:
     recipe = build().recipe()
     assert json.loads(json.dumps(recipe, default=repr)) == recipe, "the recipe is not plain data"

@@ -82,7 +82,7 @@ class Subject:
     def values(self, known: Mapping[str, Any]) -> np.ndarray:
         taken = {key: one for key, one in known.items() if key not in ("candidate_ids", "candidate_tags")}
         with quiet():
-            return tarot.value(**taken, method=self.made())
+            return tarot.value(**taken, selector=self.made())
 
 
 def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
