@@ -81,8 +81,9 @@ def _asking(
 def select(method: Selector, problem: SelectionProblem) -> Selection:
     """Choose which candidates [N, d] to train on, and how often, to serve the targets [M, d].
 
-    candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s; or a list of them, one per
-    checkpoint or independently trained model, whose similarities are then averaged.
+    candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s, SciPy sparse matrices, data frames
+    of numbers or of one column of lists; or a list of them, one per checkpoint or independently trained model, whose
+    similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
     whitening: "cholesky" or "zca" (the same distances), None (rows as they are), or "auto": what the selector declares,
     Cholesky for `tarot_*`, none for the others. Methods that compare rows in their own way (`less`, `dsdm`, `tracin`,

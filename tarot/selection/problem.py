@@ -289,6 +289,21 @@ class SelectionProblem:
         )
         return part
 
+    def smoothed(self, count: int) -> SelectionProblem:
+        """The same pool, each target averaged with the `count` other targets nearest to it, of unit norm again."""
+        if count == 0:
+            return self
+        near = (
+            distances(self.targets, self.targets)
+            .fill_diagonal_(-1)
+            .topk(min(count + 1, len(self.targets)), dim=1, largest=False)
+        )
+        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        kept = vars(part)  # where functools.cached_property looks first
+        kept["_spaces"], kept["usable_targets"] = self._spaces, self.usable_targets
+        kept["targets"] = torch.stack([unit_norm(self.targets[i].mean(0, keepdim=True))[0] for i in near.indices])
+        return part
+
     def capacity_plan(self, size: int) -> CapacityPlan:
         """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection."""
         return solve_capacity(self.neighbours, self.n, len(self.targets), size)
