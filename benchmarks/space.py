@@ -26,7 +26,7 @@ from scipy import stats
 
 from tarot.selection import SelectionProblem
 from tarot.selectors import TarotFixed
-from tarot.space import JoinedRows, agreement, distances, fit_whitener, unit_norm
+from tarot.space import JoinedRows, agreement, distances, fit_space, fit_whitener, unit_norm
 from tarot.transport import solve_exact
 
 FOLDER = Path("outputs/space")
@@ -171,22 +171,22 @@ def whitened(candidates: np.ndarray, targets: np.ndarray, **how: object) -> Map:
 SPACES: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     "none": lambda candidates, targets: unit_norm,
     "1e-3": partial(whitened, regularization=1e-3),
-    "1": partial(whitened, regularization=1.0),
-    **{f"unit, {ridge:g}": partial(whitened, regularization=ridge, norm="unit") for ridge in (1e-3, 1e-2, 0.1, 1, 10)},
-    "unit, oracle": partial(whitened, regularization=None, norm="unit"),
+    **{f"unit, {ridge:g}": partial(whitened, regularization=ridge, norm="unit") for ridge in (1e-3, 0.1, 1, 10)},
     "local": partial(whitened, method="local", regularization=None, norm="unit"),
     **{f"local, {r}": partial(whitened, method="local", regularization=float(r), norm="unit") for r in (1, 10)},
     "released": released,
 }
+CHOSEN = "chosen"  # by a look at all models at once
 
 
 def in_space(case: Case, space: str) -> tuple[torch.Tensor, torch.Tensor]:
-    fit = SPACES[space]
-    maps = [fit(c, t) for c, t in zip(case.candidates, case.targets, strict=True)]
-    return tuple(
-        joined([f(torch.from_numpy(rows)) for f, rows in zip(maps, side, strict=True)])
-        for side in (case.candidates, case.targets)
-    )  # type: ignore[return-value]  # of two sides
+    sides = [[torch.from_numpy(rows) for rows in side] for side in (case.candidates, case.targets)]
+    if space == CHOSEN:
+        maps = fit_space(list(zip(*sides, strict=True)), "chosen", None, "unit").maps
+    else:
+        maps = [SPACES[space](c, t) for c, t in zip(case.candidates, case.targets, strict=True)]
+    candidates, targets = (joined([f(rows) for f, rows in zip(maps, side, strict=True)]) for side in sides)
+    return candidates, targets
 
 
 def joined(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -242,7 +242,7 @@ def table(measure: str, baseline: str = "1e-3") -> None:
     for row in results():
         found.setdefault((row["data"], row["space"]), {})[row["seed"]] = row[measure]
     names = [name for name in DATA if any(data == name for data, _ in found)]
-    spaces = [space for space in SPACES if any(s == space for _, s in found)]
+    spaces = [space for space in (*SPACES, CHOSEN) if any(s == space for _, s in found)]
     better = np.subtract if measure == "share" else lambda best, value: np.subtract(value, best)
     print(f"\n| {measure} | seeds | " + " | ".join(spaces) + " |\n|" + "---|" * (len(spaces) + 2))
     regrets: dict[str, list[float]] = {space: [] for space in spaces}
@@ -279,7 +279,7 @@ def main() -> None:
     found = commands.add_parser("measure")
     found.add_argument("data", nargs="+", choices=list(DATA), metavar="DATA", help=" | ".join(DATA))
     found.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    found.add_argument("--spaces", nargs="+", choices=list(SPACES), default=list(SPACES))
+    found.add_argument("--spaces", nargs="+", choices=[*SPACES, CHOSEN], default=[*SPACES, CHOSEN])
     commands.add_parser("table")
     options = parser.parse_args()
     globals()["FOLDER"] = options.folder

@@ -1,14 +1,14 @@
 """The space in which rows are compared: what was asked for, and what was chosen by a look at candidates and targets.
 
-No whitening is right for all data. "chosen" compares local whitening at several ridges, and rows as they are, by how
-well targets find one another among the candidates (`agreement`); where that cannot tell, it stays with the first.
+No whitening is right for all data. "chosen" compares local whitening and rows as they are by how well targets find one
+another among the candidates (`agreement`); where that cannot tell, it whitens.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -21,13 +21,12 @@ from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read
 from tarot.space.agreement import agreement
 from tarot.space.local import content_sample
 from tarot.space.norm import NORMS, Norm, RowMap, unit_norm
-from tarot.space.whitening import JoinedRows, WhitenedRows, check_norm, check_regularization, fit_spread, fit_whitener
+from tarot.space.whitening import JoinedRows, WhitenedRows, check_norm, check_regularization, fit_whitener
 
 Whitening = Literal["chosen", "local", "cholesky", "zca", "paper"] | None
 WHITENINGS: tuple[Whitening, ...] = ("chosen", "local", "cholesky", "zca", "paper", None)
 
 PAPER_RIDGE = 1e-3  # the paper has none, and a covariance of few rows needs one
-RIDGES: tuple[float | None, ...] = (None, 1.0, 10.0)  # that are compared; None: `oracle_ridge`
 COMPARED = 2000  # candidates at most that targets are sought among
 SHOWN = 400  # targets at most that are sought
 STRANGERS = 0.45  # agreement below which targets are said not to look like one another; .5 is chance
@@ -41,8 +40,8 @@ class Space:
 
     whitening: "local", "cholesky", "zca", "paper" or None (rows as they are). norm: of rows before that.
     centre: the rows whose mean is subtracted; None without whitening. regularization: the relative ridge of each
-    model's whitening. chosen: whether all this was chosen by `agreement`: the choices by name, and how well targets
-    found one another in each, from .5 (no better than candidates) to 1.
+    model's whitening. chosen: whether all this was chosen by `agreement`: how well targets found one another with
+    "local" and with "none", from .5 (no better than candidates) to 1; None where there are not two targets.
     """
 
     whitening: Whitening
@@ -178,50 +177,34 @@ def whiten(
 
 
 def _chosen(pairs: Pairs, norm: Norm | None) -> FittedSpace:
-    spreads = [fit_spread(c, t, "local", "union", norm) for c, t in pairs]
-    choices: list[FittedSpace] = []
-    for ridge in RIDGES:
-        maps = [spread.whitener(ridge) for spread in spreads]
-        ridges = tuple(fitted.regularization for fitted in maps)
-        choices.append(FittedSpace(Space("local", norm, "union", ridges, chosen=True), list(maps)))
-    choices.append(FittedSpace(Space(None, None, None, (), chosen=True), [unit_norm for _ in pairs]))
-    found = _agreements(pairs, choices)
+    whitened, plain = fit_space(pairs, "local", None, norm), fit_space(pairs, None, None, None)
+    found = _agreements(pairs, (whitened, plain))
     if found is None:
-        return choices[0]
-    means = {choice.space.name: float(values.mean()) for choice, values in zip(choices, found, strict=True)}
-    best = choices[_preferred(found)]
-    _warn_of_strangers(max(found, key=lambda values: float(values.mean())))
-    return FittedSpace(Space(**{**vars(best.space), "agreement": means}), best.maps)
+        return FittedSpace(replace(whitened.space, chosen=True), whitened.maps)
+    behind = found[1] - found[0]  # of each target; one standard error is no difference
+    chosen, of_chosen = whitened, found[0]
+    if behind.mean() > behind.std(ddof=1) / len(behind) ** 0.5:
+        chosen, of_chosen = plain, found[1]
+    _warn_of_strangers(of_chosen)
+    means = {"local": float(found[0].mean()), "none": float(found[1].mean())}
+    return FittedSpace(replace(chosen.space, chosen=True, agreement=means), chosen.maps)
 
 
-def _agreements(pairs: Pairs, choices: Sequence[FittedSpace]) -> list[NDArray[np.float64]] | None:
-    """Of each choice, over the same targets; None where there are fewer than two of these."""
+def _agreements(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[NDArray[np.float64]] | None:
+    """In each space, of the same targets; None where there are fewer than two of these, or no candidate."""
     candidates, targets = ([pair[side] for pair in pairs] for side in (0, 1))
     among = content_sample(candidates[0], COMPARED, "candidates")
     sought = content_sample(targets[0], SHOWN, "targets")
-    found = []
-    for choice in choices:
-        z = read_rows(in_space(candidates, choice.maps, "candidates"), among, "candidates")
-        x = read_rows(in_space(targets, choice.maps, "targets"), sought, "targets")
-        z, x = z[z.any(dim=1)], x[x.any(dim=1)]
-        if len(x) < 2 or not len(z):
-            return None
-        found.append(agreement(z, x))
-    return found
-
-
-def _preferred(found: Sequence[NDArray[np.float64]]) -> int:
-    """The first choice that is no worse than the best by more than one standard error of their difference."""
-    best = max(found, key=lambda values: float(values.mean()))
-    for position, values in enumerate(found):
-        behind = best - values
-        if behind.mean() <= behind.std(ddof=1) / len(behind) ** 0.5:
-            return position
-    raise AssertionError("the best is not behind itself")
+    z = [read_rows(in_space(candidates, space.maps, "candidates"), among, "candidates") for space in spaces]
+    x = [read_rows(in_space(targets, space.maps, "targets"), sought, "targets") for space in spaces]
+    usable = [torch.stack([rows.any(dim=1) for rows in side]).all(dim=0) for side in (z, x)]
+    if not usable[0].any() or usable[1].sum() < 2:
+        return None
+    return [agreement(c[usable[0]], t[usable[1]]) for c, t in zip(z, x, strict=True)]
 
 
 def _warn_of_strangers(found: NDArray[np.float64]) -> None:
-    """found: of each target, in the best of the spaces."""
+    """found: of each target, in the space that was chosen."""
     if found.mean() < STRANGERS and found.mean() + 2 * found.std(ddof=1) / len(found) ** 0.5 < 0.5:
         warnings.warn(
             f"targets do not look like one another: a selection for all but one of them would find that one later than "

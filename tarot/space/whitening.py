@@ -139,40 +139,6 @@ def fit_whitener(
     singular without a larger ridge. Warns where whitening makes all points nearly equidistant, and where few rows
     decide it.
     """
-    return fit_spread(candidates, targets, method, centre, norm).whitener(regularization, method)
-
-
-@dataclass(frozen=True, eq=False)
-class Spread:
-    """How rows vary, of which whiteners of any ridge are made.
-
-    mean: float64 [d]. covariance: float64 [d, d], of n rows. prepare: what `norm` asked for.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-    n: int
-    prepare: RowMap
-
-    def whitener(self, regularization: float | None, method: Method = "cholesky") -> Whitener:
-        """regularization: the ridge, relative to the mean variance; None: `oracle_ridge`."""
-        check_regularization(regularization)
-        d = len(self.mean)
-        if regularization is not None and self.n < 5 * d and regularization < 1e-4:
-            warnings.warn(
-                f"{self.n} rows in {d} dimensions with regularization {regularization:g}: whitening makes all points "
-                f"nearly equidistant. Use fewer dimensions or a regularization of 1e-3 or more.",
-                stacklevel=3,
-            )
-        if not self.covariance.diagonal().mean() > 0:
-            raise InputError("candidates and targets do not vary: all their non-zero rows are equal")
-        ridge = oracle_ridge(self.covariance, self.n) if regularization is None else float(regularization)
-        root = inverse_root(ridged(self.covariance, ridge), "zca" if method == "zca" else "cholesky")
-        return Whitener(self.mean, root, self.prepare, ridge)
-
-
-def fit_spread(candidates: Rows, targets: Rows, method: Method, centre: Centre, norm: Norm | None) -> Spread:
-    """Of candidates [N, d] and targets [M, d]; the arguments are those of `fit_whitener`."""
     d = candidates.shape[1]
     if targets.shape[1] != d:
         raise InputError(f"candidates have {d} feature dimensions and targets {targets.shape[1]}: they must agree")
@@ -180,14 +146,29 @@ def fit_spread(candidates: Rows, targets: Rows, method: Method, centre: Centre, 
         raise InputError(f'whitening must be "local", "cholesky", "zca" or None; it is {method!r}')
     if centre not in ("union", "candidates", "none"):
         raise InputError(f'centre must be "union", "candidates" or "none"; it is {centre!r}')
+    check_regularization(regularization)
     check_norm(norm)
     sources = {"candidates": candidates} if centre == "candidates" else {"candidates": candidates, "targets": targets}
     prepare = norm_map(norm, sources.items())
-    if method != "local":
+    if method == "local":
+        mean, sample = mean_and_sample(sources, prepare)
+        n, covariance = len(sample), local_covariance(sample)
+        if centre == "none":
+            mean = torch.zeros_like(mean)
+    else:
         n, mean, covariance = moments(sources, prepare, centred=centre != "none")
-        return Spread(mean, covariance, n, prepare)
-    mean, sample = mean_and_sample(sources, prepare)
-    return Spread(mean if centre != "none" else torch.zeros_like(mean), local_covariance(sample), len(sample), prepare)
+    if regularization is not None and n < 5 * d and regularization < 1e-4:
+        warnings.warn(
+            f"{n} rows in {d} dimensions with regularization {regularization:g}: whitening makes all points nearly "
+            f"equidistant. Use fewer dimensions or a regularization of 1e-3 or more.",
+            stacklevel=2,
+        )
+    if not covariance.diagonal().mean() > 0:
+        alike = "point the same way" if norm == "unit" else "are equal"
+        raise InputError(f"candidates and targets do not vary: all their non-zero rows {alike}")
+    ridge = oracle_ridge(covariance, n) if regularization is None else float(regularization)
+    root = inverse_root(ridged(covariance, ridge), "zca" if method == "zca" else "cholesky")
+    return Whitener(mean, root, prepare, ridge)
 
 
 def _read(rows: Rows, index: slice | NDArray[np.int64], name: str) -> Tensor:
