@@ -38,7 +38,7 @@ class TarotExact:
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     size: Size | Literal["auto"] = None

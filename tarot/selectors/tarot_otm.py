@@ -43,7 +43,7 @@ class TarotOTM:
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     folds: Count = 10
