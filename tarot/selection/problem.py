@@ -33,6 +33,7 @@ from tarot.space import (
     fit_space,
     in_space,
     nearest_unit,
+    unit_norm,
 )
 from tarot.transport import (
     DENSE_PAIRS,
@@ -307,7 +308,8 @@ class SelectionProblem:
         )
         part = replace(self, total=None, _table={}, _lock=threading.Lock())
         kept = vars(part)  # where functools.cached_property looks first
-        kept["_spaces"], kept["usable_targets"] = self._spaces, self.usable_targets
+        kept["_fitted"], kept["_spaces"] = self._fitted, self._spaces
+        kept["usable_targets"] = self.usable_targets
         kept["targets"] = torch.stack([unit_norm(self.targets[i].mean(0, keepdim=True))[0] for i in near.indices])
         return part
 

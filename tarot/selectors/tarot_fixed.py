@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tarot.common import Natural, check_options
 from tarot.features import blocks
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described
 from tarot.selectors.smoothing import Smoothing, smoothed
+from tarot.space import Whitening
 from tarot.transport import entropic_potentials
 
 
@@ -56,8 +56,7 @@ class TarotFixed:
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
         seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
-        known = {"curve": curve} if curve else {}
-        return problem.selection(self._layers(seen, budget), described(self), total=problem.n, **known)
+        return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve or None)
 
     def _layers(self, problem: SelectionProblem, budget: int) -> NDArray[np.int64]:
         """So many candidates, layer by layer."""
