@@ -131,7 +131,8 @@ class Task(TaskData, Generic[Model]):
 
     @abstractmethod
     def validation(self) -> Samples:
-        """For early stopping and the choice of a model; disjoint from `test`."""
+        """For early stopping and the choice of a model; disjoint from `test`, but where a benchmark reports the best on
+        it (`data.disjoint=false`)."""
 
     @abstractmethod
     def test(self) -> Samples:

@@ -1,8 +1,9 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
 from tarot.common.errors import InputError
-from tarot.common.files import atomic_directory, atomic_file
+from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_tensors
+from tarot.common.locks import claimed, locked
 from tarot.common.memory import memory_limit
 from tarot.common.options import (
     Count,
@@ -30,10 +31,13 @@ __all__ = [
     "canonical",
     "check_options",
     "checked",
+    "claimed",
     "difference",
     "fingerprint",
     "hash_tensors",
+    "locked",
     "memory_limit",
     "progress",
+    "remove_abandoned",
     "within",
 ]

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from tarot import InputError
-from tarot.common import atomic_file, fingerprint, progress
+from tarot.common import fingerprint, progress
+from tasks.common.cache import kept, made
+from tasks.common.code import parts_of, source_hash
 from tasks.common.training import Surrogate
 from tasks.task import MeasuresSubsets, StacksSubsets, Task, able
 
@@ -70,7 +72,7 @@ def subset_outputs(
             rounds = _train_in_processes(task, missing, _workers(task, workers))
         for finished in rounds:
             advance(finished)
-    outputs = np.stack([np.load(job.path, allow_pickle=False) for job in jobs])
+    outputs = np.stack([_outputs(task, job) for job in jobs])
     return outputs.reshape(len(masks), repeats, -1).mean(axis=1)
 
 
@@ -78,7 +80,11 @@ def _made_of(task: Task) -> dict:
     """How many surrogates there are does not matter; how they are trained may."""
     many = {field.name for field in fields(Surrogate)}
     recipe = task.recipe()
-    return {**recipe, "surrogate": {key: value for key, value in recipe["surrogate"].items() if key not in many}}
+    return {
+        **recipe,
+        "code": source_hash(*parts_of(task)),
+        "surrogate": {key: value for key, value in recipe["surrogate"].items() if key not in many},
+    }
 
 
 def _workers(task: Task, workers: int | None) -> int:
@@ -93,8 +99,21 @@ def _job(mask: np.ndarray, repeat: int, folder: Path) -> _Job:
 
 
 def _save(path: Path, outputs: Tensor) -> None:
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+    made(path, lambda temporary: _write(temporary, outputs))
+
+
+def _write(path: Path, outputs: Tensor) -> None:
+    with open(path, "wb") as file:
         np.save(file, outputs.detach().cpu().float().numpy())
+
+
+def _outputs(task: Task, job: _Job) -> np.ndarray:
+    """The measurements on disk; a model whose file is damaged is trained again."""
+
+    def again(path: Path) -> None:
+        _write(path, able(task, MeasuresSubsets).subset_measurements(job.mask, job.seed))
+
+    return kept(job.path, again, lambda path: np.load(path, allow_pickle=False))
 
 
 def _train_in_processes(task: Task, jobs: Sequence[_Job], workers: int) -> Iterator[int]:

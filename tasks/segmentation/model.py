@@ -13,7 +13,7 @@ from torchvision.models import segmentation
 
 from tarot import InputError
 from tarot.common import Share, check_options
-from tasks.common.identity import hash_file
+from tasks.common.contents import hash_file
 from tasks.segmentation.small_network import small_network
 
 _OF_TORCHVISION = {
@@ -41,15 +41,15 @@ class Architecture:
     def __post_init__(self) -> None:
         check_options(self, "task.architecture")
 
-    def recipe(self) -> dict[str, Any]:
-        """What determines the model, as plain data."""
+    def recipe(self, cache: Path | None = None) -> dict[str, Any]:
+        """What determines the model, as plain data. cache: where hashes of files are remembered."""
         recipe: dict[str, Any] = {
             "kind": "deeplabv3",
             "backbone": self.backbone,
             "batch_norm_momentum": self.batch_norm_momentum,
         }
         if self.weights is not None:
-            recipe["weights"] = hash_file(_existing(self.weights))
+            recipe["weights"] = hash_file(_existing(self.weights), cache)
         return recipe
 
     def build(self, classes: int) -> Segmenter:

@@ -56,12 +56,13 @@ class Outcome:
         return json.loads((self.output / "metrics.json").read_text())
 
 
-def command(folder: Path, *arguments: str, name: str = "run", drawn: bool = False) -> Outcome:
+def command(folder: Path, *arguments: str, name: str = "run", drawn: bool = False, placed: bool = True) -> Outcome:
     """`python run.py ARGUMENTS` with its caches in `folder`/cache and its results in `folder`/`name`.
 
-    drawn: figures are drawn, which takes longer than all else; otherwise their files are empty."""
+    drawn: figures are drawn, which takes longer than all else; otherwise their files are empty. placed: whether the
+    results go there; otherwise where the arguments say."""
     output, code = folder / name, 0
-    places = [f"cache_dir={folder / 'cache'}", f"output_dir={output}"]
+    places = [f"cache_dir={folder / 'cache'}", *([f"output_dir={output}"] if placed else [])]
     out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
     before = root.handlers[:], root.level
     with contextlib.ExitStack() as stack:

@@ -81,14 +81,14 @@ class Honest(SupervisedTask):
     def cost(self, sample: Any) -> float:
         return 2.0
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list:
         weights = np.r_[np.ones(SIZES["candidates"], dtype=np.int64), np.zeros(SIZES["targets"], dtype=np.int64)]
         return self.fit(weights, seed, run=run, keep=keep)[1]
 
     def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
         return self.fit(weights, seed)[0]
 
-    def fit(self, weights: np.ndarray, seed: int, **options: int) -> tuple[nn.Module, list]:
+    def fit(self, weights: np.ndarray, seed: int, **options: Any) -> tuple[nn.Module, list]:
         points, labels = (
             torch.cat([getattr(self.splits[split], name) for split in ("candidates", "targets")])
             for name in ("points", "labels")
@@ -352,7 +352,7 @@ class TrainsOneSurrogateTwice(Honest):
 @caught_by("checkpoints_are_cached", "checkpoints are trained again")
 class TrainsSurrogatesAgain(Honest):
     def checkpoints(self):
-        return self.fit_surrogate(uuid.uuid4().int % 2**31, run=0, keep=1)
+        return self.fit_surrogate(uuid.uuid4().int % 2**31, run=0, keep=Surrogate())
 
 
 @caught_by("training_follows_its_seed_and_nothing_else", "another seed gave the same model")

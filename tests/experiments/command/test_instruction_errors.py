@@ -99,9 +99,9 @@ def test_bad_conversations_are_one_sentence(folder, name):
 
 
 def test_modules_are_looked_for_before_anything_is_trained(folder):
-    before = set((folder / "cache").glob("pretrained/*.pt"))
+    before = set((folder / "cache").glob("pretrained/*.safetensors"))
     refused(run(folder, "task.adapter.modules=[query]", "task.pretraining.steps=3", name="early"), "'query'")
-    assert set((folder / "cache").glob("pretrained/*.pt")) == before
+    assert set((folder / "cache").glob("pretrained/*.safetensors")) == before
 
 
 def test_a_tokenizer_without_a_padding_token_does(folder):
