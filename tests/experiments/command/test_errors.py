@@ -51,7 +51,7 @@ def refused(outcome: Outcome, *words: str) -> None:
     assert len(lines) == 1 and lines[0].startswith("error: "), outcome.err
     for word in words:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
-    left = {path.name for path in outcome.output.rglob("*") if path.is_file()}
+    left = {path.name for path in outcome.output.rglob("[!.]*") if path.is_file()}
     assert left <= {"run.log"}, left
 
 
