@@ -36,12 +36,15 @@ from tasks.task import Task
 
 KINDS = ("rademacher", "sjlt", "tensorsketch", "factored")
 SHORT = ["task.surrogate.runs=1"]
+PLACES = ["highway", "roundabout", "crossing", "parking"]
+MOTION = ["task.surrogate.checkpoints=1", "task.train.steps=30"]
+MOTION += [f"task.data.{split}=20" for split in ("targets", "validation", "test")]
 MODELS = {
     "mlp": ("digits", []),
     "resnet9": ("cifar10", ["task.domain=plain", "task.train.steps=60", "task.train.autocast=null"]),
-    "deeplabv3": ("segmentation", ["task.surrogate.checkpoints=1", "task.train.steps=40"]),
-    "llama-lora": ("instruction", ["task.surrogate.checkpoints=1", "task.pretraining.steps=200"]),
-    "autobot": ("motion", ["task.surrogate.checkpoints=1", "task.train.steps=60"]),
+    "deeplabv3": ("segmentation", ["task.surrogate.checkpoints=1", "task.train.steps=15", "task.data.candidates=60"]),
+    "llama-lora": ("instruction", ["task.surrogate.checkpoints=1", "task.pretraining.steps=50"]),
+    "autobot": ("motion", [*MOTION, *(f"task.data.candidates.cand_{name}=40" for name in PLACES)]),
 }
 SAMPLES = {"deeplabv3": 32}  # whole gradients of more take more memory than a laptop has
 BATCHES = {"mlp": 128, "resnet9": 64, "deeplabv3": 8, "llama-lora": 8, "autobot": 64}

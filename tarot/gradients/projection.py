@@ -39,7 +39,7 @@ class Projection:
     seed: any integer; other seeds give independent projections.
     """
 
-    kind: ProjectionKind = "factored"
+    kind: ProjectionKind = "tensorsketch"
     dim: Count | None = 1024
     seed: int = 0
 
