@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class TarotFixed:
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
         seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
-        known = {"curve": curve} if curve else {}
+        known: dict[str, Any] = {"curve": curve} if curve else {}
         return problem.selection(self._layers(seen, budget), described(self), total=problem.n, **known)
 
     def _layers(self, problem: SelectionProblem, budget: int) -> NDArray[np.int64]:
