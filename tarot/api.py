@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
 from tarot.features import Features
-from tarot.selection import WHITENINGS, Selection, SelectionProblem
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
-from tarot.space import Method
+from tarot.space import Norm, Whitening, resolved
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -25,8 +25,9 @@ def _asked(
     targets: Features,
     selector: str | Selector,
     *,
-    whitening: Method | Literal["auto"] | None = "auto",
-    regularization: float = 1e-3,
+    whitening: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
     total: int | None = None,
     total_may_grow: bool = False,
     candidate_labels: ArrayLike | None = None,
@@ -44,8 +45,9 @@ def _asked(
     given: dict[str, Any] = {  # in forms of many kinds, which SelectionProblem reads and checks
         "candidate_views": candidates,
         "target_views": targets,
-        "whitening": _whitening(whitening, method),
+        "whitening": resolved(whitening, regularization, method.whitening),
         "regularization": regularization,
+        "norm": norm,
         "total": total,
         "total_may_grow": total_may_grow,
         "candidate_labels": candidate_labels,
@@ -85,10 +87,14 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     of numbers or of one column of lists; or a list of them, one per checkpoint or independently trained model, whose
     similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
-    whitening: "cholesky" or "zca" (the same distances), None (rows as they are), or "auto": what the selector declares,
-    Cholesky for `tarot_*`, none for the others. Methods that compare rows in their own way (`less`, `dsdm`, `tracin`,
-    `lava`, `sava`, `batchwise_lava`, `knn_shapley`, `prototypes`) value them as they are; for them it shapes the
-    reported distances alone. regularization: relative ridge of the whitening.
+    whitening: how rows are made comparable. "local": by the covariance of near neighbours' differences; "chosen": local
+    at the ridge at which targets find one another best, or none; "cholesky" or "zca" (the same distances): by the
+    covariance of all rows; "paper": Cholesky at a ridge of 1e-3, of rows as long as they are; None: rows as they are.
+    "auto": what the selector declares, "chosen" for `tarot_*` ("local" where a ridge is given), none for the others.
+    Methods that compare rows in their own way (`less`, `dsdm`, `tracin`, `lava`, `sava`, `batchwise_lava`,
+    `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances alone.
+    regularization: ridge of the whitening, relative to the mean variance; None: chosen.
+    norm: of rows before they are whitened: "unit", "clip" (at the 99th percentile) or None; after it, it is always 1.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
     candidate_labels, target_labels: the class of each candidate [N] and target [M].
@@ -116,13 +122,6 @@ def value(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
         able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
         raise InputError(f"{type(method).__name__} gives candidates no values; these do: {able}")
     return _checked_values(method.values(problem), method, problem)
-
-
-def _whitening(whitening: Method | Literal["auto"] | None, selector: Selector) -> Method | None:
-    """The whitening that was asked for, or the selector's own."""
-    if whitening not in ("auto", *WHITENINGS):
-        raise InputError(f"whitening must be one of {('auto', *WHITENINGS)}; it is {whitening!r}")
-    return selector.whitening if whitening == "auto" else whitening
 
 
 def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tarot.common import Count, Natural, NonNegative, check_options
 from tarot.gradients import ProjectionKind
+from tarot.space import check_space
 
 _LARGEST_DIM = 4096
 
@@ -26,8 +27,9 @@ class FeatureRecipe:
     projection: ProjectionKind
     projection_seed: int
     aggregate: Literal["mean", "per_checkpoint"]
-    whitening: Literal["cholesky", "zca"] | None
-    regularization: NonNegative
+    whitening: Literal["chosen", "local", "cholesky", "zca", "paper"] | None
+    regularization: NonNegative | None
+    norm: Literal["unit", "clip"] | None
     dtype: Literal["float32", "float16"]
     batch_size: Count | Literal["auto"]
     autocast: Literal["bfloat16", "float16"] | None
@@ -36,6 +38,7 @@ class FeatureRecipe:
 
     def __post_init__(self) -> None:
         check_options(self, "features")
+        check_space(self.whitening, self.regularization, self.norm)
 
     def of_optimizer(self, optimizer: str | None) -> FeatureRecipe:
         """The same for checkpoints of this optimizer (None: nobody knows it): `auto` is then Adam's step, or nothing

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tarot.common import InputError, memory_limit
 from tarot.features import block_size
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.hierarchical import labelled_gradient
 from tarot.selectors.labelled import Box, LabelCosts, LabelledSpace, labelled_spaces
 from tarot.selectors.options import Ratio, Size, described
+from tarot.space import Whitening
 
 _SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32
 

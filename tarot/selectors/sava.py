@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tarot.common import Natural, NonNegative, at_least
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.hierarchical import BatchTransports, batch_transports, transport_batches
 from tarot.selectors.labelled import LabelCosts, labelled_spaces
 from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.space import Whitening
 
 
 @dataclass(frozen=True)

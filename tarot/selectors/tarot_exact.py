@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tarot.common import InputError, Natural, check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described, random_generator
 from tarot.selectors.smoothing import Smoothing, smoothed
 from tarot.selectors.tarot_fixed import TarotFixed
+from tarot.space import Whitening
 from tarot.transport import Plan, dense, solve_exact
 
 _NEIGHBOURS = 32  # of every target: the pool that swaps draw from
@@ -38,7 +38,7 @@ class TarotExact:
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     size: Size | Literal["auto"] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tarot.common import Natural, check_options
 from tarot.features import blocks
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described
 from tarot.selectors.smoothing import Smoothing, smoothed
+from tarot.space import Whitening
 from tarot.transport import entropic_potentials
 
 
@@ -32,7 +32,7 @@ class TarotFixed:
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     size: Size = None
@@ -56,8 +56,7 @@ class TarotFixed:
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
         seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
-        known: dict[str, Any] = {"curve": curve} if curve else {}
-        return problem.selection(self._layers(seen, budget), described(self), total=problem.n, **known)
+        return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve or None)
 
     def _layers(self, problem: SelectionProblem, budget: int) -> NDArray[np.int64]:
         """So many candidates, layer by layer."""

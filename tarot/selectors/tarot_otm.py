@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tarot.common import Count, InputError, Natural, above, check_options, progress, within
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
+from tarot.space import Whitening
 from tarot.transport import dense, solve_exact
 
 _ROUNDING = 1e-9  # relative: distances that differ by less are the same
@@ -43,7 +43,7 @@ class TarotOTM:
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     folds: Count = 10

@@ -46,14 +46,19 @@ def made(path: Path, make: Callable[[Path], object], *, folder: bool = False) ->
 
 def kept(path: Path, make: Callable[[Path], object], read: Callable[[Path], Read], *, folder: bool = False) -> Read:
     """What `read` makes of `path`, which `make` writes unless it is there and as it was written."""
-    if damage(made(path, make, folder=folder)) is not None:
+    made(path, make, folder=folder)
+    remove_damaged(path)
+    return read(made(path, make, folder=folder))
+
+
+def remove_damaged(path: Path) -> None:
+    """Removes what is there and not as it was written, and says so: it is to be made again."""
+    if path.exists() and damage(path) is not None:
         with locked(path):
-            what = damage(path)  # unless somebody else has made it again
+            what = damage(path) if path.exists() else None  # unless somebody else has made it again
             if what is not None:
                 log.warning("warning: %s; it is made again", what)
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                _make(path, make, folder)
-    return read(path)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def checked(path: Path) -> Path:

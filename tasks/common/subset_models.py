@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tarot import InputError
 from tarot.common import fingerprint, progress
-from tasks.common.cache import kept, made
+from tasks.common.cache import checked, made, remove_damaged
 from tasks.common.code import parts_of, source_hash
 from tasks.common.training import Surrogate
 from tasks.task import MeasuresSubsets, StacksSubsets, Task, able
@@ -63,6 +63,8 @@ def subset_outputs(
         raise InputError(f"subset models are trained by 1 or more processes; workers is {workers}")
     folder = cache / "subset_models" / f"{task.name}-{fingerprint(_made_of(task))}"
     jobs = [_job(mask, repeat, folder) for mask in masks for repeat in range(repeats)]
+    for job in jobs:
+        remove_damaged(job.path)
     missing = list({job.path: job for job in jobs if not job.path.exists()}.values())
     with progress("subset models", len(jobs), "models") as advance:
         advance(len(jobs) - len(missing))
@@ -72,7 +74,7 @@ def subset_outputs(
             rounds = _train_in_processes(task, missing, _workers(task, workers))
         for finished in rounds:
             advance(finished)
-    outputs = np.stack([_outputs(task, job) for job in jobs])
+    outputs = np.stack([np.load(checked(job.path), allow_pickle=False) for job in jobs])
     return outputs.reshape(len(masks), repeats, -1).mean(axis=1)
 
 
@@ -99,21 +101,11 @@ def _job(mask: np.ndarray, repeat: int, folder: Path) -> _Job:
 
 
 def _save(path: Path, outputs: Tensor) -> None:
-    made(path, lambda temporary: _write(temporary, outputs))
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.save(file, outputs.detach().cpu().float().numpy())
 
-
-def _write(path: Path, outputs: Tensor) -> None:
-    with open(path, "wb") as file:
-        np.save(file, outputs.detach().cpu().float().numpy())
-
-
-def _outputs(task: Task, job: _Job) -> np.ndarray:
-    """The measurements on disk; a model whose file is damaged is trained again."""
-
-    def again(path: Path) -> None:
-        _write(path, able(task, MeasuresSubsets).subset_measurements(job.mask, job.seed))
-
-    return kept(job.path, again, lambda path: np.load(path, allow_pickle=False))
+    made(path, write)
 
 
 def _train_in_processes(task: Task, jobs: Sequence[_Job], workers: int) -> Iterator[int]:

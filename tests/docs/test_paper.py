@@ -79,7 +79,7 @@ def test_every_option_is_there_and_has_the_pages_value(overrides):
 
 
 def test_selections_weigh_one_each_in_motion_prediction():
-    """Section 4.3: the weighting of 3.4 is not applied. No option says so but the task."""
+    """The paper does not weigh what it selects for motion prediction. No option says so but the task."""
     assert instantiate(composed("task=motion/paper", "data_dir=DATA").task).total() == ONE_EACH
 
 

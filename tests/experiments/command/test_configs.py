@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 
@@ -31,10 +33,16 @@ def choices(group: str) -> list[str]:
     return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
 
 
-def composed(*overrides: str) -> DictConfig:
+@functools.lru_cache(maxsize=64)
+def composed_once(*overrides: str) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def composed(*overrides: str) -> DictConfig:
+    """A config of one's own; the same overrides take their time but once."""
+    config = copy.deepcopy(composed_once(*overrides))
     HydraConfig.instance().set_config(config)
     return config
 

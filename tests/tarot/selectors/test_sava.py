@@ -53,11 +53,9 @@ def pot_transport(cost, epsilon, a=None, b=None):
     """(OT_epsilon, coupling, calibrated gradient) by POT, converged, with KL(P || a b^T)."""
     n, m = cost.shape
     a, b = np.full(n, 1 / n) if a is None else a, np.full(m, 1 / m) if b is None else b
-    plan, log = ot.sinkhorn(
-        a, b, cost, epsilon, method="sinkhorn_log", stopThr=1e-10, numItermax=20_000, log=True, warn=False
-    )
+    plan, log = ot.sinkhorn(a, b, cost, epsilon, stopThr=1e-10, numItermax=20_000, log=True, warn=False)
     value = (plan * cost).sum() + epsilon * (plan * np.log(np.maximum(plan, 1e-300) / np.outer(a, b))).sum()
-    f = epsilon * (log["log_u"] - np.log(a))
+    f = epsilon * np.log(log["u"] / a)
     return value, plan, np.array([f[i] - np.delete(f, i).mean() for i in range(n)]) if n > 1 else np.zeros(1)
 
 
