@@ -83,8 +83,9 @@ def _asking(
 def select(method: Selector, problem: SelectionProblem) -> Selection:
     """Choose which candidates [N, d] to train on, and how often, to serve the targets [M, d].
 
-    candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s; or a list of them, one per
-    checkpoint or independently trained model, whose similarities are then averaged.
+    candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s, SciPy sparse matrices, data frames
+    of numbers or of one column of lists; or a list of them, one per checkpoint or independently trained model, whose
+    similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
     whitening: how rows are made comparable. "local": by the covariance of near neighbours' differences; "chosen": local
     at the ridge at which targets find one another best, or none; "cholesky" or "zca" (the same distances): by the

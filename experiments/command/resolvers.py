@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def register_resolvers() -> None:
-    """`without`: a default that gives way where another option is given. `unless_sweep`: a default that the runs of a
-    sweep do not have. `largest` of a list. `among`: those of a default list that another list has, too. `run_name`:
-    experiment, task, selector. `sweep_name`: the sweep of a run."""
+    """`claimed`: a folder of one's own. `without`: a default that gives way where another option is given.
+    `unless_sweep`: a default that the runs of a sweep do not have. `largest` of a list. `among`: those of a default
+    list that another list has, too. `run_name`: experiment, task, selector. `sweep_name`: the sweep of a run."""
     resolvers: dict[str, Callable[..., Any]] = {
         "without": _without,
         "unless_sweep": _unless_sweep,
@@ -24,8 +27,20 @@ def register_resolvers() -> None:
         "run_name": _run_name,
         "sweep_name": _sweep_name,
     }
+    OmegaConf.register_new_resolver("claimed", _claimed, replace=True, use_cache=True)  # one for a command, as `now`
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _claimed(folder: str) -> str:
+    """A new folder: of this name, or with _2, _3, ... where runs that started in the same second have it."""
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        name = folder if number == 1 else f"{folder}_{number}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name)
+            break
+    return name
 
 
 def _without(given: Any, default: Any) -> Any:

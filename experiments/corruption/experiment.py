@@ -21,7 +21,7 @@ from experiments.report import Result
 from experiments.stages import FeatureRecipe
 from tarot import InputError
 from tarot.attribution import detection
-from tarot.common import Count, atomic_file, check_options, progress, within
+from tarot.common import Count, check_options, progress, within
 from tarot.selectors import SELECTORS, Selector, Valuing
 from tasks.classification.corruption import FRACTIONS
 from tasks.classification.domain_task import DomainTask
@@ -70,7 +70,7 @@ class CorruptionExperiment:
                 for name, retraining in asked.items():
                     found.retrained[name].setdefault(case.kind, []).append(retraining.run(case, advance))
         for name, table in found.values.items():
-            with atomic_file(run.output / "values" / f"{name}.parquet") as temporary:
+            with run.outputs.file(f"values/{name}.parquet") as temporary:
                 pq.write_table(table, temporary)
         with run.clock("figures"):
             return result(run, found, self.prune, self.incremental)

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.command.resolvers import register_resolvers
+from experiments.frame.outputs import DONE, clear
 from experiments.report import Figure, Interval, Page, Table, explain, figures, mean_interval
 from tarot.common import atomic_file
 
@@ -56,6 +57,12 @@ class CompareRuns(Callback):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _in_worker, ()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Runs of an earlier sweep in the same folder are not this one's."""
+        for done in Path(config.hydra.sweep.dir).glob(f"*/{DONE}"):
+            if done.parent.name.isdigit():
+                clear(done.parent)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:

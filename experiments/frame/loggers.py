@@ -67,8 +67,9 @@ class Wandb:
             if result.selection is not None:
                 table = pq.read_table(run.output / "selection.parquet").slice(0, _ROWS)
                 record.log({"selection": wandb.Table(dataframe=table.to_pandas())})
-            for path in sorted((run.output / "figures").glob("*.png")):
-                record.log({f"figures/{path.stem}": wandb.Image(str(path))})
+            for figure in result.figures:
+                path = run.output / "figures" / f"{figure.name}.png"
+                record.log({f"figures/{figure.name}": wandb.Image(str(path))})
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

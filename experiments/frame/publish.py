@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tarot.common import atomic_file, fingerprint
+from experiments.frame.outputs import DONE
+from experiments.report import Page, Result, plain
+from tarot.common import fingerprint
 from tasks.task import WritesSelected
 
 if TYPE_CHECKING:
     from experiments.frame.run import Run
-from experiments.report import Page, Result, plain
 
 
 def publish(run: Run, result: Result) -> None:
-    """Write everything into the run's directory, each file whole; metrics.json last: where it is, the run is done."""
+    """Write everything into the run's folder, each file whole; metrics.json last: where it is, the run is done."""
     if result.selection is not None:
-        result.selection.save(run.output / "selection.parquet")
+        with run.outputs.file("selection.parquet") as temporary:
+            result.selection.save(temporary)
         if isinstance(run.task, WritesSelected):
-            run.task.write_selected(result.selection, run.output / "selected.jsonl")
+            with run.outputs.file("selected.jsonl") as temporary:
+                run.task.write_selected(result.selection, temporary)
     pictures = [figure.render() for figure in result.figures]
     for picture in pictures:
-        with atomic_file(run.output / "figures" / f"{picture.name}.png") as temporary:
+        with run.outputs.file(f"figures/{picture.name}.png") as temporary:
             temporary.write_bytes(picture.light)
     metrics = plain(
         {
@@ -46,7 +49,7 @@ def publish(run: Run, result: Result) -> None:
         config=yaml.safe_dump(run.config, sort_keys=False),
         footer=f"fingerprint {metrics['fingerprint']}",
     )
-    with atomic_file(run.output / "report.html") as temporary:
+    with run.outputs.file("report.html") as temporary:
         temporary.write_text(page.html(), encoding="utf-8")
-    with atomic_file(run.output / "metrics.json") as temporary:
+    with run.outputs.file(DONE) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")

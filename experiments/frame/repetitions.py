@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 import hydra
 
 from experiments.frame.run import Run
-from experiments.stages import FeatureRecipe, Features, Workbench, made
+from experiments.stages import FeatureRecipe, Features, Workbench
+from tasks.common.cache import kept
 from tasks.task import Task
 
 log = logging.getLogger("tarot")
@@ -74,4 +75,8 @@ def _projected_anew(recipe: FeatureRecipe, number: int) -> FeatureRecipe:
 def _first_took(features: Features, seconds: float, cache: Path) -> float:
     """How long these features took when they were computed first, where they took `seconds` now."""
     path = cache / "values" / f"features-{features.fingerprint}.json"
-    return float(json.loads(made(path, lambda temporary: temporary.write_text(json.dumps(seconds))).read_text()))
+
+    def note(temporary: Path) -> None:
+        temporary.write_text(json.dumps(seconds))
+
+    return float(kept(path, note, lambda there: json.loads(there.read_text())))

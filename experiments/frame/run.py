@@ -19,11 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.frame.loggers import Logger
+from experiments.frame.names import refuse_half_characters
+from experiments.frame.outputs import Outputs
 from experiments.frame.publish import publish
 from experiments.report import Result
 from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError
-from tarot.common import atomic_file
+from tarot.common import remove_abandoned
 from tarot.selectors import Selector
 from tasks.task import Task, TaskData
 
@@ -72,6 +74,11 @@ class Run(Generic[T]):
     overrides: list[str]
     not_applied: list[str]
     clock: Clock = field(default_factory=Clock)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """Where results are written."""
+        return Outputs(self.output)
 
     @classmethod
     def of(cls, config: DictConfig) -> Run[TaskData]:
@@ -124,14 +131,17 @@ class Run(Generic[T]):
 
     def start(self) -> None:
         """Run the experiment and write what came of it; nothing is written before it has succeeded."""
-        log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
-        result = self.experiment.run(self)
-        with atomic_file(self.output / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump({**self.config, "revision": revision()}, sort_keys=False))
-        with self.clock("report"):
-            publish(self, result)
-        self.logger.publish(self, result)
-        log.info("report: %s", self.output / "report.html")
+        with self.outputs.held():
+            log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
+            refuse_half_characters(self)
+            remove_abandoned(self.cache)
+            result = self.experiment.run(self)
+            with self.outputs.file("config.yaml") as temporary:
+                temporary.write_text(yaml.safe_dump({**self.config, "revision": revision()}, sort_keys=False))
+            with self.clock("report"):
+                publish(self, result)
+            self.logger.publish(self, result)
+            log.info("report: %s", self.output / "report.html")
 
 
 def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -226,6 +226,9 @@ def held_out_curve(curve: Mapping[str, Sequence[float]]) -> Figure:
         axes.plot(size, mean, color=SELECTED, marker="o", markersize=4)
         axes.axvline(curve["chosen"][0], color=BOUND, linewidth=2.5, label=f"chosen: {curve['chosen'][0]:,}")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda size, _: f"{size:,.4g}")  # the scale's own are formulas
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("selection size")
         axes.set_ylabel("OT distance to held-out targets")
         axes.legend()

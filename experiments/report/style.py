@@ -124,6 +124,7 @@ def themed(theme: Theme) -> Iterator[None]:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.axisbelow": True,
+            "text.parse_math": False,  # names are text: a $ in one is a $
             "grid.color": faint,
             "grid.linewidth": 0.7,
             "lines.linewidth": 1.8,

@@ -1,6 +1,5 @@
 """The cached stages that experiments are made of."""
 
-from experiments.stages.cache import made
 from experiments.stages.features import Features
 from experiments.stages.recipe import FeatureRecipe
 from experiments.stages.workbench import Valued, Workbench
@@ -10,5 +9,4 @@ __all__ = [
     "Features",
     "Valued",
     "Workbench",
-    "made",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from experiments.stages.cache import made
 from experiments.stages.recipe import FeatureRecipe
 from tarot.common import fingerprint, hash_tensors
 from tarot.features import FeatureStore
@@ -30,12 +29,13 @@ from tarot.gradients import (
     to_device,
 )
 from tarot.influence import influence_scores
+from tasks.common.cache import kept, read_tensors, write_tensors
+from tasks.common.code import parts_of, source_hash
 from tasks.task import Batch, Checkpoint, CostsSamples, GivesEmbeddings, GivesErrorNorms, Split, Task, able
 
 RowMaker = GradientFeatures | AdamGradients | RankOneAdamGradients | Activations
 
 log = logging.getLogger("tarot")
-_VERSION = 2  # of what is computed; another one never mixes with stores of this one
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Source:
     def made_of(self, split: Split) -> dict[str, Any]:
         """All that determines the rows, but not how they were batched or where."""
         return {
-            "version": _VERSION,
+            "code": self._code(split),
             "task": {**self._data_and_model(), "data": self.task.split_recipe(split)},
             "split": split,
             "ids": self._ids(split),
@@ -109,7 +109,7 @@ class Source:
     def influences(self, cache: Path) -> np.ndarray:
         """Influence of every candidate on the mean loss of the targets, float64 [N]; computed once."""
         made_of = {
-            "version": _VERSION,
+            "code": source_hash(*parts_of(self.task), influence_scores, alone=(__name__,)),
             "task": self._data_and_model(),
             "ids": [self._ids(split) for split in ("candidates", "targets")],
             "checkpoint": hash_tensors(self.checkpoint.state),
@@ -127,15 +127,22 @@ class Source:
             )
             facts = {"damping": found.damping, "iterations": found.iterations, "residual": found.residual}
             log.info("influence at %s: %s", self.checkpoint.name, facts)
-            metadata = {key: str(value) for key, value in facts.items()}
-            save_file({"scores": torch.from_numpy(found.scores)}, path, metadata=metadata)
+            write_tensors(path, {"scores": torch.from_numpy(found.scores)}, json.dumps(facts, default=str))
 
         path = cache / "influence" / f"{self.task.name}-{fingerprint(made_of)}.safetensors"
-        return load_file(made(path, make))["scores"].numpy()
+        return kept(path, make, read_tensors)[0]["scores"].numpy()
 
     def _data_and_model(self) -> dict[str, Any]:
         recipe = self.task.recipe()
         return {key: recipe[key] for key in ("name", "data", "model")}
+
+    def _code(self, split: Split) -> str:
+        """What computes the rows."""
+        if self.recipe.gradient is None:
+            maker: Any = Activations
+        else:
+            maker = adam_features if self.preconditioner(split) else GradientFeatures
+        return source_hash(*parts_of(self.task), maker, stored_rows, alone=(__name__,))
 
     def _ids(self, split: Split) -> str:
         """Which samples, and in which order: rows go by number."""

@@ -15,10 +15,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 import tarot
-from experiments.stages.cache import made
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
 from experiments.stages.sources import Source
@@ -28,13 +26,13 @@ from tarot.common import fingerprint
 from tarot.gradients import Projection, resolve_device
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
-from tasks.common.cache import write_tensors
+from tasks.common.cache import checked, kept, made, read_tensors, write_tensors
+from tasks.common.code import parts_of, source_hash
 from tasks.features.task import FeatureTask
 from tasks.task import Checkpoint, Model, Split, Task, TaskData
 
 log = logging.getLogger("tarot")
-_VERSION = 1  # of what stages after the features make; another one never reads files of this one
-_SHARING = 2  # of how a total is shared out among the selected: up to 1, not in proportion to a method's own weights
+_STAGES = ("tarot.api", "experiments.stages.features", "experiments.stages.views", __name__)
 T = TypeVar("T", bound=TaskData, covariant=True)
 
 
@@ -80,7 +78,10 @@ class Workbench(Generic[T]):
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
         """Where features are averaged they share a projection; views are projected independently of one another."""
-        recipe, device = self.recipe, resolve_device(self.device)
+        optimizer, device = task.surrogate_optimizer(), resolve_device(self.device)
+        recipe = self.recipe.of_optimizer(optimizer)
+        if note := self.recipe.note(optimizer):
+            log.info(note)
         if recipe.checkpoints == "first" and len(checkpoints) == len({c.run for c in checkpoints}):
             log.warning(
                 "warning: features.checkpoints=first, and every run has one checkpoint, at its end: for one that is "
@@ -114,9 +115,8 @@ class Workbench(Generic[T]):
         task = self.task
         at_least = task.total() if total is None else None
         made_of = {
-            **self._made_of(self.features()),
+            **self._made_of(self.features(), selector),
             "selector": described(selector),
-            "sharing": _SHARING,
             "total": total if at_least is None else {"at_least": at_least},
         }
 
@@ -137,7 +137,7 @@ class Workbench(Generic[T]):
             ).save(path)
 
         # read back even where it was just made, so that a first run and a second see the same
-        return Selection.load(made(self._path("selections", made_of, "parquet"), make))
+        return kept(self._path("selections", made_of, "parquet"), make, Selection.load)
 
     def distance(self, selection: Selection) -> float:
         """The OT distance of a selection to the targets in the space of these features, whichever it was made in."""
@@ -147,7 +147,7 @@ class Workbench(Generic[T]):
             distance = self.problem().selection(selection.indices, {}, blind=True).ot_distance
             path.write_text(json.dumps(distance))
 
-        return float(json.loads(made(self._path("distances", made_of, "json"), make).read_text()))
+        return float(kept(self._path("distances", made_of, "json"), make, _json))
 
     def value(self, method: Selector, name: str, candidates: np.ndarray | None = None) -> Valued:
         """What `method` makes of the candidates (of these alone, int64 [n], where they are given).
@@ -157,7 +157,7 @@ class Workbench(Generic[T]):
         task = self.task
         features = self.features() if candidates is None else self.features().part(candidates)
         chosen = np.arange(len(task.ids("candidates"))) if candidates is None else candidates
-        made_of = {**self._made_of(features), "method": described(method)}
+        made_of = {**self._made_of(features, method), "method": described(method)}
 
         def make(path: Path) -> None:
             labels = task.labels("candidates")
@@ -181,14 +181,14 @@ class Workbench(Generic[T]):
             pq.write_table(table.replace_schema_metadata({"method": name, "seconds": f"{seconds:.4f}"}), path)
 
         # read back even where it was just made, so that a first run and a second see the same
-        table = pq.read_table(made(self._path("values", made_of, "parquet", name), make))
+        table = kept(self._path("values", made_of, "parquet", name), make, pq.read_table)
         return Valued(table["value"].to_numpy(), float(table.schema.metadata[b"seconds"]))
 
     def train(self: Workbench[Task], selection: Selection, seed: int) -> Path:
         """Where the downstream model is that was trained on the selection: its state_dict."""
         recipe = self.task.recipe()
         made_of = {
-            "version": _VERSION,
+            "code": self._task_code(),
             "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
             "indices": selection.indices.tolist(),
             "weights": selection.weights.tolist(),
@@ -197,14 +197,14 @@ class Workbench(Generic[T]):
 
         def make(path: Path) -> None:
             state = self.task.train(selection, seed).state_dict()
-            write_tensors(path, {key: value.cpu() for key, value in state.items()})
+            write_tensors(path, state)
 
-        return made(self._path("models", made_of, "pt"), make)
+        return made(self._path("models", made_of, "safetensors"), make)
 
     def trained_model(self: Workbench[Task[Model]], trained: Path) -> Model:
-        """The model of a state_dict on disk, in eval mode."""
+        """The model of a state_dict on disk, in eval mode. Raises InputError where the file is damaged."""
         model = self.task.downstream()
-        model.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu"))
+        model.load_state_dict(read_tensors(checked(trained))[0])
         return model.to(resolve_device(self.device)).eval()
 
     def evaluate(self: Workbench[Task], trained: Path, split: Split = "test") -> dict[str, float]:
@@ -214,14 +214,18 @@ class Workbench(Generic[T]):
         def make(path: Path) -> None:
             path.write_text(json.dumps(self.task.evaluate(self.trained_model(trained), split)))
 
-        how = [] if asked is None else [fingerprint({"evaluation": asked})]
+        how = [fingerprint({"evaluation": asked, "code": self._task_code()})]
         name = "-".join([trained.stem, *([] if split == "test" else [split]), *how])
-        return json.loads(made(self.cache / "metrics" / f"{name}.json", make).read_text())
+        return kept(self.cache / "metrics" / f"{name}.json", make, _json)
 
-    def _made_of(self, features: Features) -> dict[str, Any]:
-        """What every stage that looks at features depends on."""
+    def _task_code(self) -> str:
+        """What trains and evaluates."""
+        return source_hash(*parts_of(self.task), alone=(__name__,))
+
+    def _made_of(self, features: Features, *methods: Selector) -> dict[str, Any]:
+        """What every stage that looks at features depends on. methods: what it does with them."""
         return {
-            "version": _VERSION,
+            "code": source_hash(SelectionProblem, *methods, alone=_STAGES),
             "features": features.fingerprint,
             "task": self.task.recipe()["data"],
             "space": [self.recipe.whitening, self.recipe.regularization, self.recipe.norm],
@@ -230,3 +234,7 @@ class Workbench(Generic[T]):
     def _path(self, folder: str, made_of: dict[str, Any], suffix: str, *words: str) -> Path:
         name = "-".join([self.task.name, *words, fingerprint(made_of)])
         return self.cache / folder / f"{name}.{suffix}"
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -37,7 +37,8 @@ class SubmissionExperiment:
             trained = run.bench.train(selection, training_seed(run.seed, self.training))
         with run.clock("submission"):
             forecasts = run.task.submission(run.bench.trained_model(trained))
-            write_submission(run.output / FILE, forecasts)
+            with run.outputs.file(FILE) as temporary:
+                write_submission(temporary, forecasts)
         share = precision(run.task, selection)
         return Result(
             title=f"{run.name['task']}, {run.name['selector']}",

@@ -1,8 +1,9 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
 from tarot.common.errors import InputError
-from tarot.common.files import atomic_directory, atomic_file
+from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_tensors
+from tarot.common.locks import claimed, locked
 from tarot.common.memory import memory_limit
 from tarot.common.options import (
     Count,
@@ -10,6 +11,7 @@ from tarot.common.options import (
     NonNegative,
     Positive,
     Share,
+    above,
     at_least,
     check_options,
     checked,
@@ -24,16 +26,20 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Share",
+    "above",
     "at_least",
     "atomic_directory",
     "atomic_file",
     "canonical",
     "check_options",
     "checked",
+    "claimed",
     "difference",
     "fingerprint",
     "hash_tensors",
+    "locked",
     "memory_limit",
     "progress",
+    "remove_abandoned",
     "within",
 ]

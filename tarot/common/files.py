@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+ABANDONED = 24 * 3600.0
+"""Seconds without a change after which what a process of another machine was writing counts as left behind."""
 
 
 @contextlib.contextmanager
@@ -15,7 +21,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to; renamed to `path` when the block ends, removed when it raises."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary = _temporary(path)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -30,10 +36,58 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary directory to fill; renamed to `path` (which must not exist) at the end, removed on an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_abandoned(folder: str | os.PathLike[str]) -> list[Path]:
+    """Removes what writers that were killed left in a folder and up to two below it; what it removed.
+
+    The names that the two functions above give say whose they are: what a process of this machine wrote goes when that
+    process is gone, that of another machine when nothing has been written to it for a day.
+    """
+    removed = []
+    depth = len(Path(folder).parts) + 2
+    for root, folders, files in os.walk(folder):
+        for name in filter(_OWNER.match, (*folders, *files)):
+            left = Path(root, name)
+            if _abandoned(left):
+                shutil.rmtree(left, ignore_errors=True) if name in folders else left.unlink(missing_ok=True)
+                removed.append(left)
+        folders[:] = [name for name in folders if not _OWNER.match(name) and len(Path(root).parts) < depth]
+    return removed
+
+
+_OWNER = re.compile(r"^\..*\.(\d+)@(.+)\.[0-9a-f]{8}\.part$")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _abandoned(path: Path) -> bool:
+    owner = _OWNER.match(path.name)
+    if owner is None:
+        return False
+    process, machine = owner.groups()
+    if machine == socket.gethostname():
+        return not _alive(int(process))
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED
+    except OSError:
+        return False
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True

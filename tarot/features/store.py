@@ -17,7 +17,6 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
-import filelock
 import numpy as np
 import safetensors.torch
 import torch
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, progress
+from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, locked, progress
 from tarot.features.arrays import Rows
 from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
@@ -152,10 +151,10 @@ class FeatureStore:
         """
         path = Path(path)
         plan = _plan(recipe, ids, dim, dtype, rows_per_shard, columns)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
-                _finish(path, plan, compute, notes, description)
+        if not path.exists():
+            with locked(path):
+                if not path.exists():
+                    _finish(path, plan, compute, notes, description)
         store = cls.open(path)
         _refuse_difference(path, store.manifest, plan)
         return store
@@ -242,10 +241,11 @@ def _finish(
             leftover.unlink()
     if (part / _MANIFEST).exists():
         begun = _read_manifest(part)
+        _refuse_damage(part, begun)
         _refuse_difference(part, begun, plan)
         plan = {key: begun[key] for key in plan}  # shards stay as large as they were begun
     with _writing(path):
-        _write_json(part / _MANIFEST, plan)
+        _write_json(part / _MANIFEST, {**plan, "checksum": fingerprint(plan)})
 
     rows, step = len(plan["ids"]), plan["rows_per_shard"]
     shards: list[Shard] = []
@@ -332,10 +332,14 @@ def _finished_manifest(path: Path) -> Manifest:
     if not (path / _MANIFEST).is_file():
         raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
     manifest: Manifest = _read_manifest(path)
+    _refuse_damage(path, manifest)
+    return manifest
+
+
+def _refuse_damage(path: Path, manifest: Mapping[str, Any]) -> None:
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     if manifest.get("checksum") != fingerprint(content):
         raise StoreError(f"{path / _MANIFEST} is damaged: it differs from its own checksum. {_REBUILD}")
-    return manifest
 
 
 def _size_damage(path: Path, shard: Shard) -> str | None:

@@ -33,6 +33,7 @@ from tarot.space import (
     fit_space,
     in_space,
     nearest_unit,
+    unit_norm,
 )
 from tarot.transport import (
     DENSE_PAIRS,
@@ -294,6 +295,22 @@ class SelectionProblem:
         part._table.update(
             {name: (distance[targets], index[targets]) for name, (distance, index) in self._table.items()}
         )
+        return part
+
+    def smoothed(self, count: int) -> SelectionProblem:
+        """The same pool, each target averaged with the `count` other targets nearest to it, of unit norm again."""
+        if count == 0:
+            return self
+        near = (
+            distances(self.targets, self.targets)
+            .fill_diagonal_(-1)
+            .topk(min(count + 1, len(self.targets)), dim=1, largest=False)
+        )
+        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        kept = vars(part)  # where functools.cached_property looks first
+        kept["_fitted"], kept["_spaces"] = self._fitted, self._spaces
+        kept["usable_targets"] = self.usable_targets
+        kept["targets"] = torch.stack([unit_norm(self.targets[i].mean(0, keepdim=True))[0] for i in near.indices])
         return part
 
     def capacity_plan(self, size: int) -> CapacityPlan:

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
 from tarot import InputError
-from tarot.common import atomic_file
+from tarot.common import fingerprint
+from tasks.common.cache import cached_arrays
+from tasks.common.code import source_hash
+from tasks.common.contents import hash_named
 from tasks.common.safe_pickle import load_pickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -33,22 +35,19 @@ Part = tuple[np.ndarray, np.ndarray]
 def load_cifar10(data_dir: Path, cache_dir: Path) -> Arrays:
     """The decoded images, in the order of their files. Raises InputError where there are none, or other ones."""
     files, read = _find(data_dir)
-    stats = ((path.name, path.stat().st_size, path.stat().st_mtime_ns) for part in PARTS for path in files[part])
-    key = hashlib.sha256(repr(list(stats)).encode()).hexdigest()[:16]
-    cached = cache_dir / "cifar10" / f"{key}.npz"
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cached.with_suffix(".lock")):
-        if not cached.exists():
-            made: dict[str, Any] = {}
-            for part in PARTS:
-                made[f"{part}_images"], made[f"{part}_labels"] = _checked(*read(files[part]), files[part][0])
-            content = hashlib.sha256()
-            for array in made.values():
-                content.update(np.ascontiguousarray(array).data)
-            with atomic_file(cached) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **made, sha256=np.array(content.hexdigest()))
-    with np.load(cached, allow_pickle=False) as arrays:
-        return dict(arrays)
+    named = [(f"{path.parent.name}/{path.name}", path) for part in PARTS for path in files[part]]
+    made_of = {"files": hash_named(named, cache_dir), "code": source_hash(load_cifar10)}
+
+    def make() -> Arrays:
+        made: dict[str, Any] = {}
+        for part in PARTS:
+            made[f"{part}_images"], made[f"{part}_labels"] = _checked(*read(files[part]), files[part][0])
+        content = hashlib.sha256()
+        for array in made.values():
+            content.update(np.ascontiguousarray(array).data)
+        return {**made, "sha256": np.array(content.hexdigest())}
+
+    return cached_arrays(cache_dir / "cifar10" / f"{fingerprint(made_of)}.npz", make)
 
 
 def _find(data_dir: Path) -> tuple[dict[str, list[Path]], Callable[[list[Path]], Part]]:

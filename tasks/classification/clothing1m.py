@@ -110,7 +110,8 @@ class Clothing1M(ClassificationTask):
 
     @cached_property
     def _content(self) -> str:
-        return self.files.content()
+        used = sorted({key for images in self._images.values() for key in images.ids.tolist()})
+        return self.files.content(used, self.cache_dir)
 
     def data_recipe(self) -> dict[str, Any]:
         counts = {name: count for name, count in self.counts.items() if name != "encoder_images"}

@@ -11,14 +11,14 @@ The text files may also be in a folder `annotations`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tarot import InputError
+from tasks.common.contents import hash_named
 
 CLASSES = 14
 PARTS = {"noisy_train": "noisy", "clean_train": "clean", "clean_val": "clean", "clean_test": "clean"}  # whose labels
@@ -48,12 +48,11 @@ class Clothing1MFiles:
             raise InputError(f"{path} names {len(names)} classes; Clothing1M has {CLASSES}")
         return names
 
-    def content(self) -> str:
-        """Which images and labels they are: the SHA-256 of the text files. The images themselves are not read."""
-        digest = hashlib.sha256()
-        for name in FILES:
-            digest.update((self.annotations / name).read_bytes())
-        return digest.hexdigest()
+    def content(self, images: Iterable[str], cache: Path) -> str:
+        """Which images (by their keys) and labels they are: the SHA-256 of all that is in the files. cache: where
+        hashes of files are remembered."""
+        texts = [(name, self.annotations / name) for name in FILES]
+        return hash_named([*texts, *((key, self.root / key) for key in images)], cache)
 
     def parts(self) -> Mapping[str, Listed]:
         """By name of the part. Raises InputError where an image has no label, or is in two parts."""

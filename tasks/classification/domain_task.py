@@ -18,6 +18,8 @@ from tasks.classification.models import penultimate
 from tasks.classification.poison import CONSTANTS, Encode, collide
 from tasks.classification.task import ClassificationTask
 from tasks.common.cache import cached_arrays, cached_checkpoints
+from tasks.common.code import parts_of, source_hash
+from tasks.common.training import ONE_SURROGATE
 
 
 class DomainTask(ClassificationTask):
@@ -81,17 +83,19 @@ class DomainTask(ClassificationTask):
             )
             return {"images": poisons, "collided": collided}
 
-        made = cached_arrays(self.cache_dir / "poisons" / f"{self.name}-{fingerprint(self.data_recipe())}.npz", make)
+        made_of = {**self.data_recipe(), "code": source_hash(*parts_of(self))}
+        made = cached_arrays(self.cache_dir / "poisons" / f"{self.name}-{fingerprint(made_of)}.npz", make)
         return made["images"], made["collided"]
 
     def _encoder(self, clean: ImageSet) -> Encode:
         """From images on the scale 0..1 to their embeddings under a model that was trained on `clean`."""
         recipe = self._encoder_recipe()
-        known = fingerprint({"source": self.source(), "images": clean.ids.tolist(), **recipe})
+        code = source_hash(*parts_of(self))
+        known = fingerprint({"source": self.source(), "images": clean.ids.tolist(), "code": code, **recipe})
         everyone = np.ones(len(clean), dtype=np.int64)
         [checkpoint] = cached_checkpoints(
-            self.cache_dir / "checkpoints" / f"{self.name}-encoder-{known}.pt",
-            lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=1)[1],
+            self.cache_dir / "checkpoints" / f"{self.name}-encoder-{known}.safetensors",
+            lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=ONE_SURROGATE)[1],
         )
         model = self.model().to(self.device).to(memory_format=torch.channels_last)
         model.load_state_dict(checkpoint.state)

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from tarot import InputError
-from tarot.common import atomic_file, fingerprint, progress
+from tarot.common import fingerprint, progress
+from tasks.common.cache import checked, made, remove_damaged
+from tasks.common.code import parts_of, source_hash
 from tasks.common.training import Surrogate
 from tasks.task import MeasuresSubsets, StacksSubsets, Task, able
 
@@ -61,6 +63,8 @@ def subset_outputs(
         raise InputError(f"subset models are trained by 1 or more processes; workers is {workers}")
     folder = cache / "subset_models" / f"{task.name}-{fingerprint(_made_of(task))}"
     jobs = [_job(mask, repeat, folder) for mask in masks for repeat in range(repeats)]
+    for job in jobs:
+        remove_damaged(job.path)
     missing = list({job.path: job for job in jobs if not job.path.exists()}.values())
     with progress("subset models", len(jobs), "models") as advance:
         advance(len(jobs) - len(missing))
@@ -70,7 +74,7 @@ def subset_outputs(
             rounds = _train_in_processes(task, missing, _workers(task, workers))
         for finished in rounds:
             advance(finished)
-    outputs = np.stack([np.load(job.path, allow_pickle=False) for job in jobs])
+    outputs = np.stack([np.load(checked(job.path), allow_pickle=False) for job in jobs])
     return outputs.reshape(len(masks), repeats, -1).mean(axis=1)
 
 
@@ -78,7 +82,11 @@ def _made_of(task: Task) -> dict:
     """How many surrogates there are does not matter; how they are trained may."""
     many = {field.name for field in fields(Surrogate)}
     recipe = task.recipe()
-    return {**recipe, "surrogate": {key: value for key, value in recipe["surrogate"].items() if key not in many}}
+    return {
+        **recipe,
+        "code": source_hash(*parts_of(task)),
+        "surrogate": {key: value for key, value in recipe["surrogate"].items() if key not in many},
+    }
 
 
 def _workers(task: Task, workers: int | None) -> int:
@@ -93,8 +101,11 @@ def _job(mask: np.ndarray, repeat: int, folder: Path) -> _Job:
 
 
 def _save(path: Path, outputs: Tensor) -> None:
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, outputs.detach().cpu().float().numpy())
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.save(file, outputs.detach().cpu().float().numpy())
+
+    made(path, write)
 
 
 def _train_in_processes(task: Task, jobs: Sequence[_Job], workers: int) -> Iterator[int]:

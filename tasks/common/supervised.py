@@ -14,6 +14,7 @@ from tarot import Selection
 from tarot.common import Natural, checked
 from tarot.gradients import Samples, resolve_device
 from tasks.common.cache import cached_surrogates
+from tasks.common.code import parts_of, source_hash
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
 from tasks.task import Checkpoint, Model, Split, Task
 
@@ -64,8 +65,8 @@ class SupervisedTask(Task[Model]):
         """What determines the model of the surrogates, as plain data."""
 
     @abstractmethod
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
-        """Train one surrogate; its `keep` checkpoints, each of this run."""
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
+        """Train one surrogate; the checkpoints that `keep` says, each of this run."""
 
     @abstractmethod
     def fit_downstream(self, weights: np.ndarray, seed: int) -> Model:
@@ -117,12 +118,18 @@ class SupervisedTask(Task[Model]):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Checkpoint]:
-        return cached_surrogates(self.cache_dir, self.recipe(), self._train_surrogates, data=self.surrogate_data())
+        return cached_surrogates(
+            self.cache_dir,
+            self.recipe(),
+            self._train_surrogates,
+            data=self.surrogate_data(),
+            code=source_hash(*parts_of(self)),
+        )
 
     def _train_surrogates(self) -> list[Checkpoint]:
         kept: list[Checkpoint] = []
         for run in range(self.surrogate.runs):
-            kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate.checkpoints)
+            kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate)
         return kept
 
     def train(self, selection: Selection, seed: int) -> Model:

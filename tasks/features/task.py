@@ -10,7 +10,8 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import checked
-from tarot.features import Rows, existing_paths, file_identity, open_features, read_vector
+from tarot.features import Rows, existing_paths, open_features, read_vector
+from tasks.common.contents import hash_named
 from tasks.task import Split, TaskData
 
 Paths = str | Path | Sequence[str | Path]
@@ -21,8 +22,9 @@ class FeatureTask(TaskData):
     list of them: one per checkpoint or independently trained model, in the same order.
 
     labels, ids: of the candidates; target_labels, groups: of the targets. Each is a .npy vector or a text file with one
-    value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). Raises
-    InputError where a file is missing or a vector's length is not that of its matrix.
+    value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). cache_dir:
+    where hashes of files are remembered. Raises InputError where a file is missing or a vector's length is not that of
+    its matrix.
     """
 
     has_model = False
@@ -39,6 +41,7 @@ class FeatureTask(TaskData):
         ids: str | Path | None = None,
         groups: str | Path | None = None,
         learning_rates: Sequence[float] | None = None,
+        cache_dir: str | Path = "cache",
     ) -> None:
         if not candidates or not targets:
             raise InputError(
@@ -46,6 +49,7 @@ class FeatureTask(TaskData):
                 ".npy, .safetensors, .parquet or a feature store"
             )
         self.name = name
+        self.cache_dir = Path(cache_dir)
         self.paths = {
             "candidates": existing_paths(candidates, "task.candidates"),
             "targets": existing_paths(targets, "task.targets"),
@@ -80,6 +84,9 @@ class FeatureTask(TaskData):
             return self.vectors["ids"].astype(str).tolist()
         return [f"{split}-{i}" for i in range(self.rows[split][0].shape[0])]
 
+    def total(self) -> None:
+        """The selector's own choice: what is trained on the selection is not known here."""
+
     def labels(self, split: Split = "candidates") -> np.ndarray | None:
         return self.vectors["labels" if split == "candidates" else "target_labels"]
 
@@ -87,6 +94,15 @@ class FeatureTask(TaskData):
         return self.vectors["groups"]
 
     def recipe(self) -> dict[str, Any]:
-        """Files are told apart by their place, size and time: hashing them could take longer than the selection."""
-        files = {role: [file_identity(path) for path in paths] for role, paths in self.files.items()}
+        """Files are known by what is in them."""
+        files = {role: [_content(path, self.cache_dir) for path in paths] for role, paths in self.files.items()}
         return {"name": self.name, "data": {"files": files, "learning_rates": self.learning_rates}}
+
+
+def _content(path: Path, cache: Path) -> str:
+    """What is in a file, or in all files of a folder. The manifest of a store has the checksums of the others."""
+    if not path.is_dir():
+        return hash_named({"": path}, cache)
+    manifest = path / "manifest.json"
+    inside = [manifest] if manifest.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return hash_named({file.relative_to(path).as_posix(): file for file in inside}, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,14 +28,13 @@ from transformers import (
 
 from tarot import InputError
 from tarot.common import Count, check_options, within
-from tasks.common.identity import hash_file
+from tasks.common.contents import hash_named
 from tasks.common.training import seeded
 from tasks.instruction.refusals import reason
 from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 _PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")  # logits are head(last hidden state) and nothing else
-_HASHED = 4096  # blocks of a file of weights that tell it from others: 256 MiB
 
 State = Mapping[str, Tensor]
 
@@ -126,13 +126,18 @@ class Language:
                 f"{self.heads}, {self.hidden}, {self.key_heads}"
             )
 
-    def recipe(self) -> dict[str, Any]:
-        """What determines the weights and what is computed of them, as plain data. Files are known by
-        blocks that lie close enough for training to change some of them: sixteen gigabytes take long to read."""
+    def recipe(self, cache: Path | None = None) -> dict[str, Any]:
+        """What determines the weights and what is computed of them, as plain data. cache: where hashes of files are
+        remembered."""
         known = {key: value for key, value in asdict(self).items() if key not in ("attention", "checkpointing")}
         if self.path is None:
             return known
-        return {"path": Path(self.path).name, "dtype": self.dtype, "quantize": self.quantize, **_identity(self.path)}
+        return {
+            "path": Path(self.path).name,
+            "dtype": self.dtype,
+            "quantize": self.quantize,
+            **_identity(self.path, cache),
+        }
 
     def base(self, vocabulary: int, weights: State | None = None) -> PreTrainedModel:
         """The model without adapters, on the CPU. weights: what replaces the random ones, where there is no path."""
@@ -268,13 +273,25 @@ def _unreadable(path: str, error: Exception) -> str:
     return f"task.language.path: {path!r} {what}: {reason(error)}"
 
 
-def _identity(path: str) -> dict[str, Any]:
-    """What tells these weights from others."""
+def _identity(path: str, cache: Path | None = None) -> dict[str, Any]:
+    """What tells these weights from others. A folder of adapters names the model that they belong to."""
     if not Path(path).is_dir():
         try:
             config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise InputError(_unreadable(path, error)) from error
         return {"commit": getattr(config, "_commit_hash", None), "name": path}
-    known = [file for file in sorted(Path(path).glob("*")) if file.suffix in (".safetensors", ".bin", ".json")]
-    return {"files": {file.name: hash_file(file, blocks=_HASHED) for file in known if file.is_file()}}
+    known = [file for file in sorted(Path(path).rglob("*")) if file.suffix in (".safetensors", ".bin", ".json")]
+    files = {file.relative_to(path).as_posix(): file for file in known if file.is_file()}
+    identity: dict[str, Any] = {"files": hash_named(files, cache)}
+    base = _base_of(Path(path) / "adapter_config.json")
+    return identity if base is None else {**identity, "base": _identity(base, cache)}
+
+
+def _base_of(config: Path) -> str | None:
+    """The model that adapters say they belong to."""
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None

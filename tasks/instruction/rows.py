@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot import InputError
+from tasks.common.contents import hash_named
 
 ROLES = ("system", "user", "assistant")
 HUB = "hub:"
@@ -140,7 +141,7 @@ def hub_rows(place: str, name: str | None = None) -> list[Row]:
             f"{place} is read by the library datasets: pip install datasets, or give jsonl files"
         ) from error
     try:
-        loaded = datasets.load_dataset(source, subset, split=split)
+        loaded = datasets.load_dataset(source, subset, split=split, cache_dir=_kept_in(source))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{place} (split {split}) cannot be loaded: {error}") from error
     raws = [{key: value for key, value in columns.items() if value is not None} for columns in loaded]
@@ -161,6 +162,18 @@ def hub_rows(place: str, name: str | None = None) -> list[Row]:
     if not rows:
         raise InputError(f"{place} (split {split}) has no rows to learn from")
     return rows
+
+
+def _kept_in(source: str) -> str | None:
+    """Where the library keeps what it makes of a local folder: by what is in its files, of which it knows no more than
+    when they were changed. None for what is on the hub."""
+    if not Path(source).is_dir():
+        return None
+    import datasets
+
+    ours = Path(datasets.config.HF_DATASETS_CACHE) / "tarot"
+    inside = sorted(path for path in Path(source).rglob("*") if path.is_file() and ".git" not in path.parts)
+    return str(ours / hash_named({path.relative_to(source).as_posix(): path for path in inside}, ours)[:16])
 
 
 def _on_hub(place: str) -> tuple[str, str | None, str]:

@@ -19,7 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from tarot import InputError, Selection
 from tarot.common import Count, Positive, checked, fingerprint, within
 from tasks.common.cache import cached_checkpoints
+from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
+from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
@@ -174,7 +176,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             return load_tokenizer(self.tokenizer_path)
         texts = [content for row in self.text for _, content in row.messages]
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        made_of = fingerprint({"text": digest, "vocabulary": self.vocabulary})
+        made_of = fingerprint({"text": digest, "vocabulary": self.vocabulary, "code": source_hash(train_tokenizer)})
         path = self.cache_dir / "tokenizers" / f"{self.name}-{made_of}"
         return cached_tokenizer(path, lambda: train_tokenizer(texts, self.vocabulary))
 
@@ -210,7 +212,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     @cached_property
     def _model_recipe(self) -> dict[str, Any]:
-        recipe: dict[str, Any] = {"language": self.language.recipe(), "adapter": self.adapter.recipe()}
+        recipe: dict[str, Any] = {"language": self.language.recipe(self.cache_dir), "adapter": self.adapter.recipe()}
         if self.language.path is None:
             recipe["vocabulary"] = len(self.tokenizer)
         if self.pretraining is not None:
@@ -256,9 +258,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             return [Checkpoint("pretrained", state, training.learning_rate)]
 
         made_of = {key: value for key, value in self._model_recipe.items() if key != "adapter"}
-        return cached_checkpoints(self.cache_dir / "pretrained" / f"{self.name}-{fingerprint(made_of)}.pt", make)[
-            0
-        ].state
+        made_of["code"] = source_hash(pretrain, type(self.language))
+        name = f"{self.name}-{fingerprint(made_of)}.safetensors"
+        return cached_checkpoints(self.cache_dir / "pretrained" / name, make)[0].state
 
     def model(self) -> LanguageModel:
         """Its frozen weights are always the same; the adapters are fresh.
@@ -292,7 +294,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         """What the head is given, averaged over the answers' tokens, [B, hidden]."""
         return model.embeddings(batch["input_ids"], batch["labels"])
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         """A warm-up."""
         candidates = self.candidates()
         weights = self.surrogate.drawn(len(candidates), seed)
@@ -380,7 +382,6 @@ class InstructionTask(SupervisedTask[LanguageModel]):
                 weight=weight,
                 fontsize=points,
                 transform=axes.transAxes,
-                parse_math=False,
             )
         axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
 

@@ -7,12 +7,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tarot import InputError
-from tarot.common import atomic_directory
+from tasks.common.cache import kept
 from tasks.instruction.refusals import reason
 from tasks.instruction.template import TAGS
 
@@ -61,12 +60,11 @@ def _first(texts: Iterable[str], most: int) -> Iterator[str]:
 
 def cached_tokenizer(path: Path, make: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
     """The tokenizer in the folder `path`, or a new one that is saved there; others that want it wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock")):
-        if not path.exists():
-            with atomic_directory(path) as temporary:
-                make().save_pretrained(temporary)
-    return load_tokenizer(path)
+
+    def save(folder: Path) -> None:
+        make().save_pretrained(folder)
+
+    return kept(path, save, load_tokenizer, folder=True)
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

@@ -104,6 +104,9 @@ def read_classes(path: Path) -> tuple[Classes, LabelCode]:
     kept = [label for label in sorted(listed) if label not in ignored]
     if not 2 <= len(kept) <= 250 or len({listed[label][0] for label in kept}) < len(kept) or min(listed) < 0:
         raise InputError(f"{path} must name from 2 to 250 classes, each with an id and a name of its own")
+    for label in kept:
+        if not listed[label][0].isprintable():
+            raise InputError(f"{path}: the name {listed[label][0]!a} has characters that cannot be shown; rename it")
     if any(len(colour) != 3 or not all(0 <= part <= 255 for part in colour) for colour in colours.values()):
         raise InputError(f"{path}: a color is three numbers from 0 to 255")
     shades = {label: (red, green, blue) for label, (red, green, blue) in colours.items()}

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 import tarot
+from tarot.common.errors import InputError
 from tarot.features.store import FeatureStore
 
 GENERATOR = np.random.default_rng(0)
@@ -333,6 +335,22 @@ def changed(array, row, column, value):
     array = array.copy()
     array[row, column] = value
     return array
+
+
+@pytest.mark.parametrize("side", ["candidates", "targets"])
+def test_sparse_and_masked_features_are_read_or_refused_on_either_side(side):
+    given = {"candidates": CANDIDATES, "targets": TARGETS}
+    expected = tarot.select(**given, selector="tarot_fixed", size=9)
+    sparse = given | {side: scipy.sparse.csr_array(given[side])}
+    assert tarot.select(**sparse, selector="tarot_fixed", size=9).indices.tolist() == expected.indices.tolist()
+    masked = given | {side: np.ma.masked_greater(given[side], np.sort(given[side].ravel())[-2])}
+    with pytest.raises(InputError, match=f"{side} row .* is masked"):
+        tarot.select(**masked, selector="tarot_fixed", size=9)
+    labels = {"candidate_labels": np.zeros(len(CANDIDATES), int), "target_labels": np.zeros(len(TARGETS), int)}
+    name = f"{side[:-1]}_labels"
+    labels[name] = np.ma.masked_array(labels[name], mask=np.arange(len(given[side])) == 2)
+    with pytest.raises(InputError, match=f"{name} row 2 is masked"):
+        tarot.value(**given, method="lava", **labels)
 
 
 def call(candidates=CANDIDATES, targets=TARGETS, selector="tarot_fixed", **options) -> Callable[[], object]:

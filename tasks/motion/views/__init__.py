@@ -1,12 +1,11 @@
 """What a model sees of a scenario: agents, lanes and the future around one target."""
 
 from tasks.motion.views.profile import MINI, PAPER_AUTOBOT, PAPER_WAYFORMER, Profile
-from tasks.motion.views.samples import LAYOUT, Batch, MotionSamples, cached_samples, samples_of
+from tasks.motion.views.samples import Batch, MotionSamples, cached_samples, samples_of
 from tasks.motion.views.tags import TYPES, bucket, trajectory_type
 from tasks.motion.views.windows import TargetFilter
 
 __all__ = [
-    "LAYOUT",
     "MINI",
     "PAPER_AUTOBOT",
     "PAPER_WAYFORMER",

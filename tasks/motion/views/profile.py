@@ -9,9 +9,6 @@ from tarot import InputError
 from tarot.common import Count, Positive, at_least, check_options
 from tasks.motion.formats import CYCLIST, PEDESTRIAN, RATE, VEHICLE
 
-VERSION = 1
-"""Goes up when the features of the same scene change, so that caches of the old ones are not used."""
-
 AGENT_CODES = {VEHICLE: 1, PEDESTRIAN: 2, CYCLIST: 3}
 OTHER_AGENT = 4
 
@@ -126,7 +123,7 @@ class Profile:
     def recipe(self) -> dict[str, Any]:
         """All that determines the features of a window, as plain data. The name does not."""
         fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {**{key: value for key, value in fields.items() if key != "name"}, "version": VERSION}
+        return {key: value for key, value in fields.items() if key != "name"}
 
 
 PAPER_AUTOBOT = Profile("paper_autobot")

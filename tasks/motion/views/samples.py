@@ -23,9 +23,6 @@ from tasks.motion.views.windows import NoWindow, TargetFilter, targets_of, windo
 
 Batch = dict[str, Tensor]
 
-LAYOUT = 2
-"""Of the arrays of samples; goes up when there are others, so that files of the old ones are not read."""
-
 _LANES = ("lane_points", "lane_counts", "lane_codes")
 _TEXT = ("ids", "tags", "datasets")
 

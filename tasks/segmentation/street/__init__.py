@@ -2,6 +2,6 @@
 
 from tasks.segmentation.street.domain import street_splits
 from tasks.segmentation.street.objects import CLASSES, PALETTE
-from tasks.segmentation.street.rendering import VERSION, render
+from tasks.segmentation.street.rendering import render
 
-__all__ = ["CLASSES", "PALETTE", "VERSION", "render", "street_splits"]
+__all__ = ["CLASSES", "PALETTE", "render", "street_splits"]

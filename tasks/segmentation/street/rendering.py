@@ -22,13 +22,11 @@ __all__ = [
     "PALETTE",
     "SHARES",
     "TARGETS",
-    "VERSION",
     "Scene",
     "render",
     "street_splits",
 ]
 
-VERSION = 1  # of what scenes look like, for fingerprints
 SWAPPED = np.array([1, 0, 5, 4, 3, 2, 6, 8, 7], np.uint8)  # class -> the neighbour whose label it gets; sky stays
 FALSE = np.array(  # the colour of each class in a false palette: grass-green roads, brown skies, blue leaves, ...
     [

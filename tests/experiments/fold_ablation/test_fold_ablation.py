@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Outcome:
-    return command(folder, *TINY, name="first", drawn=True)
+    return command(folder, *TINY, name="first", drawn="light")
 
 
 def test_only_those_folds_are_tried_that_there_are_targets_for(first):
@@ -43,7 +43,7 @@ def test_only_those_folds_are_tried_that_there_are_targets_for(first):
 
 
 def test_an_arm_is_what_a_run_of_its_own_finds(first, folder):
-    models = set((folder / "cache" / "models").glob("*.pt"))
+    models = set((folder / "cache" / "models").glob("*.safetensors"))
     for i in range(2):
         options = ["experiment.arms=[]", "experiment.trainings=1", "selector.folds=2", f"seed={i}"]
         alone = command(folder, *BASE, *options, name=f"alone{i}").metrics
@@ -51,7 +51,7 @@ def test_an_arm_is_what_a_run_of_its_own_finds(first, folder):
         assert found["test"]["values"][i] == pytest.approx(alone["metrics"]["accuracy"])
         for fact in ("size", "ratio", "ot_distance", "precision"):
             assert found["selection"][fact]["values"][i] == pytest.approx(alone["selection"][fact])
-    assert set((folder / "cache" / "models").glob("*.pt")) == models, "nothing was trained again"
+    assert set((folder / "cache" / "models").glob("*.safetensors")) == models, "nothing was trained again"
 
 
 def test_output_is_complete(first):

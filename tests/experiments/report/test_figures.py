@@ -285,3 +285,18 @@ def test_shares_by_dataset_are_counted_and_drawn():
     drawn(figure)
     widths = [patch.get_width() for patch in figure.draw().axes[0].patches]
     assert widths == pytest.approx([0.25, 0.75, 0.6, 0.4])
+
+
+@pytest.mark.parametrize("name", [r"\frac $a_$ b", "costs $5, not $6", "$", r"$\mathdefault{10^{"])
+def test_names_are_text_and_no_formulas(name):
+    scores = {name: Interval(0.5, 0.4, 0.6), "random": Interval(0.3, 0.2, 0.4)}
+    drawn(figures.arms(name, scores, "One seed."))
+
+
+def test_axes_say_numbers_and_no_formulas():
+    curve = {"size": [10, 30, 100, 4000], "held_out": [4.0, 3, 2, 1], "standard_error": [0.1] * 4, "chosen": [100]}
+    with style.themed("light"):
+        canvas = figures.held_out_curve(curve).draw()
+        canvas.draw_without_rendering()
+        labels = [label.get_text() for label in canvas.axes[0].get_xticklabels(which="both")]
+    assert {"10", "100", "1,000"} <= set(labels) and not any("$" in label for label in labels)

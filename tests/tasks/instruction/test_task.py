@@ -143,14 +143,14 @@ def test_a_warm_up_too_short_for_its_checkpoints_is_refused(tmp_path):
 def test_pretraining_is_made_once_and_learns(tmp_path):
     options = {"pretraining": Pretraining(steps=30, batch_size=4, length=32, learning_rate=1e-2)}
     task = task_of(tmp_path, **options)
-    random, made = task_of(tmp_path), list((tmp_path / "cache").glob("pretrained/*.pt"))
+    random, made = task_of(tmp_path), list((tmp_path / "cache").glob("pretrained/*.safetensors"))
     rows = task.candidates()
     before, after = (answer_losses(fresh(one).eval(), rows, 4096, one.pad).mean() for one in (random, task))
     assert after < before - 0.3 and not made
-    made = list((tmp_path / "cache").glob("pretrained/*.pt"))
+    made = list((tmp_path / "cache").glob("pretrained/*.safetensors"))
     again = task_of(tmp_path, seed=1, **options)
     assert all(torch.equal(a, again._weights[name]) for name, a in task._weights.items())
-    assert list((tmp_path / "cache").glob("pretrained/*.pt")) == made and len(made) == 1
+    assert list((tmp_path / "cache").glob("pretrained/*.safetensors")) == made and len(made) == 1
     answers = task_of(tmp_path, pretraining=replace(options["pretraining"], learn="answers"))
     assert answers.recipe()["model"] != task.recipe()["model"] == again.recipe()["model"]
 
@@ -374,7 +374,7 @@ def test_other_targets_leave_candidates_as_they_were(tmp_path):
     assert first.split_recipe("candidates") == second.split_recipe("candidates")
     for task in first, second:
         task.checkpoints()
-    assert len(list((tmp_path / "cache/checkpoints").glob("*.pt"))) == 1
+    assert len(list((tmp_path / "cache/checkpoints").glob("*.safetensors"))) == 1
     other = task_of(tmp_path, data=Files(wanted, pool))
     assert other.split_recipe("candidates") != first.split_recipe("candidates")
 

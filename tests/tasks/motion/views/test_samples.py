@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import default_collate
 
 from tarot import InputError
+from tasks.common.cache import cached_arrays
 from tasks.motion.views.profile import MINI, PAPER_AUTOBOT
 from tasks.motion.views.samples import MotionSamples, cached_samples, samples_of
 from tasks.motion.views.target_view import featurise
@@ -181,12 +182,14 @@ def test_samples_are_made_once_and_read_back(samples, tmp_path):
         assert all(file[name].dtype.kind != "O" for name in file.files)
     with pytest.raises(InputError, match="another profile than mini"):
         cached_samples(path, replace(MINI, spacing=1.0), make)
-    np.savez(path, ids=np.array(["a"]))
+    for content in (b"half a file", path.read_bytes()[:-1]):
+        path.write_bytes(content)
+        assert cached_samples(path, MINI, make).ids.tolist() == samples.ids.tolist()
+    assert len(calls) == 3, "what is damaged is made again"
+    other = tmp_path / "other.npz"
+    cached_arrays(other, lambda: {"ids": np.array(["a"])})
     with pytest.raises(InputError, match="does not hold motion samples"):
-        cached_samples(path, MINI, make)
-    path.write_bytes(b"half a file")
-    with pytest.raises(InputError, match="delete it"):
-        cached_samples(path, MINI, make)
+        cached_samples(other, MINI, make)
 
 
 def test_a_target_without_a_future_is_none():
