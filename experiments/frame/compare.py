@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.command.resolvers import register_resolvers
+from experiments.frame.one_space import distances_in_one_space
 from experiments.frame.outputs import DONE, clear
 from experiments.report import Figure, Interval, Page, Table, explain, figures, mean_interval
 from tarot.common import atomic_file
@@ -70,7 +71,7 @@ class CompareRuns(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        write(folder)  # jobs that ended at the same moment may not have seen each other
+        write(folder, ended=True)  # jobs that ended at the same moment may not have seen each other
         page = folder / "comparison.html"
         if page.exists():
             print(f"comparison: {page}")
@@ -86,7 +87,8 @@ def settings(folder: Path) -> list[Setting]:
 
     What did not apply (the ratio of a selector that chooses its own size) tells no settings apart, and its repetitions
     count once."""
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*/metrics.json"), key=_job_number)]
+    paths = sorted(folder.glob("*/metrics.json"), key=_job_number)
+    runs = [{**json.loads(path.read_text()), "folder": path.parent} for path in paths]
     groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for run in runs:
         idle = {"seed", *run["run"]["not_applied"]}
@@ -100,11 +102,16 @@ def settings(folder: Path) -> list[Setting]:
     return found
 
 
-def write(folder: Path) -> None:
-    """comparison.csv and comparison.html, from the runs that have ended so far."""
+def write(folder: Path, ended: bool = False) -> None:
+    """comparison.csv and comparison.html, from the runs that have ended so far.
+
+    ended: there will be no more of them, so that selections on different features are measured in one space, which
+    reads features again; before, their distances are left out.
+    """
     rows = settings(folder)
     if not rows:
         return
+    space = _one_space(rows, ended)
     names = [
         name for name in rows[0].runs[0]["metrics"] if all(name in run["metrics"] for row in rows for run in row.runs)
     ]
@@ -118,10 +125,34 @@ def write(folder: Path) -> None:
             numbers += [row.fact(fact) for fact in facts]
             table.writerow([row.name, len(row.runs), *("" if n is None or n != n else f"{n:.6g}" for n in numbers)])
     with atomic_file(folder / "comparison.html") as temporary:
-        temporary.write_text(_page(rows, names, facts).html(), encoding="utf-8")
+        temporary.write_text(_page(rows, names, facts, space).html(), encoding="utf-8")
 
 
-def _page(rows: list[Setting], names: list[str], facts: list[str]) -> Page:
+def _one_space(rows: list[Setting], ended: bool) -> str:
+    """In which space distances are, for a person; nothing where there are none. Those in other spaces are replaced in
+    the rows: by those in the one space, or by nothing."""
+    runs = [run for row in rows for run in row.runs if run.get("selection", {}).get("ot_distance") is not None]
+    spaces = {json.dumps([run["run"]["features"], _whitening(run)]) for run in runs}
+    if len(spaces) < 2:
+        return f"OT distances are in one space: {', '.join(filter(None, json.loads(spaces.pop())))}." if spaces else ""
+    name, found = distances_in_one_space(runs) if ended else ("", {})
+    for run in runs:
+        run["selection"]["ot_distance"] = found.get(run["folder"])
+        run["selection"]["lower_bound"] = None
+    if not found:
+        return "OT distances are left out: they are in different spaces."
+    return f"OT distances are in one space, whatever was selected in: {name}."
+
+
+def _whitening(run: dict[str, Any]) -> str | None:
+    """As it was asked for, of which each seed may have made something else."""
+    space = run["selection"].get("space")
+    if space is None:
+        return None
+    return "whitening chosen" if space["chosen"] else space["whitening"] or "unit norm alone"
+
+
+def _page(rows: list[Setting], names: list[str], facts: list[str], space: str) -> Page:
     seeds = max(len(row.runs) for row in rows)
     how = explain(seeds, "seed") if seeds > 1 else rows[0].runs[0]["interval"]
     shown = names[:2]
@@ -133,11 +164,9 @@ def _page(rows: list[Setting], names: list[str], facts: list[str]) -> Page:
         ]
         for row in rows
     ]
-    spaces = {run["run"]["features"] for row in rows for run in row.runs}
-    note = f" OT distances are in each method's own features and compare within one kind ({', '.join(sorted(spaces))})."
     table = Table(
         "Comparison",
-        how + note * (len(spaces) > 1),
+        f"{how} {space}".strip(),
         ["", *shown, *(fact.replace("_", " ").replace("ot ", "OT ") for fact in facts)],
         body,
     )
@@ -182,4 +211,4 @@ def _job_number(path: Path) -> tuple[int, str]:
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        write(Path(argument))
+        write(Path(argument), ended=True)

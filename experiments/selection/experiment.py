@@ -32,6 +32,7 @@ from tarot import InputError, Selection
 from tarot.common import Count, Natural, check_options, progress
 from tarot.gradients import resolve_device
 from tarot.selectors import SELECTORS
+from tarot.space import Space
 from tasks.task import DrawsPredictions, Task, TaskData
 
 Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empty where the task has no model
@@ -178,6 +179,7 @@ def _facts(task: TaskData, selection: Selection) -> dict[str, Any]:
         "ratio": len(selection) / selection.n,
         "ot_distance": selection.ot_distance,
         "lower_bound": selection.lower_bound,
+        "space": None if selection.space is None else selection.space.as_dict(),
         **({} if task.candidate_tags() is None else {"precision": precision(task, selection)}),
         **({} if sources is None else {"sources": selected_by_source(sources, selection)}),
     }
@@ -221,7 +223,17 @@ def _tiles(run: Run, arms: dict[str, Selection], scores: Scores) -> list[Tile]:
         tiles.append(
             Tile("OT distance", f"{own.ot_distance:.3f}", f"{_gap(own)} above the lower bound {own.lower_bound:.3f}")
         )
+    if own.space is not None:
+        tiles.append(Tile("space", own.space.name, _why(own.space)))
     return tiles
+
+
+def _why(space: Space) -> str:
+    """For a person: how the space came about."""
+    if space.agreement is None:
+        return "chosen: there are too few targets to ask them" if space.chosen else "given"
+    local, none = space.agreement["local"], space.agreement["none"]
+    return f"targets find one another among candidates: {local:.2f} where whitened, {none:.2f} where not, .5 is chance"
 
 
 def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Table:
@@ -238,7 +250,10 @@ def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Ta
         )
 
     columns = ["", *metrics, "selected", *(["precision"] if tagged else []), "OT distance", "lower bound", "gap"]
-    return Table("Comparison", how if metrics else "", columns, [row(name) for name in arms], strong=0)
+    space = arms[run.name["selector"]].space
+    spaces = [] if space is None else [f"OT distances are in one space: {run.name['features']}, {space.name}."]
+    caption = " ".join([*([how] if metrics else []), *spaces])
+    return Table("Comparison", caption, columns, [row(name) for name in arms], strong=0)
 
 
 def _source_table(run: Run, arms: dict[str, Selection]) -> list[Table]:

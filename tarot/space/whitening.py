@@ -26,6 +26,7 @@ from tarot.space.norm import NORMS, Norm, RowMap, as_they_are, norm_map, unit_no
 Method = Literal["local", "cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
 METHODS: tuple[Method, ...] = ("local", "cholesky", "zca")
+ROUNDING = 1e-14  # of float32, squared: rows that vary by no more do not vary
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +164,7 @@ def fit_whitener(
             f"equidistant. Use fewer dimensions or a regularization of 1e-3 or more.",
             stacklevel=2,
         )
-    if not covariance.diagonal().mean() > 0:
+    if float(covariance.diagonal().sum()) <= ROUNDING * float(mean.square().sum()):
         alike = "point the same way" if norm == "unit" else "are equal"
         raise InputError(f"candidates and targets do not vary: all their non-zero rows {alike}")
     ridge = oracle_ridge(covariance, n) if regularization is None else float(regularization)
