@@ -129,7 +129,7 @@ def save_checkpoints(path: Path, checkpoints: Sequence[Checkpoint]) -> None:
     about = []
     for number, checkpoint in enumerate(checkpoints):
         state = list(checkpoint.state)
-        optimizer = [[name, list(moments)] for name, moments in (checkpoint.optimizer_state or {}).items()]
+        optimizer = [(name, list(moments)) for name, moments in (checkpoint.optimizer_state or {}).items()]
         tensors |= {f"{number}.{place}": checkpoint.state[name] for place, name in enumerate(state)}
         tensors |= {
             f"{number}.{place}.{key}": torch.as_tensor((checkpoint.optimizer_state or {})[name][key])
