@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
 from tarot.features import Features
-from tarot.selection import WHITENINGS, Selection, SelectionProblem
+from tarot.selection import Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
-from tarot.space import Method
+from tarot.space import Norm, Whitening, resolved
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 
-def select(
+def _asked(
     candidates: Features,
     targets: Features,
     selector: str | Selector,
     *,
-    whitening: Method | Literal["auto"] | None = "auto",
-    regularization: float = 1e-3,
+    whitening: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
     total: int | None = None,
     total_may_grow: bool = False,
     candidate_labels: ArrayLike | None = None,
@@ -33,16 +39,62 @@ def select(
     candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     **options: Any,
-) -> Selection:
+) -> tuple[Selector, SelectionProblem]:
+    """What `select` and `value` are asked: their arguments are these."""
+    method = _selector(selector, options)
+    given: dict[str, Any] = {  # in forms of many kinds, which SelectionProblem reads and checks
+        "candidate_views": candidates,
+        "target_views": targets,
+        "whitening": resolved(whitening, regularization, method.whitening),
+        "regularization": regularization,
+        "norm": norm,
+        "total": total,
+        "total_may_grow": total_may_grow,
+        "candidate_labels": candidate_labels,
+        "target_labels": target_labels,
+        "target_groups": target_groups,
+        "candidate_ids": candidate_ids,
+        "candidate_tags": candidate_tags,
+        "candidate_residuals": candidate_residuals,
+        "candidate_scores": candidate_scores,
+        "learning_rates": learning_rates,
+    }
+    return method, SelectionProblem(**given)
+
+
+def _asking(
+    asked: Callable[Arguments, tuple[Selector, SelectionProblem]],
+) -> Callable[[Callable[[Selector, SelectionProblem], Answer]], Callable[Arguments, Answer]]:
+    """Gives a function of selector and problem the arguments of `asked`, for callers, type checkers and `help`."""
+
+    def decorate(answer: Callable[[Selector, SelectionProblem], Answer]) -> Callable[Arguments, Answer]:
+        @wraps(answer)
+        def ask(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+            return answer(*asked(*args, **kwargs))
+
+        returned = signature(answer).return_annotation
+        ask.__signature__ = signature(asked).replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return ask
+
+    return decorate
+
+
+@_asking(_asked)
+def select(method: Selector, problem: SelectionProblem) -> Selection:
     """Choose which candidates [N, d] to train on, and how often, to serve the targets [M, d].
 
-    candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s; or a list of them, one per
-    checkpoint or independently trained model, whose similarities are then averaged.
+    candidates, targets: NumPy arrays, memory maps, torch tensors, `FeatureStore`s, SciPy sparse matrices, data frames
+    of numbers or of one column of lists; or a list of them, one per checkpoint or independently trained model, whose
+    similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
-    whitening: "cholesky" or "zca" (the same distances), None (rows as they are), or "auto": what the selector declares,
-    Cholesky for `tarot_*`, none for the others. Methods that compare rows in their own way (`less`, `dsdm`, `tracin`,
-    `lava`, `sava`, `batchwise_lava`, `knn_shapley`, `prototypes`) value them as they are; for them it shapes the
-    reported distances alone. regularization: relative ridge of the whitening.
+    whitening: how rows are made comparable. "local": by the covariance of near neighbours' differences; "chosen": local
+    at the ridge at which targets find one another best, or none; "cholesky" or "zca" (the same distances): by the
+    covariance of all rows; "paper": Cholesky at a ridge of 1e-3, of rows as long as they are; None: rows as they are.
+    "auto": what the selector declares, "chosen" for `tarot_*` ("local" where a ridge is given), none for the others.
+    Methods that compare rows in their own way (`less`, `dsdm`, `tracin`, `lava`, `sava`, `batchwise_lava`,
+    `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances alone.
+    regularization: ridge of the whitening, relative to the mean variance; None: chosen.
+    norm: of rows before they are whitened: "unit", "clip" (at the 99th percentile) or None; after it, it is always 1.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
     candidate_labels, target_labels: the class of each candidate [N] and target [M].
@@ -56,75 +108,20 @@ def select(
     from these candidates is refused.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
-    method = _selector(selector, options)
-    problem = _problem(
-        candidates,
-        targets,
-        whitening=_whitening(whitening, method),
-        regularization=regularization,
-        total=total,
-        total_may_grow=total_may_grow,
-        candidate_labels=candidate_labels,
-        target_labels=target_labels,
-        target_groups=target_groups,
-        candidate_ids=candidate_ids,
-        candidate_tags=candidate_tags,
-        candidate_residuals=candidate_residuals,
-        candidate_scores=candidate_scores,
-        learning_rates=learning_rates,
-    )
     return _checked_selection(method.select(problem), method, problem)
 
 
-def value(
-    candidates: Features,
-    targets: Features,
-    method: str | Selector,
-    *,
-    whitening: Method | Literal["auto"] | None = "auto",
-    regularization: float = 1e-3,
-    candidate_labels: ArrayLike | None = None,
-    target_labels: ArrayLike | None = None,
-    target_groups: ArrayLike | None = None,
-    candidate_residuals: ArrayLike | Sequence[ArrayLike] | None = None,
-    candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
-    learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
-    **options: Any,
-) -> NDArray[np.float64]:
+@_asking(_asked)
+def value(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
     """What every candidate is worth to the targets: float64 [N], HIGHER = more valuable, -inf = of no use at all.
 
     The arguments are those of `select`. Methods that choose a set without valuing its members (`random`, `all`, ...)
     raise InputError; and so does a method of your own whose values are anything else than these.
     """
-    selector = _selector(method, options)
-    if not isinstance(selector, Valuing):
+    if not isinstance(method, Valuing):
         able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
-        raise InputError(f"{type(selector).__name__} gives candidates no values; these do: {able}")
-    problem = _problem(
-        candidates,
-        targets,
-        whitening=_whitening(whitening, selector),
-        regularization=regularization,
-        candidate_labels=candidate_labels,
-        target_labels=target_labels,
-        target_groups=target_groups,
-        candidate_residuals=candidate_residuals,
-        candidate_scores=candidate_scores,
-        learning_rates=learning_rates,
-    )
-    return _checked_values(selector.values(problem), selector, problem)
-
-
-def _problem(candidates: Any, targets: Any, **known: Any) -> SelectionProblem:
-    """What a caller gave in forms of many kinds, which SelectionProblem reads and checks."""
-    return SelectionProblem(candidates, targets, **known)
-
-
-def _whitening(whitening: Method | Literal["auto"] | None, selector: Selector) -> Method | None:
-    """The whitening that was asked for, or the selector's own."""
-    if whitening not in ("auto", *WHITENINGS):
-        raise InputError(f"whitening must be one of {('auto', *WHITENINGS)}; it is {whitening!r}")
-    return selector.whitening if whitening == "auto" else whitening
+        raise InputError(f"{type(method).__name__} gives candidates no values; these do: {able}")
+    return _checked_values(method.values(problem), method, problem)
 
 
 def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:

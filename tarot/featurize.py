@@ -58,7 +58,7 @@ def featurize(
     model: in any mode; it is evaluated (no dropout, BatchNorm's running statistics) and left as it was.
     losses(model, batch) -> [B]: one loss per sample, which does not depend on the rest of its batch.
     dataset: map-style, with a length n; sample i is always the same.
-    projection: default `Projection()`, factored. dim: its number of dimensions, where only that is to be said. The two
+    projection: default `Projection()`, a tensor sketch. dim: its number of dimensions, where only that is said. The two
         sides of a selection must share both, and so they do by default: neither depends on the dataset.
     batch_size, collate, cost, workers, on_nonfinite: as in `gradient_rows`; they change no row, but for rounding, and
         `collate` where it changes the samples. With on_nonfinite="drop" the store's column "dropped" [n] says which.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Batch = Any
 Split = Literal["candidates", "targets", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("candidates", "targets", "validation", "test")
+ONE_EACH = 1  # `total` of a task whose selections have no weights
 Ability = TypeVar("Ability")
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -88,17 +89,17 @@ class TaskData(ABC):
     def ids(self, split: Split) -> list[str]:
         """The samples' names: unique in their split, and the same whenever and wherever the task is built."""
 
+    @abstractmethod
+    def total(self) -> int | None:
+        """What the weights of a selection sum to where the experiment does not say; of a larger selection they are one
+        each, and so they always are with `ONE_EACH`. None: the selector's own choice."""
+
     def labels(self, split: Split = "candidates") -> np.ndarray | None:
         """Class of each sample, int64 [n], where there are classes."""
         return None
 
     def target_groups(self) -> np.ndarray | None:
         """Which subtask each target belongs to, [M], where there are several."""
-        return None
-
-    def total(self) -> int | None:
-        """What the weights of a selection sum to where the experiment does not say; of a larger selection they are one
-        each. None: the selector's own choice."""
         return None
 
     def candidate_tags(self) -> np.ndarray | None:
@@ -130,7 +131,8 @@ class Task(TaskData, Generic[Model]):
 
     @abstractmethod
     def validation(self) -> Samples:
-        """For early stopping and the choice of a model; disjoint from `test`."""
+        """For early stopping and the choice of a model; disjoint from `test`, but where a benchmark reports the best on
+        it (`data.disjoint=false`)."""
 
     @abstractmethod
     def test(self) -> Samples:

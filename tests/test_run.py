@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import yaml
 
 from tarot import Selection
 from tasks.classification.task import ClassificationTask
-from tests.experiments.running import ROOT, SMALL, Outcome, command
+from tests.experiments.running import ROOT, SMALL, Outcome, command, places, started
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_features_from_files(folder):
     np.save(folder / "c.npy", candidates)
     np.save(folder / "t.npy", targets)
     given = ["task=features", f"task.candidates={folder / 'c.npy'}", f"task.targets={folder / 't.npy'}"]
-    outcome = command(folder, *given, "selector=tarot_fixed", "selector.ratio=0.25", name="features", drawn=True)
+    outcome = command(folder, *given, "selector=tarot_fixed", "selector.ratio=0.25", name="features", drawn="light")
     metrics = outcome.metrics
     assert metrics["selection"]["size"] == 10 and metrics["metrics"] == {}
     assert metrics["features"]["zero_gradients"] == {"candidates": 1, "targets": 0}
@@ -181,19 +181,21 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path):
 # --- other processes -------------------------------------------------------------------------------------------------
 
 
-def spawn(folder: Path, *arguments: str, name: str = "run", **environment: str) -> subprocess.Popen:
+def spawn(
+    folder: Path, *arguments: str, program: Sequence[str] = (str(ROOT / "run.py"),), **environment: str
+) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", **environment}
-    places = [f"cache_dir={folder / 'cache'}", f"output_dir={folder / name}"]
-    command = [sys.executable, str(ROOT / "run.py"), *arguments, *places]
+    command = [sys.executable, *program, *arguments, *places(folder, "run")]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def wait_for(pattern: str, folder: Path, process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_for(pattern: str, folder: Path, ended: Callable[[], int | None], seconds: float = 300) -> None:
+    """ended: the exit code of the process that makes such a file, once it has one."""
     until = time.monotonic() + seconds
     while not list(folder.glob(pattern)):
-        assert process.poll() is None, process.communicate()
+        assert ended() is None, [path.read_text() for path in folder.glob("*.err")]
         assert time.monotonic() < until, f"no {pattern}"
         time.sleep(0.01)
 
@@ -212,13 +214,19 @@ def heeds_interrupts() -> Iterator[None]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.usefixtures("heeds_interrupts")
 def test_what_was_stopped_goes_on(tmp_path, how):
-    process = spawn(tmp_path, *LONG)
-    wait_for("cache/models/*.safetensors", tmp_path, process)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
+        process = spawn(tmp_path, *LONG)
+        wait_for("cache/models/*.safetensors", tmp_path, process.poll)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert err.strip().splitlines()[-1].startswith("interrupted") and "Traceback" not in err
+    else:
+        process = started(tmp_path, *LONG)
+        wait_for("cache/models/*.safetensors", tmp_path, lambda: process.exitcode)
+        process.kill()
+        process.join(timeout=60)
+        assert process.exitcode == -how
     kept = {name: stamp for name, stamp in made(tmp_path / "cache").items() if not name.endswith(".part")}
     assert any(name.startswith("models/") for name in kept) and not (tmp_path / "run" / "metrics.json").exists()
     outcome = command(tmp_path, *[o for o in LONG if "trainings" not in o], "experiment.trainings=3")
@@ -242,6 +250,20 @@ def test_joblib_workers_share_what_they_make(tmp_path):
     assert (tmp_path / "run" / "comparison.csv").read_text().count("\n") == 3
 
 
+# `run.py` with figures of one pixel, which are logged as others are and drawn in no time
+ONE_PIXEL = """
+import io, run
+from PIL import Image
+from experiments.report.style import Figure
+
+def png(figure, theme):
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "png")
+    return file.getvalue()
+
+Figure.png = png
+run.main()
+"""
 ONE = ["selector=tarot_fixed"]
 TWO = ["-m", "selector=random,tarot_fixed"]
 
@@ -256,7 +278,7 @@ def test_wandb_writes_offline(tmp_path, jobs):
         "WANDB_MODE": "offline",
         "HOME": str(tmp_path),
     }
-    process = spawn(tmp_path, *jobs, *SMALL, *what, **nowhere)
+    process = spawn(tmp_path, *jobs, *SMALL, *what, program=("-c", ONE_PIXEL), **nowhere)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     records = list(tmp_path.glob("run/**/wandb/offline-run-*/run-*.wandb"))

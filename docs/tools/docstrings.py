@@ -41,7 +41,8 @@ def _paragraph(paragraph: str, explained: re.Pattern[str]) -> str:
 
 class Explained(griffe.Extension):
     """Rewrites the docstrings of functions and classes. Where a package gives a function the name of the module it
-    comes from, the name is the function's, as it is for those who import it."""
+    comes from, the name is the function's, as it is for those who import it. A function that `_asking` gives the
+    arguments of another is shown with them."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for name, origin in pkg.imports.items():
@@ -51,6 +52,15 @@ class Explained(griffe.Extension):
                     if path.startswith(f"{module.path}."):
                         source = module.members[path.removeprefix(f"{module.path}.")]
                         pkg.members[other] = griffe.Alias(other, source, parent=pkg)
+
+    def on_module(self, *, mod: griffe.Module, **_: Any) -> None:
+        own = {name: function for name, function in mod.functions.items() if not function.is_alias}
+        for function in own.values():
+            for decorator in function.decorators:
+                asked = re.fullmatch(r"_asking\((\w+)\)", str(decorator.value))
+                if asked is not None:
+                    function.parameters = own[asked[1]].parameters
+                    function.decorators = []
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None and (obj.is_function or obj.is_class):

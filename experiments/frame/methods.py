@@ -56,8 +56,16 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
                 f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
             )
         optimizer = task.surrogate_optimizer()
-        if recipes[recipe].preconditioner and optimizer is not None and not optimizer.startswith("adam"):
+        wanted = recipes[recipe].of_optimizer(optimizer).preconditioner
+        if wanted and optimizer is not None and not optimizer.startswith("adam"):
             raise InputError(
-                f"{name} needs Adam's moments in the surrogates' checkpoints, and their optimizer is {optimizer}: set "
-                f"task.train.optimizer=adamw, or leave {name} out of {where}"
+                f"{name} with preconditioner={wanted} needs Adam's moments in the surrogates' checkpoints, and their "
+                f"optimizer is {optimizer}: set it to auto, set task.train.optimizer=adamw, or leave {name} out of "
+                f"{where}"
             )
+
+
+def notes(names: Sequence[str], recipes: Mapping[str, FeatureRecipe], task: Task) -> list[str]:
+    """What is to be said of the features of these methods, as sentences; each once."""
+    found = (recipes[features_of(name)].note(task.surrogate_optimizer()) for name in names)
+    return list(dict.fromkeys(note for note in found if note))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from experiments.frame.methods import COMMON, features_of, known, method, options_of, refuse
+from experiments.frame.methods import COMMON, features_of, known, method, notes, options_of, refuse
 from experiments.frame.repetitions import Repetition, repeat, training_seed
 from experiments.frame.run import Run
 from experiments.ratio_sweep.report import result
@@ -91,7 +91,8 @@ class RatioSweep:
         )
         with run.clock("figures"):
             problem = repetitions[0].benches[COMMON].problem()
-            return result(run, found, problem, self.tsne_points, self.metrics)
+            said = notes(self.selectors, self.recipes, task)
+            return result(run, found, problem, self.tsne_points, self.metrics, said)
 
     def _sized(self) -> list[str]:
         """The selectors that are told how many to select."""

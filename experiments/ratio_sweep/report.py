@@ -16,17 +16,24 @@ from tarot.selection import SelectionProblem
 _BESIDE = ("random", "all")  # what every arm is compared with
 
 
-def result(run: Run, found: Findings, problem: SelectionProblem, points: int, further: Sequence[str] = ()) -> Result:
+def result(
+    run: Run,
+    found: Findings,
+    problem: SelectionProblem,
+    points: int,
+    further: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Result:
     """problem: of the first repetition, in the space in which its selections are shown. points: candidates shown.
-    further: metrics that have a table of their own."""
+    further: metrics that have a table of their own. notes: sentences about the methods."""
     unknown = [name for name in further if name not in found.metric_names]
     if unknown:
         known = ", ".join(found.metric_names)
         raise InputError(f"experiment.metrics: {run.name['task']} has no metric {unknown[0]!r}; it has {known}")
     return Result(
         title=f"{run.name['task']}, by ratio of selection",
-        metrics=_metrics(found),
-        summary=_summary(found),
+        metrics={**_metrics(found), "notes": list(notes)},
+        summary=" ".join([_summary(found), *notes]),
         tiles=_tiles(found),
         tables=[
             _table(found),

@@ -273,4 +273,6 @@ def _summary(run: Run, arms: dict[str, Selection], scores: Scores) -> str:
         return f"{words}."
     others = [f"{scores[other][headline].mean:.3f} with {other}" for other in arms if other != name]
     beside = f" ({', '.join(others)})" if others else ""
-    return f"{words}; models trained on them reach {headline} {scores[name][headline].mean:.3f}{beside}."
+    reached = f"{words}; models trained on them reach {headline} {scores[name][headline].mean:.3f}{beside}."
+    note = run.recipe.note(run.task.surrogate_optimizer()) if has_model(run) else None
+    return f"{reached} {note}" if note else reached

@@ -25,8 +25,9 @@ class Features:
     candidates, targets: one matrix per view: per independently trained model, or per checkpoint.
     fingerprint: of everything that made them. runs: which training each view belongs to.
     residuals: [N] per view (TRAK's Q), where the task has them. scores: [N] per view, of what was measured on the model
-    itself. learning_rates: of each view's checkpoints. excluded: parameter -> why it is left out.
-    zero: rows without a gradient, by split, in the worst view. skipped: rows left out, by reason.
+    itself. learning_rates: of each view's checkpoints. preconditioner: of the candidates' gradients. excluded:
+    parameter -> why it is left out. zero: rows without a gradient, by split, in the worst view. skipped: rows left out,
+    by reason.
     """
 
     candidates: tuple[Rows, ...]
@@ -36,6 +37,7 @@ class Features:
     residuals: tuple[np.ndarray, ...] | None = None
     scores: tuple[np.ndarray, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
+    preconditioner: str | None = None
     excluded: dict[str, str] | None = None
     zero: dict[str, int] | None = None
     skipped: dict[str, int] | None = None
@@ -86,6 +88,7 @@ class Features:
         return {
             "dim": self.dim,
             "views": len(self.candidates),
+            "preconditioner": self.preconditioner,
             "excluded_parameters": self.excluded or {},
             "zero_gradients": self.zero or {},
             "skipped": self.skipped or {},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tarot.common import Count, Natural, NonNegative, check_options
 from tarot.gradients import ProjectionKind
+from tarot.space import check_space
 
 _LARGEST_DIM = 4096
 
@@ -19,15 +20,16 @@ class FeatureRecipe:
     kind: str
     gradient: Literal["loss", "measurement"] | None
     checkpoints: Literal["all", "first", "last"]
-    preconditioner: Literal["adam", "adam_rank1", "adam_released"] | None
+    preconditioner: Literal["auto", "adam", "adam_rank1", "adam_released"] | None
     scores: Literal["error_norm", "influence"] | None
     influence: Mapping[str, Any]
     dim: Count | None
     projection: ProjectionKind
     projection_seed: int
     aggregate: Literal["mean", "per_checkpoint"]
-    whitening: Literal["cholesky", "zca"] | None
-    regularization: NonNegative
+    whitening: Literal["chosen", "local", "cholesky", "zca", "paper"] | None
+    regularization: NonNegative | None
+    norm: Literal["unit", "clip"] | None
     dtype: Literal["float32", "float16"]
     batch_size: Count | Literal["auto"]
     autocast: Literal["bfloat16", "float16"] | None
@@ -36,6 +38,23 @@ class FeatureRecipe:
 
     def __post_init__(self) -> None:
         check_options(self, "features")
+        check_space(self.whitening, self.regularization, self.norm)
+
+    def of_optimizer(self, optimizer: str | None) -> FeatureRecipe:
+        """The same for checkpoints of this optimizer (None: nobody knows it): `auto` is then Adam's step, or nothing
+        where SGD trained them, whose step is the gradient itself."""
+        if self.preconditioner != "auto":
+            return self
+        return replace(self, preconditioner=None if optimizer == "sgd" else "adam")
+
+    def note(self, optimizer: str | None) -> str | None:
+        """What is to be said of the recipe for checkpoints of this optimizer, as a sentence."""
+        if self.preconditioner != "auto" or self.of_optimizer(optimizer).preconditioner is not None:
+            return None
+        return (
+            f"{optimizer.upper() if optimizer else 'Nobody'} trained the surrogates, so {self.kind} compares plain "
+            "gradients: candidates' are not scaled by Adam's moments, which there are none of."
+        )
 
     def dim_for(self, n: int, m: int) -> int | None:
         """Total dimensions of the projection; by default no more than half as many as there are points."""

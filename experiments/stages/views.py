@@ -48,6 +48,7 @@ def joined(views: Sequence[Sequence[Seen]], recipe: FeatureRecipe) -> Features:
         residuals=_column("residual", candidates),
         scores=_influences(views) or _column("error_norm", candidates),
         learning_rates=learning_rates,
+        preconditioner=recipe.preconditioner,
         excluded=every[0].manifest["notes"]["excluded_parameters"],
         zero=_zero(candidates, targets),
         skipped=_skipped(every),

@@ -78,7 +78,10 @@ class Workbench(Generic[T]):
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
         """Where features are averaged they share a projection; views are projected independently of one another."""
-        recipe, device = self.recipe, resolve_device(self.device)
+        optimizer, device = task.surrogate_optimizer(), resolve_device(self.device)
+        recipe = self.recipe.of_optimizer(optimizer)
+        if note := self.recipe.note(optimizer):
+            log.info(note)
         if recipe.checkpoints == "first" and len(checkpoints) == len({c.run for c in checkpoints}):
             log.warning(
                 "warning: features.checkpoints=first, and every run has one checkpoint, at its end: for one that is "
@@ -100,6 +103,7 @@ class Workbench(Generic[T]):
             features.targets,
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,
+            norm=self.recipe.norm,
         )
 
     def select(self, selector: Selector, total: int | None = None) -> Selection:
@@ -122,6 +126,7 @@ class Workbench(Generic[T]):
                 selector=selector,
                 whitening=self.recipe.whitening,
                 regularization=self.recipe.regularization,
+                norm=self.recipe.norm,
                 total=total if at_least is None else at_least,
                 total_may_grow=at_least is not None,
                 candidate_labels=task.labels("candidates"),
@@ -163,6 +168,7 @@ class Workbench(Generic[T]):
                     method=method,
                     whitening=self.recipe.whitening,
                     regularization=self.recipe.regularization,
+                    norm=self.recipe.norm,
                     candidate_labels=None if labels is None else labels[chosen],
                     target_labels=task.labels("targets"),
                     target_groups=task.target_groups(),
@@ -222,7 +228,7 @@ class Workbench(Generic[T]):
             "code": source_hash(SelectionProblem, *methods, alone=_STAGES),
             "features": features.fingerprint,
             "task": self.task.recipe()["data"],
-            "space": [self.recipe.whitening, self.recipe.regularization],
+            "space": [self.recipe.whitening, self.recipe.regularization, self.recipe.norm],
         }
 
     def _path(self, folder: str, made_of: dict[str, Any], suffix: str, *words: str) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -316,14 +315,15 @@ def _similarity(
 
 
 def _ridged_gram(sources: Sequence[Rows], regularization: float) -> Tensor:
-    """sum phi phi^T over all rows of the sources, plus the relative ridge: float64 [d, d]."""
+    """sum phi phi^T over all rows of candidates, then targets, plus the relative ridge: float64 [d, d]."""
     if not 0 <= regularization < np.inf:
         raise InputError(f"regularization must be a finite number >= 0; it is {regularization!r}")
     d = sources[0].shape[1]
     gram = torch.zeros(d, d, dtype=torch.float64)
-    for _, block in chain.from_iterable(blocks(rows, block_size(d) // 4) for rows in sources):
-        block = block.double()
-        gram.addmm_(block.T, block)
+    for name, rows in zip(("candidates", "targets"), sources, strict=False):
+        for _, block in blocks(rows, block_size(d) // 4, name):
+            block = block.double()
+            gram.addmm_(block.T, block)
     gram.diagonal().add_(regularization * gram.diagonal().mean())
     return gram
 

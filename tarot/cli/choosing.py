@@ -16,6 +16,7 @@ from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
 from tarot.features import FeatureStore, Rows, existing_paths, open_features, read_vector
 from tarot.selection import Selection
+from tarot.space import WHITENINGS
 
 
 def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -62,8 +63,10 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
     add("--ratio", metavar="R", help="what share of the candidates to select, in (0, 1]")
     add("--seed", metavar="I", help="of a method that draws")
     add("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; repeatable")
-    add("--whitening", choices=["auto", "cholesky", "zca", "none"], default="auto", help="default: %(default)s")
-    add("--regularization", type=float, default=1e-3, metavar="X", help="ridge of the whitening (default: %(default)s)")
+    whitenings = ["auto", *(name or "none" for name in WHITENINGS)]
+    add("--whitening", choices=whitenings, default="auto", help="default: %(default)s")
+    add("--regularization", type=float, metavar="X", help="ridge of the whitening (default: chosen)")
+    add("--norm", choices=["unit", "clip", "none"], default="unit", help="of rows before that (default: %(default)s)")
     add("--tensor", metavar="NAME", help="which tensor of .safetensors files with several")
     vector = "a .npy vector, or a text file with one value per line"
     add("--candidate-labels", "--labels", metavar="FILE", help=f"of the candidates: {vector}")
@@ -177,6 +180,7 @@ def _known(options: argparse.Namespace, n: int, m: int) -> dict[str, Any]:
     return {
         "whitening": None if options.whitening == "none" else options.whitening,
         "regularization": options.regularization,
+        "norm": None if options.norm == "none" else options.norm,
         "candidate_labels": read_vector(options.candidate_labels, "--candidate-labels", n),
         "target_labels": read_vector(options.target_labels, "--target-labels", m),
         "target_groups": read_vector(options.groups, "--groups", m),

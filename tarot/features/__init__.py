@@ -11,6 +11,7 @@ from tarot.features.arrays import (
     read_block,
     read_rows,
 )
+from tarot.features.foreign_arrays import unmasked
 from tarot.features.manifest import StoredDtype
 from tarot.features.mean_rows import MeanRows
 from tarot.features.readers import existing_paths, file_identity, read_vector
@@ -35,4 +36,5 @@ __all__ = [
     "read_block",
     "read_rows",
     "read_vector",
+    "unmasked",
 ]

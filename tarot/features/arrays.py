@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError
+from tarot.features.foreign_arrays import readable
 
 BLOCK_BYTES = 64 << 20  # a float32 block of rows: large enough for GEMM to run at full speed, small beside any memory
 
@@ -40,23 +41,22 @@ Features = MatrixLike | Sequence[MatrixLike]
 
 
 def as_rows(array: Any, name: str) -> Rows:
-    """`array` as a matrix that can be read by blocks; nothing is copied unless it is a plain sequence.
+    """`array` as a matrix that can be read by blocks; nothing is copied unless it is a plain sequence or data frame.
+
+    Rows of a SciPy sparse matrix are made dense as they are read.
 
     Raises InputError where it is not a non-empty two-dimensional matrix of real numbers. Whether the numbers are
     finite is checked by whoever reads them (`read_block`), so that a memory map is not read twice.
     """
-    if not (hasattr(array, "shape") and hasattr(array, "dtype") and hasattr(array, "__getitem__")):
-        try:
-            array = np.asarray(array)
-        except ValueError as error:  # ragged nested lists
-            raise InputError(f"{name} is not a matrix [rows, dimensions]: {error}") from error
+    array = readable(array, name)
     shape = tuple(array.shape)
     if len(shape) != 2:
         raise InputError(f"{name} must have two dimensions [rows, features]; its shape is {shape}")
     if 0 in shape:
         raise InputError(f"{name} is empty: its shape is {shape}")
     if not _is_real(array.dtype):
-        raise InputError(f"{name} must hold real numbers; its dtype is {array.dtype}")
+        advice = ": give columns of numbers alone, or one column of lists" if array.dtype == object else ""
+        raise InputError(f"{name} must hold real numbers; its dtype is {array.dtype}{advice}")
     rows: Rows = array
     return rows
 

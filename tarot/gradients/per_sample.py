@@ -27,11 +27,12 @@ from tarot.common import InputError
 from tarot.gradients.attention import InProjection, Tap, attention_forward, is_supported
 from tarot.gradients.batches import batch_size, take
 from tarot.gradients.dataset_rows import auto_batch_size, gradient_rows
+from tarot.gradients.fold import Fold, LayoutError
 from tarot.gradients.losses import Losses, evaluating, losses_of
 from tarot.gradients.preflight import MIXED, growing_axis, refuse_mixing, stacked, tolerance, unfit
 from tarot.gradients.projection import Projection, Sketch, fast_jl, plan
 from tarot.gradients.reference import loop_gradients, sample_gradient, vmap_gradients
-from tarot.gradients.rules import Finish, Fold, Layer, LayoutError, Part, is_formed, rule
+from tarot.gradients.rules import Finish, Layer, Part, is_formed, rule
 
 __all__ = [
     "Coverage",
@@ -129,7 +130,7 @@ class GradientFeatures:
 
     @property
     def largest_formed(self) -> int:
-        """Numbers in the largest gradient of one sample that may be held at once."""
+        """Numbers in the largest gradient that may be held of every sample of a batch at once."""
         return max((p.numel() for name, p in self._chosen.items() if is_formed(self._plan.sketches[name])), default=0)
 
     @property

@@ -36,7 +36,18 @@ from torch import Tensor, nn
 from tarot.common import InputError
 from tarot.gradients.losses import Losses, chosen_parameters
 from tarot.gradients.per_sample import Coverage, GradientFeatures
-from tarot.gradients.projection import Factored, Plan, Projection, Scaled, ScaledFactored, Sketch, fast_jl, plan
+from tarot.gradients.projection import (
+    IN_PASS,
+    Factored,
+    Plan,
+    Projection,
+    Scaled,
+    ScaledFactored,
+    Sketch,
+    fast_jl,
+    plan,
+)
+from tarot.gradients.tensor_sketch import TensorSketch
 
 MODES = ("adam", "adam_rank1", "adam_released")
 KEYS = ("exp_avg", "exp_avg_sq", "step")  # torch's names of m, v and the number of updates so far
@@ -250,10 +261,10 @@ class RankOneAdamGradients(_AroundGradients):
         autocast: torch.dtype | None = None,
     ) -> None:
         _check_numbers(betas, eps)
-        if projection.kind not in ("factored", "identity"):
+        if projection.kind not in (*IN_PASS, "identity"):
             raise InputError(
-                f"adam_rank1 goes with projection.kind factored or identity, not {projection.kind!r}, which needs the "
-                "gradient itself; then the exact mode, adam, costs no more"
+                f"adam_rank1 goes with projection.kind {', '.join(IN_PASS)} or identity, not {projection.kind!r}, "
+                "which needs the gradient itself; then the exact mode, adam, costs no more"
             )
         self.model, self.losses, self.projection = model, losses, projection
         self._state, self._betas, self._eps = state, betas, eps
@@ -296,6 +307,8 @@ class RankOneAdamGradients(_AroundGradients):
         row_scale, column_scale = gain / (rows.sqrt() + self._eps), columns.rsqrt()
         if isinstance(sketch, Factored):
             return ScaledFactored.of(sketch, row_scale, column_scale)
+        if isinstance(sketch, TensorSketch):
+            return sketch.scaled(row_scale, column_scale)
         return Scaled(sketch, torch.outer(row_scale, column_scale).flatten())
 
 

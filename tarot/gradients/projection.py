@@ -1,16 +1,13 @@
 """Random projections of gradients: the same numbers on every device, in whatever blocks they are made.
 
-Each entry of a random matrix is a pure function of (seed, parameter name, role, row, column): SplitMix64 (Steele, Lea,
-Flood 2014), a counter-based generator, in wrapping int64 arithmetic, which CPUs and GPUs do alike. More rows or columns
-leave the others as they were, and no matrix of the size of the model is ever held.
+Each entry of a random matrix is a pure function of (seed, parameter name, role, row, column), see
+`tarot.gradients.random_numbers`, and no matrix of the size of the model is ever held.
 
 Every projection S keeps inner products in expectation: E <S g, S h> = <g, h>.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,8 +17,11 @@ import torch
 from torch import Tensor
 
 from tarot.common import Count, InputError, check_options
+from tarot.gradients.random_numbers import random_matrix, random_words
+from tarot.gradients.tensor_sketch import Signs, TensorSketch
 
-ProjectionKind = Literal["factored", "rademacher", "normal", "sjlt", "identity", "fast_jl"]
+ProjectionKind = Literal["factored", "tensorsketch", "rademacher", "normal", "sjlt", "identity", "fast_jl"]
+IN_PASS = ("factored", "tensorsketch")  # no weight gradient need exist whole; a wide enough one keeps gradients
 NONZEROS = 4  # per coordinate of a sparse sign projection (Kane & Nelson 2014, block construction)
 BLOCK = 1 << 22  # random numbers made at a time
 HELD = 1 << 24  # a dense sketch of at most so many numbers is made once and kept
@@ -32,13 +32,14 @@ SMALLEST_SHARE = 4  # a matrix with less than so many dimensions of its own is s
 class Projection:
     """What to project gradients with.
 
-    kind: "factored" (each weight by P_out (x) P_in, inside the pass; the fast one), a dense sketch of the whole
+    kind: "factored" (each weight by P_out (x) P_in, inside the pass), "tensorsketch" (all weights into the same
+        columns by products of transforms, inside the pass, as faithful as a dense one), a dense sketch of the whole
         gradient ("rademacher", "normal", "sjlt"), "identity" (none), or "fast_jl" (TRAK's CUDA kernel).
     dim: number of output columns, shared out over the parameters by size if factored; None for identity.
     seed: any integer; other seeds give independent projections.
     """
 
-    kind: ProjectionKind = "factored"
+    kind: ProjectionKind = "tensorsketch"
     dim: Count | None = 1024
     seed: int = 0
 
@@ -60,52 +61,6 @@ class Projection:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-# --- random numbers ------------------------------------------------------------------------------------------------
-
-
-def _int64(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-_GOLDEN = _int64(0x9E3779B97F4A7C15)
-
-
-def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's output function on int64: a bijection whose output bits all depend on all input bits."""
-    for shift, factor in (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1):
-        # >> copies the sign bit; the mask makes it the logical shift of the published function.
-        z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * _int64(factor)
-    return z
-
-
-def random_words(key: str, rows: tuple[int, int], columns: tuple[int, int], device: torch.device | str) -> Tensor:
-    """64 random bits, as int64, for each (row, column) in the two half-open ranges; each row is its own stream."""
-    start = _int64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
-    streams = _mix(start + _GOLDEN * torch.arange(rows[0] + 1, rows[1] + 1, device=device))
-    return _mix(streams[:, None] + _GOLDEN * torch.arange(columns[0] + 1, columns[1] + 1, device=device))
-
-
-@functools.cache
-def _normal_quantiles() -> Tensor:
-    """2^16 equally likely values, float32, of unit variance: normal to 4.2 sigma without a device's own log or cos."""
-    values: Tensor = torch.special.ndtri((torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16))
-    return (values / values.square().mean().sqrt()).float()
-
-
-def random_matrix(
-    distribution: str, key: str, rows: tuple[int, int], columns: tuple[int, int], device: torch.device | str
-) -> Tensor:
-    """Independent entries of mean 0 and variance 1, float32: "rademacher" (+1 or -1) or "normal"."""
-    lanes = {"rademacher": 64, "normal": 4}[distribution]
-    first = columns[0] // lanes
-    words = random_words(key, rows, (first, math.ceil(columns[1] / lanes)), device)
-    shifts = torch.arange(lanes, device=device) * (64 // lanes)
-    drawn = (words[:, :, None] >> shifts).flatten(1)[:, columns[0] - first * lanes : columns[1] - first * lanes]
-    if distribution == "rademacher":
-        return (drawn & 1).float().mul_(-2).add_(1)
-    return _normal_quantiles().to(device)[drawn & 0xFFFF]
 
 
 # --- sketches: one per parameter -----------------------------------------------------------------------------------
@@ -298,11 +253,13 @@ def plan(projection: Projection, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
     sizes = {name: math.prod(shapes[name]) for name in sorted(shapes)}
     total = sum(sizes.values())
     dim = projection.dim
-    if dim is None or projection.kind == "fast_jl" or (projection.kind == "factored" and dim >= total):
+    if dim is None or projection.kind == "fast_jl" or (projection.kind in IN_PASS and dim >= total):
         return _side_by_side({name: Kept(sizes[name]) for name in shapes})  # in the model's own order
     keys = {name: f"{projection.seed}|{name}|{projection.kind}" for name in sizes}
     if projection.kind == "factored":
         return _factored_plan(dim, keys, shapes, sizes)
+    if projection.kind == "tensorsketch":
+        return _tensor_sketch_plan(dim, keys, shapes, sizes)
     sketches: dict[str, Sketch] = {}
     for name, size in sizes.items():
         if projection.kind == "sjlt":
@@ -328,6 +285,23 @@ def _factored_plan(
     common: dict[str, Sketch] = {name: Dense("rademacher", keys[name], sizes[name], shares[-1]) for name in small}
     columns = {**own.columns, **dict.fromkeys(small, slice(own.width, dim))}
     return Plan({**sketches, **common}, columns, dim)
+
+
+def _tensor_sketch_plan(
+    dim: int, keys: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> Plan:
+    """All parameters in the same columns: shares of their own would need to know how large their gradients are."""
+    sketches: dict[str, Sketch] = {}
+    columns: dict[str, slice] = {}
+    for name, size in sizes.items():
+        if size > dim:
+            rows = shapes[name][0] if len(shapes[name]) > 1 else 1
+            sketches[name], columns[name] = TensorSketch(keys[name], rows, size // rows, dim), slice(0, dim)
+        else:
+            signs = Signs(keys[name], size)
+            start = signs.start(dim)
+            sketches[name], columns[name] = signs, slice(start, start + size)
+    return Plan(sketches, columns, dim)
 
 
 def _largest_remainders(total: int, sizes: list[int]) -> list[int]:

@@ -25,31 +25,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from tarot.common import InputError
+from tarot.gradients.fold import Fold, LayoutError
 from tarot.gradients.projection import Factored, Sketch
-
-
-class LayoutError(Exception):
-    """A layer's rows cannot be told apart by sample."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Splits a layer's tensors by sample: dimension `axis` runs over the samples, in equal runs of consecutive rows."""
-
-    samples: int
-    axis: int = 0
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """[.., samples * T, ..] -> [samples, T, ...] with the other dimensions in their order."""
-        if tensor.ndim <= self.axis or tensor.shape[self.axis] % self.samples:
-            raise LayoutError(f"dimension {self.axis} of {list(tensor.shape)} is not made of {self.samples} samples")
-        folded: Tensor = tensor.movedim(self.axis, 0).unflatten(0, (self.samples, -1))
-        return folded
-
-    def positions(self, tensor: Tensor) -> Tensor:
-        """[..., features] -> [samples, positions, features]"""
-        return self(tensor).flatten(1, -2)
-
+from tarot.gradients.tensor_sketch import TensorSketch, piece_size
 
 Finish = Callable[[Tensor, Fold], Tensor]
 
@@ -120,7 +98,35 @@ class Layer(ABC):
     def materialised(self, x: Tensor, sketch: Sketch, gradient: Callable[[Fold, Tensor, Tensor], Tensor]) -> Finish:
         """By way of the gradient itself, [B, rows, ...]."""
         read, part = unchanged(x, self.site), self.wanted_part
-        return lambda d, fold: sketch(part.embed(gradient(fold, read(), d)).flatten(1))
+
+        def whole(fold: Fold, x: Tensor, d: Tensor) -> Tensor:
+            return sketch(part.embed(gradient(fold, x, d)).flatten(1))
+
+        if isinstance(sketch, TensorSketch):
+            return lambda d, fold: self.in_pieces(whole, sketch, fold, read(), d)
+        return lambda d, fold: whole(fold, read(), d)
+
+    def transformed(
+        self, x: Tensor, sketch: TensorSketch, factors: Callable[[Fold, Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> Finish:
+        """By way of the factors of its outer products, [B, T, stop - start] and [B, T, columns]."""
+        read, part = unchanged(x, self.site), self.wanted_part
+
+        def sketched(fold: Fold, x: Tensor, d: Tensor) -> Tensor:
+            left, right = factors(fold, x, d)
+            return sketch.of_factors(functional.pad(left, (part.start, part.rows - part.stop)), right)
+
+        return lambda d, fold: self.in_pieces(sketched, sketch, fold, read(), d)
+
+    def in_pieces(
+        self, work: Callable[[Fold, Tensor, Tensor], Tensor], sketch: TensorSketch, fold: Fold, x: Tensor, d: Tensor
+    ) -> Tensor:
+        """`work` of as many samples at a time as caches hold what it makes of x."""
+        part = self.wanted_part
+        positions = d.numel() // fold.samples // (part.stop - part.start)
+        largest = max(positions * sketch.columns, min(positions * sketch.width, sketch.rows * sketch.columns))
+        step = max(1, piece_size(d.device) // max(1, largest))
+        return torch.cat([work(some, *tensors) for some, tensors in fold.pieces(step, x, d)])
 
     def left(self, sketch: Factored, like: Tensor) -> Tensor:
         """The columns of R that belong to this part's rows, [r, stop - start]."""
@@ -148,8 +154,11 @@ def unchanged(x: Tensor, site: str) -> Callable[[], Tensor]:
 
 
 def is_formed(sketch: Sketch) -> bool:
-    """Whether gradients may be formed whole before they are sketched, whatever the number of positions."""
-    return not factors_are_cheaper(sketch, 1 << 30)
+    """Whether gradients of all samples at once may be formed whole, whatever the number of positions.
+
+    Before a tensor sketch they may be formed, too, but of as few samples as caches hold.
+    """
+    return not isinstance(sketch, TensorSketch) and not factors_are_cheaper(sketch, 1 << 30)
 
 
 def factors_are_cheaper(sketch: Sketch, positions: int) -> TypeGuard[Factored]:
@@ -172,7 +181,10 @@ class Linear(Layer):
         return isinstance(m, nn.Linear) and x[-1:] == (m.in_features,) and y == (*x[:-1], m.out_features)
 
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
-        if not factors_are_cheaper(sketch, math.prod(x.shape[1:-1])):
+        positions = math.prod(x.shape[1:-1])
+        if isinstance(sketch, TensorSketch) and sketch.factors_are_cheaper(positions):
+            return self.transformed(x, sketch, lambda fold, x, d: (fold.positions(d), fold.positions(x)))
+        if not factors_are_cheaper(sketch, positions):
             return self.materialised(x, sketch, self.gradient)
         right = x.detach() @ sketch.right(x.device).to(x.dtype).T
         return lambda d, fold: sketch.combine(fold.positions(d @ self.left(sketch, d).T), fold.positions(right))
@@ -196,6 +208,10 @@ class Embedding(Layer):
 
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
         read = unchanged(x, self.site)
+        if isinstance(sketch, TensorSketch):
+            return lambda d, fold: sketch.of_rows(
+                fold(read()).flatten(1), fold.positions(self.without_padding(read(), d))
+            )
         if not isinstance(sketch, Factored):
             return lambda d, fold: sketch(self.gradient(fold, read(), d).flatten(1))
 
@@ -252,7 +268,10 @@ class Convolution(Layer):
     def weight(self, x: Tensor, sketch: Sketch) -> Finish:
         module, groups = self.module, self.module.groups
         size = zip(x.shape[2:], module.stride, strict=True)
-        if not factors_are_cheaper(sketch, groups * math.prod(n // stride for n, stride in size)):
+        positions = math.prod(n // stride for n, stride in size)
+        if isinstance(sketch, TensorSketch) and groups == 1 and sketch.factors_are_cheaper(positions):
+            return self.transformed(x, sketch, self.factors)
+        if not factors_are_cheaper(sketch, groups * positions):
             return self.materialised(x, sketch, self.gradient)
         x, padding = self.padded(x.detach())
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.rank - 1]
@@ -281,10 +300,25 @@ class Convolution(Layer):
         if m.groups == m.in_channels == m.out_channels:  # depthwise: products without a sum over channels
             size = range(3, d.ndim + 1)
             return torch.stack([fold(window * d).sum((1, *size)) for window in self.windows(x, d)], 2)
-        seen = [by_channel(window) for window in self.windows(x, d)]
-        patches = torch.stack(seen, 2).flatten(1, 2) if len(seen) > 1 else seen[0]
-        left, right = (fold(t.unflatten(1, (m.groups, -1))) for t in (by_channel(d), patches))
+        left, right = (fold(t.unflatten(1, (m.groups, -1))) for t in (by_channel(d), self.patches(x, d)))
+        if left.shape[1] == 1:  # one image of each sample
+            return (left[:, 0] @ right[:, 0].transpose(-1, -2)).flatten(1, 2)
         return torch.einsum("btgon,btgin->bgoi", left, right).flatten(1, 2)
+
+    def patches(self, x: Tensor, d: Tensor) -> Tensor:
+        """[I, in * kernel, positions]"""
+        windows = list(self.windows(x, d))
+        if len(windows) == 1:
+            return by_channel(windows[0])
+        patches = x.new_empty(len(x), x.shape[1], len(windows), *d.shape[2:])
+        for offset, window in enumerate(windows):
+            patches[:, :, offset] = window
+        return patches.flatten(3).flatten(1, 2)
+
+    def factors(self, fold: Fold, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Output gradients [B, T, out] and patches [B, T, in * kernel] of a convolution without groups."""
+        left, right = (self.by_position(fold, t[:, None]) for t in (by_channel(d), self.patches(x, d)))
+        return left, right
 
     def windows(self, x: Tensor, d: Tensor) -> Iterator[Tensor]:
         """What each entry of the kernel is multiplied by, as views of the padded x: [I, in, *size of d]."""

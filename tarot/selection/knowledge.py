@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
-from tarot.features import Rows, as_rows
+from tarot.features import Rows, as_rows, unmasked
 
 
 def views(features: Any, name: str) -> tuple[Rows, ...]:
@@ -46,7 +46,7 @@ def per_row(values: ArrayLike | None, rows: int, name: str) -> NDArray[Any] | No
     """One entry for every row, [rows]."""
     if values is None:
         return None
-    found = np.asarray(values)
+    found = unmasked(values, name) if np.ma.isMaskedArray(values) else np.asarray(values)
     if found.shape != (rows,):
         raise InputError(f"{name} must have one entry for each of the {rows} rows; its shape is {found.shape}")
     return found

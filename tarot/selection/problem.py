@@ -24,12 +24,14 @@ from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
-    JoinedRows,
-    Method,
-    WhitenedRows,
-    check_regularization,
+    FittedSpace,
+    Norm,
+    Space,
+    Whitening,
+    check_space,
     distances,
-    fit_whitener,
+    fit_space,
+    in_space,
     nearest_unit,
     unit_norm,
 )
@@ -45,7 +47,6 @@ from tarot.transport import (
     solve_exact,
 )
 
-WHITENINGS: tuple[Method | None, ...] = ("cholesky", "zca", None)
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 
@@ -54,7 +55,9 @@ FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 class SelectionProblem:
     """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
 
-    whitening: "cholesky", "zca" or None (rows as they are, unit norm only). total: the sum of the selection's weights,
+    whitening: "chosen" (local, at the ridge at which targets find one another best, or none), "local", "cholesky",
+    "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None: chosen by
+    shrinkage. norm: of rows before that, "unit", "clip" or None. total: the sum of the selection's weights,
     None where the selector decides; total_may_grow: it becomes the size of a selection that is larger. labels [N], [M];
     groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q);
     scores: one [N] per model of what was measured on the model itself and features do not say (EL2N's error norms,
@@ -67,8 +70,9 @@ class SelectionProblem:
 
     candidate_views: tuple[Rows, ...]
     target_views: tuple[Rows, ...]
-    whitening: Method | None = None
-    regularization: float = 1e-3
+    whitening: Whitening = None
+    regularization: float | None = None
+    norm: Norm | None = "unit"
     total: int | None = None
     total_may_grow: bool = False
     candidate_labels: NDArray[Any] | None = None
@@ -87,9 +91,7 @@ class SelectionProblem:
         targets = knowledge.views(self.target_views, "targets")
         knowledge.check_one_space(candidates, targets)
         models, n, m = len(candidates), candidates[0].shape[0], targets[0].shape[0]
-        if self.whitening not in WHITENINGS:
-            raise InputError(f"whitening must be one of {WHITENINGS}; it is {self.whitening!r}")
-        check_regularization(self.regularization)
+        check_space(self.whitening, self.regularization, self.norm)
         if self.total is not None:
             check_total(self.total)
         known = {
@@ -118,17 +120,22 @@ class SelectionProblem:
     # --- the two sides in one unit-norm space ------------------------------------------------------------------------
 
     @cached_property
-    def _spaces(self) -> tuple[Rows, Rows]:
+    def _fitted(self) -> FittedSpace:
         pairs = list(zip(self.candidate_views, self.target_views, strict=True))
-        maps = [
-            unit_norm if self.whitening is None else fit_whitener(c, t, self.whitening, self.regularization)
-            for c, t in pairs
-        ]
-        candidates = [WhitenedRows(c, f, "candidates") for (c, _), f in zip(pairs, maps, strict=True)]
-        targets = [WhitenedRows(t, f, "targets") for (_, t), f in zip(pairs, maps, strict=True)]
-        if len(pairs) == 1:
-            return candidates[0], targets[0]
-        return JoinedRows(candidates), JoinedRows(targets)
+        return fit_space(pairs, self.whitening, self.regularization, self.norm)
+
+    @property
+    def space(self) -> Space:
+        """What rows are compared in, with what was chosen for it."""
+        return self._fitted.space
+
+    @cached_property
+    def _spaces(self) -> tuple[Rows, Rows]:
+        maps = self._fitted.maps
+        return (
+            in_space(self.candidate_views, maps, "candidates"),
+            in_space(self.target_views, maps, "targets"),
+        )
 
     @property
     def candidates(self) -> Rows:
@@ -282,11 +289,28 @@ class SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
         part = replace(self, total=None, _table={}, _lock=threading.Lock())
         kept = vars(part)  # where functools.cached_property looks first
-        kept["_spaces"], kept["targets"] = self._spaces, self.targets[targets]
+        kept["_fitted"], kept["_spaces"] = self._fitted, self._spaces
+        kept["targets"] = self.targets[targets]
         kept["usable_targets"] = self.usable_targets[targets]
         part._table.update(
             {name: (distance[targets], index[targets]) for name, (distance, index) in self._table.items()}
         )
+        return part
+
+    def smoothed(self, count: int) -> SelectionProblem:
+        """The same pool, each target averaged with the `count` other targets nearest to it, of unit norm again."""
+        if count == 0:
+            return self
+        near = (
+            distances(self.targets, self.targets)
+            .fill_diagonal_(-1)
+            .topk(min(count + 1, len(self.targets)), dim=1, largest=False)
+        )
+        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        kept = vars(part)  # where functools.cached_property looks first
+        kept["_fitted"], kept["_spaces"] = self._fitted, self._spaces
+        kept["usable_targets"] = self.usable_targets
+        kept["targets"] = torch.stack([unit_norm(self.targets[i].mean(0, keepdim=True))[0] for i in near.indices])
         return part
 
     def capacity_plan(self, size: int) -> CapacityPlan:

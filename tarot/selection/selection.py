@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tarot.common import InputError, atomic_file
 from tarot.selection.weights import allocate, integer_weights
+from tarot.space import Space
 from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
 
 if TYPE_CHECKING:
@@ -166,6 +167,11 @@ class Selection:
         return self._problem().capacity_plan(len(self)).lower_bound if len(self) else float("nan")
 
     @cached_property
+    def space(self) -> Space | None:
+        """In which space its distances are, and what was chosen for it; None where a file does not say."""
+        return self._problem().space
+
+    @cached_property
     def nearest_target(self) -> NDArray[np.int64]:
         """Index of each selected candidate's nearest target, int64 [S]."""
         return self._nearest[1]
@@ -218,6 +224,7 @@ class Selection:
             "total": self.total,
             "ot_bracket": [self.ot_bracket.lower, self.ot_bracket.upper],
             "lower_bound": self.lower_bound,
+            "space": None if self.space is None else self.space.as_dict(),
         }
         table = pa.table(columns).replace_schema_metadata({"format": _FORMAT, "selection": json.dumps(facts)})
         with atomic_file(path) as temporary:
@@ -249,6 +256,8 @@ class Selection:
         selection = cls(
             column["index"], facts["n"], facts["m"], facts["selector"], column.get("id"), facts["curve"], facts["total"]
         )
+        space = facts.get("space")  # of which older files say nothing
+        selection._remember("space", None if space is None else Space.of_dict(space))
         size = len(selection)
         weights = _checked_weights(column["weight"], size)
         if selection.total is not None and size and weights.sum() != selection.total:

@@ -12,8 +12,8 @@ import numpy as np
 
 from tarot.common import InputError, Natural, check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.space import Whitening
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ Whoever asks about a method asks these facts: what a class is called decides not
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.selection import Selection, SelectionProblem
-
-Whitening = Literal["cholesky"] | None
+from tarot.space import WHITENINGS, Whitening
 
 
 @runtime_checkable
@@ -22,7 +21,8 @@ class Selector(Protocol):
     """A method: a frozen dataclass of its options, with these facts in its class.
 
     features: the feature recipe it wants ("wfd", "less", ...); None: it does not look at features, and any will do.
-    whitening: what `whitening="auto"` is for it, "cholesky" or None (rows as they are).
+    whitening: what `whitening="auto"` is for it: one of `tarot.space.WHITENINGS`, such as "chosen" or None (rows as
+    they are).
     reference: it is there to be compared with, and has neither a budget to choose nor a choice to make (`all`,
     `target_only`, `oracle`).
 
@@ -49,7 +49,7 @@ def check_selector(selector: object) -> None:
     name = (selector if isinstance(selector, type) else type(selector)).__name__
     allowed: dict[str, tuple[str, Callable[[object], bool]]] = {
         "features": ("a recipe's name or None", lambda fact: fact is None or isinstance(fact, str)),
-        "whitening": ('"cholesky" or None', lambda fact: fact in ("cholesky", None)),
+        "whitening": (f"one of {WHITENINGS}", lambda fact: fact in WHITENINGS),
         "reference": ("True or False", lambda fact: isinstance(fact, bool)),
     }
     missing = [fact for fact in allowed if not hasattr(selector, fact)]

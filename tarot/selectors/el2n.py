@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tarot.common import InputError, check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described
+from tarot.space import Whitening
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tarot.common import progress
 from tarot.features import BLOCK_BYTES
-from tarot.selectors.labelled import LabelledSpace
-from tarot.transport import blocks_of, calibrated, sinkhorn, solve_exact
+from tarot.selectors.labelled import Box, LabelledSpace
+from tarot.transport import annealed_once, calibrated, sinkhorn, soft_transform, solve_exact
 
 _BATCH_TOLERANCE = 1e-7  # of the second level, which is small
 
@@ -52,19 +52,24 @@ def mass_gradient(
     """
     b = np.full(cost.shape[1], 1 / cost.shape[1]) if masses is None else masses
     g = sinkhorn(cost, epsilon, b=b, g=g, tolerance=tolerance).g
-    f = _soft_transform(cost, torch.from_numpy(g + epsilon * np.log(b)), epsilon).numpy()
+    f = soft_transform(cost, torch.from_numpy(g + epsilon * np.log(b)), epsilon).numpy()
     return MassGradient(float(f.mean() + b @ g), calibrated(f), g)
 
 
-def _soft_transform(cost: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    """f_i = -epsilon log sum_j exp((g_j - C_ij) / epsilon), float64 [n]."""
-    f, g = torch.empty(len(cost), dtype=torch.float64), g.to(cost.dtype)
-    for start, block in blocks_of(cost):
-        kernel = torch.sub(g, block)
-        top = kernel.amax(1, keepdim=True)
-        sums = kernel.sub_(top).div_(epsilon).exp_().sum(1).double()
-        f[start : start + len(block)] = -top[:, 0].double() - epsilon * sums.log()
-    return f
+def labelled_gradient(
+    space: LabelledSpace,
+    cost: Tensor,
+    labels: NDArray[np.int64],
+    part: NDArray[np.int64],
+    diameter: float,
+    g: NDArray[np.float64] | None = None,
+) -> MassGradient:
+    """The mass gradient that the space's options ask for, of candidates of these labels [n] towards the targets at
+    positions `part` [m], under cost float32 [n, m]; diameter: of the box that bounds both."""
+    if space.options.variant == "released":
+        f, g = annealed_once(cost, space.epsilon, diameter)
+        return MassGradient(float(f.mean() + g.mean()), calibrated(f), g)
+    return mass_gradient(cost, space.epsilon, space.options.tolerance, g, space.masses(labels, part))
 
 
 @dataclass(frozen=True)
@@ -125,13 +130,9 @@ def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random
             labels = space.candidate_labels[rows[i]]
 
             def solve(j: int, i: int = i, x: Tensor = x, labels: NDArray[np.int64] = labels) -> None:
-                solved = mass_gradient(
-                    space.cost(x, labels, targets[j]),
-                    space.epsilon,
-                    space.options.tolerance,
-                    potentials[j],
-                    space.masses(labels, columns[j]),
-                )
+                cost_of_pair = space.cost(x, labels, targets[j])
+                diameter = Box.of(x, targets[j].rows).diameter
+                solved = labelled_gradient(space, cost_of_pair, labels, columns[j], diameter, potentials[j])
                 potentials[j], cost[i, j], gradients[j, rows[i]] = solved.g, solved.value, solved.calibrated
 
             for _ in threads.map(solve, range(len(columns))):

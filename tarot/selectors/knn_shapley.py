@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from tarot.common import Count, check_options, checked
 from tarot.features import Rows
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described
-from tarot.space import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks
+from tarot.space import MEMORY_BYTES, SORTED_AT_ONCE, Whitening, ascending, distance_blocks
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tarot.common import Count, InputError, NonNegative, Positive, check_options
 from tarot.features import Rows, blocks, read_block, read_rows
 from tarot.selection import SelectionProblem
 from tarot.space import distances, unit_norm
-from tarot.transport import sinkhorn
+from tarot.transport import annealed_once, sinkhorn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,12 @@ class LabelCosts:
     normalise: compare rows scaled to unit norm. label_rows: at most so many evenly spaced rows stand for a class in W;
     None: all of them. min_label_count: a class with fewer members on the side it occurs on is refused.
     match_classes: weigh the targets so that every class has the mass it has among the candidates they are compared with
-    (ours; the papers do not). A class that is a little over-represented by chance cannot be served within itself, which
-    raises the price of all its members beyond what sets them apart.
+    (ours; the papers do not). Otherwise a class that is a little over-represented by chance cannot be served within
+    itself, which raises the price of all its members beyond what sets them apart. A class that the targets lack is
+    served by all of them; one that the candidates lack counts as half of one of theirs.
+    variant: "released" = the authors' transport (ledger LAVA (b), (f)): the epsilons are absolute, the label term
+    counts half, classes are not matched, and potentials are those after one update at each epsilon of an annealing,
+    which has not converged. `scale`, `match_classes` and `tolerance` then say nothing.
     tolerance: L1 error of the marginals at which a transport between samples counts as solved. The error of the values
     is linear in it, and at 1e-4 below 1% of the largest (0.03% on batches of 1024); iterations grow with its logarithm.
     """
@@ -50,7 +54,8 @@ class LabelCosts:
     normalise: bool = False
     label_rows: Count | None = 1000
     min_label_count: Count = 1
-    match_classes: bool = False
+    match_classes: bool = True
+    variant: Literal["paper", "released"] = "paper"
     tolerance: Positive = 1e-4
 
     def __post_init__(self) -> None:
@@ -63,6 +68,26 @@ class Columns:
 
     rows: Tensor
     base: Tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """The smallest box with sides along the axes that holds some rows: its corners [d]."""
+
+    least: Tensor
+    most: Tensor
+
+    @classmethod
+    def of(cls, *parts: Tensor) -> Box:
+        ends = [part.aminmax(dim=0) for part in parts]
+        return cls(torch.stack([e.min for e in ends]).amin(0), torch.stack([e.max for e in ends]).amax(0))
+
+    def with_rows(self, rows: Tensor) -> Box:
+        return Box.of(self.least[None], self.most[None], rows)
+
+    @property
+    def diameter(self) -> float:
+        return float((self.most - self.least).norm())
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,7 @@ class LabelledSpace:
 
         With match_classes n_y / m_y each, where a class that the candidates lack counts half a member.
         """
-        if not self.options.match_classes:
+        if not self.options.match_classes or self.options.variant == "released":
             return None
         wanted, classes = self.target_labels[part], len(self.label_costs)
         members = np.bincount(wanted, minlength=classes).clip(min=1)
@@ -164,8 +189,10 @@ def _space(
     space = LabelledSpace(
         candidates, of_candidates, targets - centre, of_targets, centre, torch.zeros(classes, classes), 1.0, options
     )
-    unit = mean_feature_cost(space) if options.scale == "mean" else 1.0
-    label_costs = options.label_weight * label_distances(space, options.label_epsilon * unit)
+    released = options.variant == "released"
+    unit = mean_feature_cost(space) if options.scale == "mean" and not released else 1.0
+    weight = options.label_weight / 2 if released else options.label_weight
+    label_costs = weight * label_distances(space, options.label_epsilon * unit)
     return replace(space, label_costs=torch.from_numpy(label_costs).float(), epsilon=options.epsilon * unit)
 
 
@@ -204,9 +231,19 @@ def label_distances(space: LabelledSpace, epsilon: float) -> NDArray[np.float64]
         for label, part in members.items():
             rows, labels = features.rows(part), space.candidate_labels[part]
             for other, targets in columns.items():
-                found[label, other] = sinkhorn(features.cost(rows, labels, targets), epsilon).value
+                found[label, other] = _class_distance(features, rows, labels, targets, epsilon)
                 advance(1)
     return found
+
+
+def _class_distance(
+    features: LabelledSpace, rows: Tensor, labels: NDArray[np.int64], targets: Columns, epsilon: float
+) -> float:
+    cost = features.cost(rows, labels, targets)
+    if features.options.variant == "paper":
+        return sinkhorn(cost, epsilon).value
+    f, g = annealed_once(cost, epsilon, Box.of(rows, targets.rows).diameter)
+    return float(f.mean() + g.mean())
 
 
 def _members(labels: NDArray[np.int64], most: int | None) -> dict[int, NDArray[np.int64]]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tarot.common import InputError, memory_limit
 from tarot.features import block_size
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
-from tarot.selectors.hierarchical import mass_gradient
-from tarot.selectors.labelled import LabelCosts, LabelledSpace, labelled_spaces
+from tarot.selectors.hierarchical import labelled_gradient
+from tarot.selectors.labelled import Box, LabelCosts, LabelledSpace, labelled_spaces
 from tarot.selectors.options import Ratio, Size, described
+from tarot.space import Whitening
 
 _SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32
 
@@ -51,13 +51,15 @@ class Lava(LabelCosts):
 def _values(space: LabelledSpace) -> NDArray[np.float64]:
     n, m = space.candidates.shape[0], len(space.targets)
     columns, cost = space.columns(np.arange(m)), torch.empty(n, m)
+    box = Box.of(space.targets)
     for start, block in space.blocks(block_size(max(m, space.targets.shape[1]))):
+        box = box.with_rows(block)
         rows = slice(start, start + len(block))
         cost[rows] = space.cost(block, space.candidate_labels[rows], columns)
-    if float(cost.max() - cost.min()) > _SINGLE_RANGE * space.epsilon:
+    doubled = space.options.variant == "paper" and float(cost.max() - cost.min()) > _SINGLE_RANGE * space.epsilon
+    if doubled:
         _check_memory(n, m, 20)  # solved in float64, beside the cost
-    masses = space.masses(space.candidate_labels, np.arange(m))
-    return -mass_gradient(cost, space.epsilon, space.options.tolerance, masses=masses).calibrated
+    return -labelled_gradient(space, cost, space.candidate_labels, np.arange(m), box.diameter).calibrated
 
 
 def _check_memory(n: int, m: int, bytes_of_pair: int) -> None:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from tarot.common import Count, InputError, Natural, check_options
 from tarot.features import Rows, blocks, read_rows
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described, random_generator
-from tarot.space import unit_norm
+from tarot.space import Whitening, unit_norm
 
 _BATCH = 1024
 _CANDIDATES_PER_CENTROID = 100

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tarot.common import Natural, NonNegative, at_least
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.hierarchical import BatchTransports, batch_transports, transport_batches
 from tarot.selectors.labelled import LabelCosts, labelled_spaces
 from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Sava(LabelCosts):
 class BatchwiseLava(LabelCosts):
     """Values a candidate by -mean_j cal_ij: `Sava` without the transport between batches, the paper's naive baseline.
 
-    Same options, less batch_epsilon. released: as the released code averages it, (tanh(cal) + 1) / 2 divided by its
-    sum over the batch of candidates; unlike all else here that depends on the scale of the features.
+    Same options, less batch_epsilon. With variant "released" it is averaged as the released code does, too:
+    (tanh(cal) + 1) / 2 divided by its sum over the batch of candidates.
     """
 
     features: ClassVar[str | None] = "embedding"
@@ -67,11 +67,10 @@ class BatchwiseLava(LabelCosts):
     ratio: Ratio = None
     batch_size: Annotated[int, at_least(2)] = 1024
     seed: Natural = 0
-    released: bool = False
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], higher = more valuable."""
-        average = released_batchwise_values if self.released else batchwise_values
+        average = released_batchwise_values if self.variant == "released" else batchwise_values
         values: NDArray[np.float64] = np.mean([average(s) for s in _solved(self, problem, "batchwise_lava")], axis=0)
         return values
 

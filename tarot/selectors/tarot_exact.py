@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from tarot.common import InputError, Natural, check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.selectors.smoothing import Smoothing, smoothed
 from tarot.selectors.tarot_fixed import TarotFixed
+from tarot.space import Whitening
 from tarot.transport import Plan, dense, solve_exact
 
 _NEIGHBOURS = 32  # of every target: the pool that swaps draw from
@@ -33,28 +34,36 @@ class TarotExact:
 
     size: a count, or "auto": the smallest size on a grid of M/2 .. N/2 whose OT distance to held-out targets (5 folds)
     is within one standard error of the best. ratio: instead of size. swaps: transport problems to spend on swaps.
+    smoothing: average each target with so many others nearest to it before selecting, as in `TarotFixed`; with a size.
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     size: Size | Literal["auto"] = None
     ratio: Ratio = None
     swaps: Natural = 60
+    smoothing: Smoothing = 0
     seed: Natural = 0
 
     def __post_init__(self) -> None:
         check_options(self)
         if self.size == "auto" and self.ratio is not None:
             raise InputError('size="auto" chooses the size itself: leave out ratio')
+        if self.size == "auto" and self.smoothing != 0:
+            raise InputError('smoothing needs a size: size="auto" chooses it by the targets as they are')
 
     def select(self, problem: SelectionProblem) -> Selection:
         if self.size == "auto":
             return self._choose_size(problem)
         budget = problem.budget(self.size, self.ratio)
-        chosen, bound = best_subset(problem, budget, self.swaps)
-        return problem.selection(chosen, described(self), total=problem.n, lower_bound=bound)
+        seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0)[0])
+        chosen, bound = best_subset(seen, budget, self.swaps)
+        known: dict[str, Any] = {"curve": curve} if curve else {}
+        if seen is problem:  # otherwise the bound is one of the distance to other targets
+            known["lower_bound"] = bound
+        return problem.selection(chosen, described(self), total=problem.n, **known)
 
     def _choose_size(self, problem: SelectionProblem) -> Selection:
         """The smallest size within one standard error of the least held-out distance; then solved on all targets."""

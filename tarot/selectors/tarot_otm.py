@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,34 +12,45 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from tarot.common import Count, InputError, Natural, NonNegative, check_options, progress, within
+from tarot.common import Count, InputError, Natural, above, check_options, progress, within
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
-from tarot.transport import Plan, dense, solve_exact
+from tarot.space import Whitening
+from tarot.transport import dense, solve_exact
+
+_ROUNDING = 1e-9  # relative: distances that differ by less are the same
+_SWALLOWED = 0.5  # a selection that is more of the pool than this is hardly one,
+_SMALL_POOL = 100  # unless the pool is so small that a few targets' neighbours are half of it
 
 
 @dataclass(frozen=True)
 class TarotOTM:
-    """The union over folds of the layers that lower the OT distance to the other folds' targets (TAROT, Algorithm 2).
+    """The union over folds of the layers that bring the selection nearest to held-out targets (TAROT, Algorithm 2).
 
-    It chooses its own size. Each of the K folds of targets adds layers of its nearest candidates while the exact OT
-    distance to the targets of the other folds does not rise; the layer that raises it is left out (ledger L-10, L-14).
+    It chooses its own size. The targets are split into K folds. For each, some of the targets add layers of their
+    nearest candidates while the exact OT distance to the other targets does not rise above the least so far; the layers
+    up to the least are kept (ledger L-10 to L-14, L-29).
 
     folds: K, at most the number of targets; 1 = select and evaluate on all targets.
-    side: "fold" = one fold selects, the rest evaluate (the paper's text); "rest" = the reverse (its algorithm box).
-    tolerance: the relative rise that stops. min_cos: leave out neighbours of a smaller cosine similarity.
+    side: "rest" = all folds but one select, that one evaluates (the paper's algorithm box); "fold" = one fold selects,
+    the rest evaluate (its text), which selects two to four times as many, farther from held-out targets.
+    stop: "least" = as above; "paper" = compare with the layer before instead, and keep all before the stop.
+    tolerance: the relative rise that stops, above -1; below 0, a layer must lower the distance by as much.
+    min_cos: leave out neighbours of a smaller cosine similarity.
+    Warns where more than half of the pool is selected, and it has at least 100 candidates.
     """
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = "cholesky"
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
     folds: Count = 10
-    side: Literal["fold", "rest"] = "fold"
+    side: Literal["rest", "fold"] = "rest"
+    stop: Literal["least", "paper"] = "least"
     seed: Natural = 0
-    tolerance: NonNegative = 1e-4
+    tolerance: Annotated[float, above(-1)] = 0.0
     min_cos: Annotated[float, within("[-1, 1]")] | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +58,7 @@ class TarotOTM:
 
     def select(self, problem: SelectionProblem) -> Selection:
         sides = self._sides(len(problem.targets))
+        distances = _Distances(problem)
         stopped = threading.Event()  # an interrupt reaches this thread alone
         with progress("layers of nearest candidates", None, "layers") as advance:
 
@@ -54,10 +67,13 @@ class TarotOTM:
                     raise CancelledError
                 advance(1)
 
+            def grow(side: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[float]]:
+                return self._grow(problem, distances, *side, count_layer)
+
             # The network simplex leaves the GIL.
             with ThreadPoolExecutor(min(len(sides), torch.get_num_threads())) as threads:
                 try:
-                    grown = list(threads.map(lambda side: self._grow(problem, side[0], side[1], count_layer), sides))
+                    grown = list(threads.map(grow, sides))
                 except BaseException:
                     stopped.set()
                     raise
@@ -65,6 +81,7 @@ class TarotOTM:
         chosen = np.unique(np.concatenate(parts))
         if not len(chosen):
             raise InputError(f"no candidate is within min_cos {self.min_cos} of a target: nothing can be selected")
+        _warn_if_swallowed(len(chosen), problem.n, curves)
         return problem.selection(chosen, described(self), total=problem.n, curve={"ot_by_layer": list(curves)})
 
     def _sides(self, m: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -77,18 +94,70 @@ class TarotOTM:
         return sides if self.side == "fold" else [(rest, fold) for fold, rest in sides]
 
     def _grow(
-        self, problem: SelectionProblem, sel: NDArray[np.int64], ev: NDArray[np.int64], count_layer: Callable[[], None]
+        self,
+        problem: SelectionProblem,
+        distances: _Distances,
+        sel: NDArray[np.int64],
+        ev: NDArray[np.int64],
+        count_layer: Callable[[], None],
     ) -> tuple[NDArray[np.int64], list[float]]:
-        """The layers of `sel` before the first that raises the distance to `ev`, and the distance after each."""
+        """The layers of `sel` that `stop` keeps, and the distance to `ev` after each that was tried."""
         chosen, cost = np.empty(0, dtype=np.int64), torch.empty(0, len(ev))
-        best: Plan | None = None
+        reference, kept = np.inf, 0  # what the next layer is compared with, and how many candidates are kept
+        g: NDArray[np.float64] | None = None
         curve: list[float] = []
         for layer in problem.layers(sel, min_cos=self.min_cos):
-            cost = torch.cat([cost, dense(problem.cost(layer, ev))])
-            plan = solve_exact(cost, g=None if best is None else best.g)
+            cost = torch.cat([cost, distances.between(layer, ev)])
+            plan = solve_exact(cost, g=g)
             curve.append(plan.value)
             count_layer()
-            if best is not None and plan.value > best.value * (1 + self.tolerance):
+            if plan.value > reference * (1 + self.tolerance + _ROUNDING):
                 break
-            chosen, best = np.concatenate([chosen, layer]), plan
-        return chosen, curve
+            chosen, g = np.concatenate([chosen, layer]), plan.g
+            if self.stop == "paper" or plan.value <= reference * (1 + _ROUNDING):
+                kept = len(chosen)
+                reference = plan.value if self.stop == "paper" else min(reference, plan.value)
+        return chosen[:kept], curve
+
+
+class _Distances:
+    """Distances from candidates to all targets, computed when a candidate is first asked for: most layers of a fold are
+    those of another, and a row is whitened whenever it is read."""
+
+    def __init__(self, problem: SelectionProblem) -> None:
+        self._problem = problem
+        self._place = np.full(problem.n, -1)  # of each candidate's row in `_rows`
+        self._rows = torch.empty(0, len(problem.targets))
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def between(self, candidates: NDArray[np.int64], targets: NDArray[np.int64]) -> Tensor:
+        """Float32 [len(candidates), len(targets)], targets by position among the usable ones."""
+        with self._lock:
+            new = candidates[self._place[candidates] < 0]
+            if len(new):
+                self._add(new)
+            rows = torch.from_numpy(self._place[candidates])
+            return self._rows[rows[:, None], torch.from_numpy(targets)]
+
+    def _add(self, candidates: NDArray[np.int64]) -> None:
+        end = self._count + len(candidates)
+        if end > len(self._rows):
+            larger = torch.empty(min(len(self._place), max(end, 2 * len(self._rows))), self._rows.shape[1])
+            larger[: self._count] = self._rows[: self._count]
+            self._rows = larger
+        self._rows[self._count : end] = dense(self._problem.cost(candidates))
+        self._place[candidates] = np.arange(self._count, end)
+        self._count = end
+
+
+def _warn_if_swallowed(selected: int, n: int, curves: tuple[list[float], ...]) -> None:
+    if selected <= _SWALLOWED * n or n < _SMALL_POOL:
+        return
+    fall = float(np.mean([1 - min(curve) / curve[0] if curve[0] else 0.0 for curve in curves]))
+    warnings.warn(
+        f"tarot_otm selected {selected} of {n} candidates: layer after layer brought held-out targets a little nearer "
+        f"({fall:.1%} from the first to the best), as it does where candidates hardly differ in their distances. "
+        "Give a size to tarot_fixed, or a negative tolerance",
+        stacklevel=3,
+    )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tarot.attribution import tracin_values
 from tarot.common import check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described
+from tarot.space import Whitening
 
 
 @dataclass(frozen=True)

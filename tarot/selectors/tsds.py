@@ -15,9 +15,8 @@ from torch import Tensor
 from tarot.common import Count, InputError, Natural, NonNegative, Positive, Share, at_least, check_options
 from tarot.features import read_rows
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import Ratio, Size, described, random_generator
-from tarot.space import nearest_of_many
+from tarot.space import Whitening, nearest_of_many
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
 _MANY = 16  # neighbours that are more than 1/16 of the pool are faster found by sorting all of it

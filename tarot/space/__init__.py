@@ -1,34 +1,60 @@
 """The space in which candidates and targets are compared: whitening, distance, neighbours."""
 
+from tarot.space.agreement import agreement
+from tarot.space.choice import (
+    WHITENINGS,
+    FittedSpace,
+    Space,
+    Whitening,
+    check_space,
+    fit_space,
+    in_space,
+    resolved,
+    whiten,
+)
 from tarot.space.distance import distances
 from tarot.space.neighbours import nearest, nearest_unit
+from tarot.space.norm import NORMS, Norm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.whitening import (
+    METHODS,
     Centre,
     JoinedRows,
     Method,
     WhitenedRows,
+    check_norm,
     check_regularization,
     fit_whitener,
-    unit_norm,
-    whiten,
 )
 
 __all__ = [
     "MEMORY_BYTES",
+    "METHODS",
+    "NORMS",
     "SORTED_AT_ONCE",
+    "WHITENINGS",
     "Centre",
+    "FittedSpace",
     "JoinedRows",
     "Method",
+    "Norm",
+    "Space",
     "WhitenedRows",
+    "Whitening",
+    "agreement",
     "ascending",
+    "check_norm",
     "check_regularization",
+    "check_space",
     "distance_blocks",
     "distances",
+    "fit_space",
     "fit_whitener",
+    "in_space",
     "nearest",
     "nearest_of_many",
     "nearest_unit",
+    "resolved",
     "unit_norm",
     "whiten",
 ]

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from tarot.common import InputError
 from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_rows
-from tarot.space.whitening import Method, RowMap, WhitenedRows, fit_whitener, unit_norm
+from tarot.space.choice import Whitening, check_space, fit_space, resolved
+from tarot.space.norm import Norm
+from tarot.space.whitening import WhitenedRows
 
 BLOCK_SIMILARITIES = 1 << 23  # at most, per block: they are screened from cache
 GATHER_BYTES = 4 << 20  # small: fresh memory costs more than the arithmetic done in it
@@ -28,24 +30,25 @@ def nearest(
     candidates: MatrixLike,
     targets: MatrixLike,
     k: int = 100,
-    whitening: Method | Literal["auto"] | None = "auto",
-    regularization: float = 1e-3,
+    whitening: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
 
-    Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening ("auto" = "cholesky"; None takes the rows as
-    they are, apart from unit norm). Exact; ties go to the smaller index. Zero rows are nobody's neighbours: places
-    that no usable candidate fills, and all places of a zero target, hold distance +inf and index -1.
+    Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening as `tarot.select` describes it; "auto" is
+    what it uses for `tarot_*`, None takes the rows as they are. Exact; ties go to the smaller index. Zero rows are
+    nobody's neighbours: places that no usable candidate fills, and all places of a zero target, hold distance +inf and
+    index -1.
 
     Raises InputError for a k outside 1..N and as `fit_whitener` does.
     """
     candidates, targets = as_rows(candidates, "candidates"), as_rows(targets, "targets")
     if not 1 <= k <= candidates.shape[0]:
         raise InputError(f"k must be between 1 and the number of candidates, {candidates.shape[0]}; it is {k!r}")
-    mapping: RowMap = unit_norm
-    if whitening is not None:
-        method: Method = "cholesky" if whitening == "auto" else whitening
-        mapping = fit_whitener(candidates, targets, method, regularization)
+    asked = resolved(whitening, regularization)
+    check_space(asked, regularization, norm)
+    (mapping,) = fit_space([(candidates, targets)], asked, regularization, norm).maps
     white = WhitenedRows(targets, mapping, "targets")[:]
     distance, index = nearest_unit(WhitenedRows(candidates, mapping, "candidates"), white, k)
     return distance.numpy(), index.numpy()

@@ -1,5 +1,6 @@
 """Optimal transport: exact, entropic, capacity-constrained; costs dense or streamed."""
 
+from tarot.transport.annealing import annealed_once, soft_transform
 from tarot.transport.capacity import CapacityPlan, solve_capacity
 from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, blocks_of, dense
 from tarot.transport.entropic import Bracket, Entropic, bracket, sinkhorn
@@ -14,6 +15,7 @@ __all__ = [
     "Entropic",
     "Plan",
     "StreamedCost",
+    "annealed_once",
     "blocks_of",
     "bracket",
     "calibrated",
@@ -22,6 +24,7 @@ __all__ = [
     "ot_distance",
     "potentials",
     "sinkhorn",
+    "soft_transform",
     "solve_capacity",
     "solve_exact",
 ]

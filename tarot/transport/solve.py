@@ -31,12 +31,12 @@ def ot_distance(x: MatrixLike, y: MatrixLike, epsilon: float = 0.0) -> float:
     """OT distance between the uniform measures on the rows of x [n, d] and of y [m, d]; cost: Euclidean distance.
 
     On unit-norm rows that cost is the whitened feature distance d_w = sqrt(2 - 2 cos). epsilon = 0 is exact (network
-    simplex); epsilon > 0 gives `min <P, C> + epsilon KL(P || a b^T)` to a marginal error of 1e-6.
+    simplex); epsilon > 0 gives `min <P, C> + epsilon KL(P || a b^T)` to a marginal error of 1e-6, from exact duals on.
     Raises InputError on matrices that do not match or are not finite.
     """
     cost = _cost(x, y)
     if epsilon:
-        return sinkhorn(cost, epsilon, tolerance=1e-6).value
+        return entropic_potentials(cost, epsilon, tolerance=1e-6).value
     return solve_exact(dense(cost)).value
 
 

@@ -49,6 +49,7 @@ class Plain:
 class Rotated:
     """The target domain: images of `classes`, rotated by quarter turns (so that no pixel is interpolated).
 
+    turns: how many, anticlockwise; images of a class are rotated by each of them in turn.
     shares: of the candidates, by tag; they sum to 1.
         target: from the target domain. upright: of the target's classes, as they are. other_class: rotated, of the
         other classes. mislabelled: from the target domain, but labelled as another of its classes. noisy: from the
@@ -60,7 +61,7 @@ class Rotated:
     validation: Count
     test: Count
     classes: tuple[Natural, ...] = (0, 1, 2, 3, 4, 5, 6)
-    turns: int = 1
+    turns: tuple[int, ...] = (1,)
     noise: NonNegative = 1.0
     shares: Mapping[str, NonNegative] = field(
         default_factory=lambda: {"target": 0.2, "upright": 0.25, "other_class": 0.2, "mislabelled": 0.25, "noisy": 0.1}
@@ -74,6 +75,8 @@ class Rotated:
             )
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise InputError(f"shares must sum to 1; they are {dict(self.shares)}")
+        if not self.turns:
+            raise InputError("turns must name one or more rotations, such as [1]; it is empty")
         if len(set(self.classes)) < 2:
             raise InputError(f"the target domain needs two classes or more; it has {self.classes}")
 
@@ -84,7 +87,7 @@ class Rotated:
         outside = Deck(train.take(np.flatnonzero(~np.isin(train.labels, self.classes))), rng)
         tested = Deck(test.take(np.flatnonzero(np.isin(test.labels, self.classes))), rng)
         counts = self.counts()
-        # every class is among the targets: a selection cannot serve what it was not shown
+        # every class is among the targets, in each rotation: a selection cannot serve what it was not shown
         targets = self._turn(inside.draw(self.targets, balanced=True))
         parts = [
             tagged(self._turn(inside.draw(counts["target"])), "target"),
@@ -108,7 +111,11 @@ class Rotated:
         return counts
 
     def _turn(self, images: ImageSet) -> ImageSet:
-        return replace(images, images=np.ascontiguousarray(np.rot90(images.images, self.turns, axes=(2, 3))))
+        which = _occurrences(images.labels) % len(self.turns)
+        rotated = images.images.copy()
+        for i, turns in enumerate(self.turns):
+            rotated[which == i] = np.rot90(images.images[which == i], turns, axes=(2, 3))
+        return replace(images, images=rotated)
 
     def _add_noise(self, images: ImageSet, rng: np.random.Generator) -> ImageSet:
         return replace(images, images=with_noise(images.images, self.noise, rng))

@@ -19,6 +19,7 @@ from tasks.classification.poison import CONSTANTS, Encode, collide
 from tasks.classification.task import ClassificationTask
 from tasks.common.cache import cached_arrays, cached_checkpoints
 from tasks.common.code import parts_of, source_hash
+from tasks.common.training import ONE_SURROGATE
 
 
 class DomainTask(ClassificationTask):
@@ -94,7 +95,7 @@ class DomainTask(ClassificationTask):
         everyone = np.ones(len(clean), dtype=np.int64)
         [checkpoint] = cached_checkpoints(
             self.cache_dir / "checkpoints" / f"{self.name}-encoder-{known}.safetensors",
-            lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=1)[1],
+            lambda: self.fit(clean, everyone, self.training, recipe["seed"], keep=ONE_SURROGATE)[1],
         )
         model = self.model().to(self.device).to(memory_format=torch.channels_last)
         model.load_state_dict(checkpoint.state)

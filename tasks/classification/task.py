@@ -17,7 +17,7 @@ from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
 from tasks.classification.subset_models import stackable, train_one, train_stacked
 from tasks.common.supervised import SupervisedTask
-from tasks.common.training import Training, endless_batches, fit
+from tasks.common.training import Surrogate, Training, endless_batches, fit
 from tasks.task import Checkpoint, Split
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class ClassificationTask(SupervisedTask[nn.Module]):
     def candidate_tags(self) -> np.ndarray | None:
         return self.splits["candidates"].tags
 
+    def total(self) -> None:
+        """The selector's own choice."""
+
     # --- model -------------------------------------------------------------------------------------------------------
 
     def losses(self, model: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
@@ -82,7 +85,7 @@ class ClassificationTask(SupervisedTask[nn.Module]):
         probabilities = model(images).softmax(1)
         return (probabilities - functional.one_hot(labels, probabilities.shape[1])).norm(dim=1)
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         images = self.surrogate_images()
         everyone = np.ones(len(images), dtype=np.int64)
         return self.fit(images, everyone, self.surrogate_training, seed, run=run, keep=keep)[1]
@@ -91,9 +94,17 @@ class ClassificationTask(SupervisedTask[nn.Module]):
         return self.fit(self.candidates() + self.targets(), weights, self.training, seed)[0]
 
     def fit(
-        self, images: LabelledImages, weights: np.ndarray, training: Training, seed: int, *, run: int = 0, keep: int = 0
+        self,
+        images: LabelledImages,
+        weights: np.ndarray,
+        training: Training,
+        seed: int,
+        *,
+        run: int = 0,
+        keep: Surrogate | None = None,
     ) -> tuple[nn.Module, list[Checkpoint]]:
-        """A fresh model, trained on each image as often as its weight (int64 [n]) says, and `keep` checkpoints."""
+        """A fresh model, trained on each image as often as its weight (int64 [n]) says, and the checkpoints that `keep`
+        asks for."""
         model = self.fresh(self.model, seed).to(memory_format=torch.channels_last)  # faster convolutions on any device
 
         def loss(model: nn.Module, batch: Images) -> Tensor:

@@ -129,10 +129,11 @@ def save_checkpoints(path: Path, checkpoints: Sequence[Checkpoint]) -> None:
     about = []
     for number, checkpoint in enumerate(checkpoints):
         state = list(checkpoint.state)
-        optimizer = [(name, list(moments)) for name, moments in (checkpoint.optimizer_state or {}).items()]
+        moments_of = checkpoint.optimizer_state or {}
+        optimizer = [(name, list(moments)) for name, moments in moments_of.items()]
         tensors |= {f"{number}.{place}": checkpoint.state[name] for place, name in enumerate(state)}
         tensors |= {
-            f"{number}.{place}.{key}": torch.as_tensor((checkpoint.optimizer_state or {})[name][key])
+            f"{number}.{place}.{key}": torch.as_tensor(moments_of[name][key])
             for place, (name, keys) in enumerate(optimizer)
             for key in keys
         }

@@ -65,8 +65,8 @@ class SupervisedTask(Task[Model]):
         """What determines the model of the surrogates, as plain data."""
 
     @abstractmethod
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
-        """Train one surrogate; its `keep` checkpoints, each of this run."""
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
+        """Train one surrogate; the checkpoints that `keep` says, each of this run."""
 
     @abstractmethod
     def fit_downstream(self, weights: np.ndarray, seed: int) -> Model:
@@ -129,7 +129,7 @@ class SupervisedTask(Task[Model]):
     def _train_surrogates(self) -> list[Checkpoint]:
         kept: list[Checkpoint] = []
         for run in range(self.surrogate.runs):
-            kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate.checkpoints)
+            kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate)
         return kept
 
     def train(self, selection: Selection, seed: int) -> Model:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -25,17 +25,40 @@ MergeTargets = Literal[False, "one", "max"]
 @dataclass(frozen=True)
 class Surrogate:
     """The models that gradients are taken of: `runs` of them, trained independently on all candidates (or what else
-    the task says), each giving `checkpoints`, evenly spaced, the last at the end of its training."""
+    the task says), each giving `checkpoints`, one of them at the end of its training.
+
+    keep: spread, evenly over the training; or last, of those that it saves.
+    saved: how many it saves, evenly spaced, where the last are kept: one an epoch, say. Else null.
+    """
 
     runs: Count = 1
     checkpoints: Count = 1
+    keep: Literal["spread", "last"] = "spread"
+    saved: Count | None = None
 
     def __post_init__(self) -> None:
         check_options(self, "task.surrogate")
+        if self.keep == "spread" and self.saved is not None:
+            raise InputError(
+                "task.surrogate.saved means nothing where checkpoints are spread: set task.surrogate.keep=last"
+            )
+        if self.keep == "last" and (self.saved is None or self.saved < self.checkpoints):
+            raise InputError(
+                f"task.surrogate.saved must be at least {self.checkpoints}, as many as are kept; it is {self.saved}"
+            )
 
     def recipe(self) -> dict[str, Any]:
         """As plain data, but for how they are trained."""
-        return {"runs": self.runs, "checkpoints": self.checkpoints}
+        last = {} if self.saved is None else {"keep": self.keep, "saved": self.saved}
+        return {"runs": self.runs, "checkpoints": self.checkpoints, **last}
+
+    def moments(self, steps: int) -> list[int]:
+        """After how many of so many steps a checkpoint is saved, ascending; the last `checkpoints` of them are kept.
+        Raises InputError where the last ones would fall together."""
+        saved = self.checkpoints if self.saved is None else self.saved
+        if self.saved is not None and saved > steps:
+            raise InputError(f"task.surrogate.saved: a training of {steps} steps cannot save {saved} checkpoints")
+        return sorted({math.ceil(steps * (i + 1) / saved) for i in range(saved)})
 
 
 ONE_SURROGATE = Surrogate()
@@ -101,6 +124,23 @@ class Training:
         )
 
 
+@dataclass(frozen=True)
+class EpochTraining(Training):
+    """A training that may be as long as what is selected is large.
+
+    epochs: how often samples are seen, repeated ones as often as they are repeated; the last batch of an epoch is
+        filled up from the next. steps: of the optimizer, where epochs is null.
+    """
+
+    epochs: Positive | None = None
+
+    def of(self, samples: int) -> Self:
+        """The same, its epochs as steps, for an epoch of so many samples."""
+        if self.epochs is None:
+            return self
+        return replace(self, steps=max(1, math.ceil(self.epochs * samples / self.batch_size)), epochs=None)
+
+
 def epoch_weights(selection: Selection, n: int, m: int, merge_targets: MergeTargets) -> np.ndarray:
     """How often each of N candidates and then each of M targets occurs in an epoch, int64 [N + M].
 
@@ -159,17 +199,18 @@ def fit(
     training: Training,
     *,
     run: int = 0,
-    keep: int = 0,
+    keep: Surrogate | None = None,
     watch: Callable[[Model, int], None] | None = None,
 ) -> list[Checkpoint]:
-    """Train `model` in place and leave it in eval mode; return `keep` checkpoints, evenly spaced, the last at the end.
+    """Train `model` in place and leave it in eval mode; return the checkpoints that `keep` says, None: none.
 
     loss: the mean one of a batch, a scalar. Raises InputError where it becomes NaN or infinite.
     watch: told the model and the number of steps made, after each; it may leave the model in eval mode.
     """
     kept: list[Checkpoint] = []
     rates: list[float] = []
-    moments = {math.ceil(training.steps * (i + 1) / keep) for i in range(keep)}
+    saved = [] if keep is None else keep.moments(training.steps)
+    wanted = saved if keep is None else saved[-keep.checkpoints :]
     optimizer = training.make_optimizer(p for p in model.parameters() if p.requires_grad)
     model.train()
     for step, batch in enumerate(islice(batches, training.steps)):
@@ -180,8 +221,9 @@ def fit(
             raise InputError(f"training diverged: the loss is {value.item()} at step {step}; lower the learning rate")
         value.backward()
         optimizer.step()
-        if step + 1 in moments:
+        if step + 1 in wanted:
             kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
+        if step + 1 in saved:
             rates.clear()
         if watch is not None:
             watch(model, step + 1)

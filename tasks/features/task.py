@@ -84,6 +84,9 @@ class FeatureTask(TaskData):
             return self.vectors["ids"].astype(str).tolist()
         return [f"{split}-{i}" for i in range(self.rows[split][0].shape[0])]
 
+    def total(self) -> None:
+        """The selector's own choice: what is trained on the selection is not known here."""
+
     def labels(self, split: Split = "candidates") -> np.ndarray | None:
         return self.vectors["labels" if split == "candidates" else "target_labels"]
 

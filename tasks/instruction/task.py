@@ -21,6 +21,7 @@ from tarot.common import Count, Positive, checked, fingerprint, within
 from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
+from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
@@ -293,7 +294,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         """What the head is given, averaged over the answers' tokens, [B, hidden]."""
         return model.embeddings(batch["input_ids"], batch["labels"])
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         """A warm-up."""
         candidates = self.candidates()
         weights = self.surrogate.drawn(len(candidates), seed)

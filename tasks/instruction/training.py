@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from tarot import InputError
 from tarot.common import Count, NonNegative, Positive, Share, at_least, check_options, within
-from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
+from tasks.common.training import EpochTraining, Surrogate, Training, endless_batches, fit, seeded
 from tasks.instruction.model import LanguageModel, State
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
 from tasks.task import Checkpoint
@@ -24,11 +24,9 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Tuning(Training):
+class Tuning(EpochTraining):
     """The loss of a step is the mean over its rows of each row's mean over its learned tokens, however they are split.
 
-    steps: of the optimizer, where epochs is null. epochs: how often the rows are seen, repeated ones as often as they
-        are repeated; the last batch of an epoch is filled up from the next.
     batch_size: rows per step. tokens: most that one forward pass holds, with their padding; a step's rows are sorted by
         length and split accordingly. clip: largest norm of the gradient, null for any.
     schedule: from 0 to the learning rate in a line, for the share `warmup` of the steps, then linear: in a line to 0,
@@ -36,7 +34,6 @@ class Tuning(Training):
     """
 
     steps: Count = 300
-    epochs: Positive | None = None
     batch_size: Count = 16
     optimizer: Literal["adamw"] = "adamw"
     tokens: Count = 4096
@@ -50,12 +47,6 @@ class Tuning(Training):
         """How a step is split determines nothing."""
         everything = super().recipe(of_surrogate=of_surrogate)
         return {name: value for name, value in everything.items() if name != "tokens"}
-
-    def of(self, rows: int) -> Tuning:
-        """The same, its epochs as steps, for an epoch of so many rows."""
-        if self.epochs is None:
-            return self
-        return replace(self, steps=max(1, math.ceil(self.epochs * rows / self.batch_size)), epochs=None)
 
     def rate(self, step: int) -> float:
         if self.schedule == "linear":
@@ -100,6 +91,7 @@ class WarmUp(Surrogate):
     def refuse_short(self, rows: int) -> None:
         """Raises InputError where so many rows make fewer steps than there are checkpoints."""
         steps = self.train.of(rows).steps
+        self.moments(steps)
         if self.checkpoints > steps:
             raise InputError(
                 f"a warm-up of {steps} steps cannot give {self.checkpoints} checkpoints: ask for fewer "
@@ -116,10 +108,10 @@ def tune(
     pad: int,
     *,
     run: int = 0,
-    keep: int = 0,
+    keep: Surrogate | None = None,
 ) -> list[Checkpoint]:
-    """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives `keep`
-    checkpoints. The seed decides all."""
+    """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives the
+    checkpoints that `keep` says. The seed decides all."""
     device = next(model.parameters()).device
 
     def loss(model: LanguageModel, parts: list[Batch]) -> Tensor:

@@ -1,8 +1,9 @@
 """Motion prediction: AutoBots selects, Wayformer learns."""
 
 from tasks.common.training import Surrogate
+from tasks.motion.databases import Databases
 from tasks.motion.models import AutoBotArchitecture, Forecaster, LossWeights, WayformerArchitecture
-from tasks.motion.sources import Databases, NuScenesMini, Simulated
+from tasks.motion.sources import NuScenesMini, Simulated
 from tasks.motion.task import MotionTask
 from tasks.motion.training import MotionTraining
 from tasks.motion.views import Profile

@@ -1,41 +1,34 @@
-"""Where the scenes of a task come from: the simulator, nuScenes-mini's ten scenes, databases on disk."""
+"""Where the scenes of a task come from: the simulator, nuScenes-mini's ten scenes."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, reduce
-from itertools import chain
+from dataclasses import dataclass, field
+from functools import reduce
 from multiprocessing import get_context
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tarot import InputError
-from tarot.common import Count, Natural, Positive, check_options, fingerprint
+from tarot.common import Count, Positive, check_options, fingerprint
 from tasks.common.code import source_hash
-from tasks.common.contents import hash_files, hash_named
+from tasks.common.contents import hash_files
 from tasks.motion.formats import (
-    Scenario,
-    argoverse2_folders,
-    count_unreadable,
-    databases,
-    read_argoverse2,
-    read_database,
     read_scenario,
     scenario_files,
 )
 from tasks.motion.simulator import CANDIDATES, SHARES, START, database
-from tasks.motion.views import MotionSamples, Profile, TargetFilter, cached_samples, samples_of
+from tasks.motion.views import MotionSamples, Profile, cached_samples, samples_of
 from tasks.task import Split
 
 Splits = dict[Split, MotionSamples]
+Asked = TypeVar("Asked")
 log = logging.getLogger("tarot")
 
 
@@ -83,14 +76,14 @@ class Simulated(MotionData):
 
     @property
     def _asked(self) -> dict[str, int]:
-        return {name: count for name, count in self.candidates.items() if count is not None}
+        return wanted(self.candidates)
 
     def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
         held: dict[Split, str] = {"targets": "target_train", "validation": "target_val", "test": "target_test"}
         agents = {**self._asked, **{name: getattr(self, split) for split, name in held.items()}}
         made = simulated(agents, seed, profile, cache, self.processes)
         return {
-            "candidates": _joined(made[name] for name in self._asked),
+            "candidates": joined(made[name] for name in self._asked),
             **{split: made[name] for split, name in held.items()},
         }
 
@@ -98,16 +91,21 @@ class Simulated(MotionData):
         held = {split: getattr(self, split) for split in ("targets", "validation", "test")}
         return {
             "source": "simulated",
-            "splits": {"candidates": _pairs(self._asked), **held},
+            "splits": {"candidates": pairs(self._asked), **held},
             "seed": seed,
         }
 
 
-def _pairs(named: Mapping[str, Any]) -> list[list[Any]]:
+def wanted(named: Mapping[str, Asked | None]) -> dict[str, Asked]:
+    """Those that are not null."""
+    return {name: asked for name, asked in named.items() if asked is not None}
+
+
+def pairs(named: Mapping[str, Any]) -> list[list[Any]]:
     return [[name, value] for name, value in named.items()]
 
 
-def _joined(sources: Iterable[MotionSamples]) -> MotionSamples:
+def joined(sources: Iterable[MotionSamples]) -> MotionSamples:
     """Samples of several sources, one after the other. Raises InputError where two have one name."""
     joined = reduce(add, sources)
     names, counts = np.unique(joined.ids, return_counts=True)
@@ -171,7 +169,8 @@ class NuScenesMini(MotionData):
     """The ten scenes of nuScenes-mini as ScenarioNet has them, cut into windows; no scene is in two splits.
 
     Candidates: `candidates` of the scenes, and vehicles of simulated databases.
-    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases.
+    folder: the database. every: seconds from window to window. simulated: how many vehicles of which databases; null
+    instead of a number leaves one out.
     """
 
     folder: str
@@ -180,16 +179,20 @@ class NuScenesMini(MotionData):
     validation: Sequence[str]
     test: Sequence[str]
     every: Positive = 0.5
-    simulated: Mapping[str, Count] = field(default_factory=dict)
+    simulated: Mapping[str, Count | None] = field(default_factory=dict)
     processes: Count = 2
     tagged = True
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
-        _check_simulated(self.simulated)
+        _check_simulated(self._simulated)
         named = [name for split in self._scenes.values() for name in split]
         if len(set(named)) < len(named):
             raise InputError("task.data: a scene is in two splits, or twice in one: " + ", ".join(sorted(named)))
+
+    @property
+    def _simulated(self) -> dict[str, int]:
+        return wanted(self.simulated)
 
     @property
     def _scenes(self) -> dict[Split, Sequence[str]]:
@@ -223,18 +226,18 @@ class NuScenesMini(MotionData):
                 return samples_of(read, profile, every=self.every)
 
             path = cache / f"nuscenes_mini-{split}-{fingerprint(made_of)}.npz"
-            splits[split] = _tagged(cached_samples(path, profile, make), "target")
-            _report(f"nuScenes-mini's {split}", splits[split])
-        made = simulated(self.simulated, seed, profile, cache, self.processes)
-        drawn = [_tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
-        return {**splits, "candidates": _joined([splits["candidates"], *drawn])}
+            splits[split] = tagged(cached_samples(path, profile, make), "target")
+            report(f"nuScenes-mini's {split}", splits[split])
+        made = simulated(self._simulated, seed, profile, cache, self.processes)
+        drawn = [tagged(samples, name.removeprefix("cand_")) for name, samples in made.items()]
+        return {**splits, "candidates": joined([splits["candidates"], *drawn])}
 
     def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
         files = self._files()
         splits: dict[str, Any] = {
             split: {"scenes": _scene_contents(files, of, cache)} for split, of in self._scenes.items()
         }
-        splits["candidates"]["simulated"] = _pairs(self.simulated)
+        splits["candidates"]["simulated"] = pairs(self._simulated)
         return {
             "source": "nuscenes_mini",
             "splits": splits,
@@ -250,177 +253,12 @@ def _scene_contents(files: Mapping[str, Path], scenes: Sequence[str], cache: Pat
     return [[name, known.get(name)] for name in scenes]
 
 
-@dataclass(frozen=True)
-class Databases(MotionData):
-    """Databases of ScenarioNet, or folders of Argoverse 2's scenarios.
-
-    candidates: folders by the dataset's name. targets, held_out: folders of the target's dataset, `target`: its name.
-    Validation and test are the scenes of `held_out` in turn, which the paper does not keep apart. A scene is what a
-    scenario's name begins with, up to the `scene_fields`-th underscore from the end; 0: each scenario is one.
-    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs.
-    kinds: of agents that are forecast. allow_outside: merged databases point to files outside their own folder.
-    """
-
-    candidates: Mapping[str, str]
-    target: str
-    targets: str
-    held_out: str
-    start: Mapping[str, Natural] = field(default_factory=dict)
-    kinds: Sequence[str] = ("VEHICLE",)
-    scene_fields: Natural = 0
-    allow_outside: bool = False
-
-    def __post_init__(self) -> None:
-        check_options(self, "task.data")
-        if not self.candidates or self.target in self.candidates:
-            raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
-
-    @property
-    def _targets(self) -> str:
-        return f"{self.target} (targets)"
-
-    @property
-    def _held(self) -> str:
-        return f"{self.target} (held out)"
-
-    def _dataset(self, name: str) -> str:
-        return self.target if name in (self._targets, self._held) else name
-
-    @property
-    def _folders(self) -> dict[str, Path]:
-        return {name: Path(folder) for name, folder in self.candidates.items()} | {
-            self._targets: Path(self.targets),
-            self._held: Path(self.held_out),
-        }
-
-    @cached_property
-    def _sources(self) -> dict[str, _Source]:
-        missing = [f"{name} in {folder}" for name, folder in self._folders.items() if not folder.is_dir()]
-        if missing:
-            raise InputError(
-                f"not there: {'; '.join(missing)}. Each is a folder of ScenarioNet databases (convert_waymo, "
-                "convert_nuplan, convert_nuscenes, convert_argoverse2) or of Argoverse 2's scenarios; set "
-                "task.data.candidates, task.data.targets and task.data.held_out, data_dir or TAROT_DATA"
-            )
-        return {name: _Source(folder, self.allow_outside) for name, folder in self._folders.items()}
-
-    def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
-        self._refuse_shared(
-            {name: {str(path.resolve()) for path in source.paths()} for name, source in self._sources.items()}, "file"
-        )
-        made: dict[str, MotionSamples] = {}
-        for name, source in self._sources.items():
-            dataset = self._dataset(name)
-            start, select = self.start.get(dataset), TargetFilter(kinds=tuple(self.kinds))
-            made_of = {
-                "files": source.content(cache),
-                "start": start,
-                "select": asdict(select) | {"kinds": list(select.kinds)},
-                "profile": profile.recipe(),
-                "code": source_hash(read_database, read_argoverse2, samples_of),
-                "dataset": dataset,
-            }
-
-            def make(
-                source: _Source = source,
-                dataset: str = dataset,
-                start: int | None = start,
-                select: TargetFilter = select,
-            ) -> MotionSamples:
-                skipped: Counter[str] = Counter()
-                return samples_of(
-                    source.scenarios(dataset, skipped), profile, select=select, start=start, skipped=skipped
-                )
-
-            made[name] = cached_samples(cache / f"{dataset}-{fingerprint(made_of)}.npz", profile, make)
-            _report(name, made[name])
-        self._refuse_shared(
-            {name: {_scene(i, 0) for i in found.ids.tolist()} for name, found in made.items()}, "scenario"
-        )
-        held, targets = made.pop(self._held), made.pop(self._targets)
-        of_targets = {_scene(name, self.scene_fields) for name in targets.ids.tolist()}
-        scenes = [_scene(name, self.scene_fields) for name in held.ids.tolist()]
-        self._refuse_shared({self._targets: of_targets, self._held: set(scenes)}, "scene")
-        order = {scene: place for place, scene in enumerate(sorted(set(scenes)))}
-        turn = np.array([order[scene] % 2 for scene in scenes], dtype=np.int64)
-        if not (turn == 1).any():
-            raise InputError(f"{self.held_out} holds one scene; validation and test need one each")
-        return {
-            "candidates": _joined(made.values()),
-            "targets": targets,
-            "validation": held.take(turn == 0),
-            "test": held.take(turn == 1),
-        }
-
-    def _refuse_shared(self, named: Mapping[str, set[str]], what: str) -> None:
-        """Raises InputError where candidates, targets and what is held out share one. By the folders' names."""
-        rest = dict(named)
-        for own in (self._held, self._targets):
-            held = rest.pop(own)
-            for name, others in rest.items():
-                if shared := sorted(held & others):
-                    raise InputError(
-                        f"task.data: {own} and {name} share {len(shared)} {what}s, such as {shared[0]}: what is "
-                        "judged must not be learnt from, nor selected for by itself"
-                    )
-
-    def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
-        made_of = {
-            name: {"files": source.content(cache), "start": self.start.get(self._dataset(name))}
-            for name, source in self._sources.items()
-        }
-        held = {**made_of.pop(self._held), "scene_fields": self.scene_fields}
-        targets = made_of.pop(self._targets)
-        return {
-            "source": "databases",
-            "splits": {"candidates": _pairs(made_of), "targets": targets, "validation": held, "test": held},
-            "target": self.target,
-            "kinds": list(self.kinds),
-            "seed": seed,
-        }
-
-
-class _Source:
-    """A folder of databases or of Argoverse 2's scenarios."""
-
-    def __init__(self, folder: Path, allow_outside: bool) -> None:
-        self.folder, self.allow_outside = folder, allow_outside
-        self.argoverse = next(folder.rglob("scenario_*.parquet"), None) is not None
-        self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
-
-    def content(self, cache: Path | None = None) -> str:
-        """Which files they are: the SHA-256 of their names and of what is in them."""
-        return hash_named(((path.name, path) for path in self.paths()), cache)
-
-    def paths(self) -> Iterator[Path]:
-        if self.argoverse:
-            return chain.from_iterable(sorted(path for path in part.iterdir() if path.is_file()) for part in self.parts)
-        return chain.from_iterable(scenario_files(part, self.allow_outside).values() for part in self.parts)
-
-    def scenarios(self, dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:
-        if not self.argoverse:
-            yield from read_database(self.parts, dataset=dataset, allow_outside=self.allow_outside, skipped=skipped)
-            return
-        for part in self.parts:
-            try:
-                scenario = read_argoverse2(part)
-            except InputError as error:
-                count_unreadable(skipped, part, error)
-                continue
-            yield replace(scenario, dataset=dataset)
-
-
-def _scene(sample: str, fields: int) -> str:
-    scenario = sample.split("/")[1]
-    return scenario.rsplit("_", fields)[0] if fields else scenario
-
-
-def _tagged(samples: MotionSamples, tag: str) -> MotionSamples:
+def tagged(samples: MotionSamples, tag: str) -> MotionSamples:
     tags = np.full(len(samples), tag, dtype=f"U{max(len(tag), 1)}")
     return MotionSamples(samples.profile, {**samples.arrays, "tags": tags}, samples.skipped)
 
 
-def _report(name: str, samples: MotionSamples) -> None:
+def report(name: str, samples: MotionSamples) -> None:
     """What was left out is said, and why; raises InputError where nothing is left."""
     if not len(samples):
         raise InputError(f"{name} have no agent to forecast: {_reasons(samples.skipped)}")

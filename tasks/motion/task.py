@@ -14,7 +14,7 @@ from torch import Tensor
 from tarot import InputError
 from tarot.common import checked
 from tasks.common.supervised import SupervisedTask
-from tasks.common.training import endless_batches, seeded
+from tasks.common.training import Surrogate, endless_batches, seeded
 from tasks.motion import pictures
 from tasks.motion.metrics import HEADLINE, errors, summary
 from tasks.motion.models import Forecaster, MotionModel
@@ -22,7 +22,7 @@ from tasks.motion.sources import MotionData, Splits
 from tasks.motion.submission import Forecast, challenged, demand_challenge, forecasts
 from tasks.motion.training import MotionTraining, train
 from tasks.motion.views import TYPES, Batch, MotionSamples, bucket
-from tasks.task import Checkpoint, Split
+from tasks.task import ONE_EACH, Checkpoint, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +98,10 @@ class MotionTask(SupervisedTask[MotionModel]):
     def candidate_sources(self) -> np.ndarray:
         return self._selecting["candidates"].datasets
 
+    def total(self) -> int:
+        """The paper weighs what it selects by potentials in its other tasks, and not in this one."""
+        return ONE_EACH
+
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
         return self.data.recipe(self.seed, self.cache_dir)
@@ -139,7 +143,7 @@ class MotionTask(SupervisedTask[MotionModel]):
         """What the last layer is given, averaged over all futures that it tells of, [B, width]."""
         return model.embeddings(batch)
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         samples = self.candidates()
         if self.surrogate_targets:
             samples = samples + self.targets()
@@ -149,9 +153,9 @@ class MotionTask(SupervisedTask[MotionModel]):
 
     def subset_measurements(self, mask: np.ndarray, seed: int) -> Tensor:
         """Minus the targets' losses under a surrogate that was trained on these candidates alone."""
-        steps = max(1, round(self.surrogate_training.steps * mask.mean()))
+        whole = self.surrogate_training.of(len(mask))
         model = self.fresh(self.model, seed)
-        training = replace(self.surrogate_training, steps=steps)
+        training = replace(whole, steps=max(1, round(whole.steps * mask.mean())))
         self.fit(model, self.selects, training, self.candidates(), mask.astype(np.int64), seed)
         targets = self.targets()
         parts = (targets.batch(slice(i, i + _EVALUATED), self.device) for i in range(0, len(targets), _EVALUATED))
@@ -159,10 +163,14 @@ class MotionTask(SupervisedTask[MotionModel]):
             return torch.cat([self.measurements(model, batch) for batch in parts])
 
     def fit_downstream(self, weights: np.ndarray, seed: int) -> MotionModel:
-        """The same number of steps for any selection; the average of its last weights, where `train.average` says so"""
+        """The same number of steps for any selection, or of epochs. The average of its last weights, the best model on
+        `validation`, or the last one, as `train` says."""
         model = self.fresh(self.downstream, seed)
-        self.fit(model, self.learns, self.training, self._learnt_from, weights, seed)
+        self.fit(model, self.learns, self.training, self._learnt_from, weights, seed, judge=self._judged)
         return model
+
+    def _judged(self, model: MotionModel) -> float:
+        return float(np.nanmean(self.errors(model, "validation")[HEADLINE]))
 
     @cached_property
     def _learnt_from(self) -> MotionSamples:
@@ -176,7 +184,7 @@ class MotionTask(SupervisedTask[MotionModel]):
         samples: MotionSamples,
         weights: np.ndarray,
         seed: int,
-        **options: int,
+        **options: Any,
     ) -> list[Checkpoint]:
         def loss(model: MotionModel, batch: Batch) -> Tensor:
             with training.precision(self.device):
@@ -184,7 +192,7 @@ class MotionTask(SupervisedTask[MotionModel]):
 
         batches = (samples.batch(chosen, self.device) for chosen in endless_batches(weights, training.batch_size, seed))
         with seeded(seed):  # the seed decides what dropout drops, too
-            return train(model, loss, batches, training, **options)
+            return train(model, loss, batches, training.of(int(weights.sum())), **options)
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -238,7 +246,8 @@ class MotionTask(SupervisedTask[MotionModel]):
 
     @cached_property
     def _held_out(self) -> MotionSamples:
-        return self.validation() + self.test()
+        validation, test = self.validation(), self.test()
+        return test if np.array_equal(validation.ids, test.ids) else validation + test
 
     def draw(self, sample: Batch, axes: Axes) -> None:
         """The scene from above: lanes, where vehicles came from, where the target goes."""

@@ -5,29 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tarot import InputError
 from tarot.common import Count, Positive, Share
-from tasks.common.training import Training, fit
+from tasks.common.training import EpochTraining, Surrogate, Training, fit
 from tasks.task import Batch, Checkpoint, Model
 
 
 @dataclass(frozen=True)
-class MotionTraining(Training):
+class MotionTraining(EpochTraining):
     """The small models' by default; `PAPER_AUTOBOT_TRAINING` and `PAPER_WAYFORMER_TRAINING` are the paper's.
 
-    steps: for every arm the same. optimizer: Adam is adamw without weight decay. epsilon: Adam's.
+    steps: for every arm the same, where epochs is null; with epochs, where less is selected there are fewer of them.
+    optimizer: Adam is adamw without weight decay. epsilon: Adam's.
     schedule: halving halves the learning rate after each of the `milestones`, shares of the steps; onecycle is that of
         `torch.optim.lr_scheduler.OneCycleLR`, which rises to the learning rate for the share `warmup` of the steps and
         then falls to nothing, both as a cosine; triangle is `Training`'s.
     clip: the largest norm of a gradient; null for any.
     average: the model is the mean of its weights over this share of the steps, the last ones; 0: as the last step
         leaves it.
+    choose: last; or best, the model that was best on the validation split. validations: how often a model is judged
+        for that, evenly spaced, the last at the end.
     """
+
+    of_selections: ClassVar[Sequence[str]] = (*Training.of_selections, "validations", "choose")
 
     steps: Count = 600
     learning_rate: Positive = 1.5e-3
@@ -37,11 +42,31 @@ class MotionTraining(Training):
     epsilon: Positive = 1e-8
     clip: Positive | None = 5.0
     average: Share = 0.2
+    validations: Count = 10
+    choose: Literal["best", "last"] = "last"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.augment or self.label_smoothing:
             raise InputError("train.augment and train.label_smoothing mean nothing in motion prediction")
+        if self.choose == "best" and self.average:
+            raise InputError(
+                "train.choose=best takes a model of one moment, and train.average the mean of several: set "
+                "train.average=0 or train.choose=last"
+            )
+
+    def recipe(self, *, of_surrogate: bool = False) -> dict[str, Any]:
+        """What is not asked for determines nothing."""
+        idle = {"steps"} if self.epochs is not None else {"epochs"}
+        if self.choose == "last":
+            idle |= {"validations", "choose"}
+        return {name: value for name, value in super().recipe(of_surrogate=of_surrogate).items() if name not in idle}
+
+    def moments(self) -> set[int]:
+        """After how many steps the model is judged."""
+        if self.choose == "last":
+            return set()
+        return {math.ceil(self.steps * (i + 1) / self.validations) for i in range(self.validations)}
 
     def rate(self, step: int) -> float:
         if self.schedule == "triangle":
@@ -68,13 +93,14 @@ class MotionTraining(Training):
 
 PAPER_AUTOBOT_TRAINING = MotionTraining(
     batch_size=256, learning_rate=7.5e-4, weight_decay=0.0, epsilon=1e-4, schedule="halving",
-    milestones=(0.2, 0.4, 0.6, 0.8), average=0.0,
+    milestones=(0.2, 0.4, 0.6, 0.8), average=0.0, epochs=50,
 )  # fmt: skip
-"""Of 50 epochs, halved after 10, 20, 30 and 40. `steps` is to be what 50 epochs are."""
+"""Halved after 10, 20, 30 and 40 epochs."""
 PAPER_WAYFORMER_TRAINING = MotionTraining(
-    batch_size=128, learning_rate=1e-4, schedule="halving", milestones=(0.1, 0.2, 0.3, 0.4, 0.5), average=0.0
+    batch_size=128, learning_rate=1e-4, schedule="halving", milestones=(0.1, 0.2, 0.3, 0.4, 0.5), average=0.0,
+    epochs=100, validations=100, choose="best",
 )  # fmt: skip
-"""Of 100 epochs, halved after 10, 20, 30, 40 and 50. `steps` is to be what 100 epochs are."""
+"""Halved after 10, 20, 30, 40 and 50 epochs; judged after each."""
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -115,17 +141,31 @@ def train(
     training: MotionTraining,
     *,
     run: int = 0,
-    keep: int = 0,
+    keep: Surrogate | None = None,
+    judge: Callable[[Model], float] | None = None,
 ) -> list[Checkpoint]:
     """`tasks.common.training.fit`, after which the model is the average of its last weights, and so is the last
-    checkpoint. Its optimizer's moments are those of the last step."""
-    average, first = WeightAverage(), training.steps * (1 - training.average)
+    checkpoint. Its optimizer's moments are those of the last step.
 
-    def watch(model: nn.Module, step: int) -> None:
+    judge: what a model is worth, lower is better, where `training` chooses the best; the model is then the best one,
+    the first of several, and the last where none has a worth.
+    """
+    average, first = WeightAverage(), training.steps * (1 - training.average)
+    moments, best = training.moments(), math.inf
+    chosen: dict[str, Tensor] = {}
+
+    def watch(model: Model, step: int) -> None:
+        nonlocal best, chosen
         if step > first:
             average.add(model)
+        if judge is not None and step in moments:
+            worth = judge(model)
+            if worth < best:
+                best, chosen = worth, {name: value.clone() for name, value in model.state_dict().items()}
 
     kept = fit(model, loss, batches, training, run=run, keep=keep, watch=watch)
+    if chosen:
+        model.load_state_dict(chosen)
     if average.count:
         average.give(model)
         if kept:

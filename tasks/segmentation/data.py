@@ -249,8 +249,9 @@ def _listed(code: LabelCode) -> list[list[int]]:
 class GTA5ToCityscapes(SceneData):
     """The paper's: candidates are GTA5, targets Cityscapes' train split.
 
-    Cityscapes' val split serves two ends, which the paper does not keep apart (it reports the best validation during
-    training): every other of its frames, in the order of their names, is for validation, the rest is for test.
+    Cityscapes' val split serves two ends. disjoint: every other of its frames, in the order of their names, is for
+    validation, the rest is for test; where it is false, both are all of it, as in the paper, which reports the best
+    validation during training. full_labels: both are judged by labels as large as they are on disk.
     gta5: has images/ and labels/. cityscapes: has leftImg8bit/ and gtFine/.
     exclude: scenes of GTA5 that are left out, by number: "00001".
     """
@@ -260,6 +261,8 @@ class GTA5ToCityscapes(SceneData):
     height: Count
     width: Count
     exclude: Sequence[str] = ()
+    disjoint: bool = True
+    full_labels: bool = False
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
@@ -285,21 +288,31 @@ class GTA5ToCityscapes(SceneData):
             )
         code, size = LabelCode(cityscapes.LABEL_IDS, cityscapes.COLOURS), (self.height, self.width)
         frames = Folder(gta5 / "images", gta5 / "labels")
-        train, val = (cityscapes_frames(real, split, *size) for split in ("train", "val"))
+        train = cityscapes_frames(real, "train", *size)
+        val = cityscapes_frames(real, "val", *size, full_labels=self.full_labels)
         return {
             "candidates": frames.scenes(code, *size, prefix="gta5/", exclude=set(self.exclude)),
             "targets": train,
-            "validation": val.take(np.arange(0, len(val), 2)),
-            "test": val.take(np.arange(1, len(val), 2)),
+            "validation": val.take(np.arange(0, len(val), 2)) if self.disjoint else val,
+            "test": val.take(np.arange(1, len(val), 2)) if self.disjoint else val,
         }
 
     def recipe(self, seed: int, splits: Splits, cache: Path | None = None) -> dict[str, Any]:
         size = {"height": self.height, "width": self.width}
-        return {"source": "gta5-cityscapes", "files": content(splits.values(), cache), **size, "seed": seed}
+        judged = {} if self.disjoint else {"disjoint": False}
+        if self.full_labels:
+            judged["full_labels"] = True
+        return {
+            "source": "gta5-cityscapes",
+            "files": content(splits.values(), cache),
+            **size,
+            **judged,
+            "seed": seed,
+        }
 
 
-def cityscapes_frames(root: Path, split: str, height: int, width: int) -> Scenes:
-    """The finely annotated frames of a split of Cityscapes, with its 19 classes."""
+def cityscapes_frames(root: Path, split: str, height: int, width: int, *, full_labels: bool = False) -> Scenes:
+    """The finely annotated frames of a split of Cityscapes, with its 19 classes. full_labels: see `Pair`."""
     code = LabelCode(cityscapes.LABEL_IDS, cityscapes.COLOURS)
     folder = Folder(root / "leftImg8bit" / split, root / "gtFine" / split, "_leftImg8bit", "_gtFine_labelIds")
-    return folder.scenes(code, height, width, prefix=f"cityscapes/{split}/")
+    return folder.scenes(code, height, width, prefix=f"cityscapes/{split}/", full_labels=full_labels)

@@ -19,13 +19,17 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Pair:
-    """Both are scaled to cover `height` x `width`, images smoothly, and their middle is cut out."""
+    """Both are scaled to cover `height` x `width`, images smoothly, and their middle is cut out.
+
+    full_label: the label's middle stays as large as it is on disk.
+    """
 
     image: Path
     label: Path
     code: LabelCode
     height: int
     width: int
+    full_label: bool = False
 
     def __call__(self) -> Pixels:
         """Raises InputError, with the file's name, for a file that cannot be read, a label that means nothing, and
@@ -42,6 +46,10 @@ class Pair:
         left, top = (image.width - width) / 2, (image.height - height) / 2
         box, size = (left, top, left + width, top + height), (self.width, self.height)
         smooth = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, box)
+        if self.full_label:
+            return np.asarray(smooth), np.asarray(
+                decoded.crop((round(left), round(top), round(left + width), round(top + height)))
+            )
         return np.asarray(smooth), np.asarray(decoded.resize(size, Image.Resampling.NEAREST, box))
 
 
@@ -81,9 +89,11 @@ class Folder:
         prefix: str = "",
         tag: str = "",
         exclude: Collection[str] = (),
+        full_labels: bool = False,
     ) -> Scenes:
         """All pairs in the order of their names; ids are `prefix` and the image's path without ending, less the ones
-        in `exclude`. Raises InputError where a folder is missing or empty, or one of a pair is."""
+        in `exclude`. full_labels: see `Pair`. Raises InputError where a folder is missing or empty, or one of a pair
+        is."""
         images, labels = _listed(self.images, self.image_ending), _listed(self.labels, self.label_ending)
         unknown = sorted(set(exclude) - set(images))
         if unknown:
@@ -99,7 +109,7 @@ class Folder:
                     "take the file away"
                 )
         names = sorted(set(images) - set(exclude))
-        pairs = [Pair(images[name], labels[name], code, height, width) for name in names]
+        pairs = [Pair(images[name], labels[name], code, height, width, full_labels) for name in names]
         return Scenes(np.array([prefix + name for name in names]), np.full(len(names), tag), pairs)
 
 

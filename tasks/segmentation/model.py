@@ -1,4 +1,4 @@
-"""DeepLabV3 of torchvision, as a module that gives logits and remembers how it did on validation."""
+"""DeepLabV3 as a module that gives logits and remembers how it did on validation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torchvision.models import segmentation
 from tarot import InputError
 from tarot.common import Share, check_options
 from tasks.common.contents import hash_file
+from tasks.segmentation.small_network import small_network
 
-_NETWORKS = {
+_OF_TORCHVISION = {
     "resnet50": segmentation.deeplabv3_resnet50,
     "mobilenet_v3_large": segmentation.deeplabv3_mobilenet_v3_large,
 }
@@ -24,15 +25,16 @@ _IMAGENET_HEADS = ("fc.", "classifier.")  # of the classifiers whose weights a b
 
 @dataclass(frozen=True)
 class Architecture:
-    """backbone: resnet50 (39.6M parameters with the head of 19 classes) or mobilenet_v3_large (11.0M).
+    """backbone: resnet50 (39.6M parameters with the head of 19 classes), mobilenet_v3_large (11.0M), or small (0.3M):
+    six convolutions of our own and a narrow head, for images of 64 x 128 pixels and minutes of a CPU.
 
-    batch_norm_momentum: null is torchvision's own, .1 of ResNet-50 and .01 of MobileNetV3: too slow for trainings of
+    batch_norm_momentum: null is the network's own, .1, and .01 of MobileNetV3: too slow for trainings of
     a few hundred steps, at whose end evaluation mode would still use statistics of its beginning.
     weights: a file of torch with a state_dict to start from, null for none: of torchvision's DeepLabV3 with this
     backbone (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet.
     """
 
-    backbone: Literal["resnet50", "mobilenet_v3_large"] = "mobilenet_v3_large"
+    backbone: Literal["resnet50", "mobilenet_v3_large", "small"] = "mobilenet_v3_large"
     batch_norm_momentum: Share | None = None
     weights: str | None = None
 
@@ -51,7 +53,11 @@ class Architecture:
         return recipe
 
     def build(self, classes: int) -> Segmenter:
-        net = _NETWORKS[self.backbone](weights=None, weights_backbone=None, num_classes=classes, aux_loss=None)
+        if self.backbone == "small":
+            net = small_network(classes)
+        else:
+            make = _OF_TORCHVISION[self.backbone]
+            net = make(weights=None, weights_backbone=None, num_classes=classes, aux_loss=None)
         if self.batch_norm_momentum is not None:
             for module in net.modules():
                 if isinstance(module, nn.BatchNorm2d):

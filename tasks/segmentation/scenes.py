@@ -12,7 +12,7 @@ from torch import Tensor
 IGNORE = 255  # the label of a pixel that belongs to no class
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, per channel on the scale 0..1
 
-Pixels = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, 3], label uint8 [H, W]
+Pixels = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, 3], label uint8 [H, W], larger where it is to judge by
 Source = Callable[[], Pixels]  # one scene; picklable, since worker processes read it, too
 Sample = tuple[Tensor, Tensor]  # image float32 [3, H, W], 0 the mean colour; label int64 [H, W]
 

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from tarot.common import Natural, checked
 from tasks.common.supervised import SupervisedTask
-from tasks.common.training import fit, seeded
+from tasks.common.training import Surrogate, fit, seeded
 from tasks.segmentation.data import Rendered, SceneData, Splits
 from tasks.segmentation.model import Architecture, Segmenter
 from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, overlaid, picture
@@ -94,7 +94,7 @@ class SegmentationTask(SupervisedTask[Segmenter]):
         """What the last convolution is given, averaged over the image, [B, 256]."""
         return model.embeddings(batch[0])
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list[Checkpoint]:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         scenes = self.candidates()
         everyone = np.ones(len(scenes), dtype=np.int64)
         kept = self._fit(self._fresh(seed), scenes, everyone, seed, run=run, keep=keep)
@@ -147,11 +147,13 @@ class SegmentationTask(SupervisedTask[Segmenter]):
 
     @torch.no_grad()
     def predictions(self, model: nn.Module, scenes: Scenes) -> Iterator[tuple[Tensor, Tensor]]:
-        """Predicted classes and labels, both int64 [B, H, W], of all scenes in their order."""
+        """Predicted classes and labels, both int64 [B, H, W], of all scenes in their order. Where labels are larger
+        than images, so is what is predicted: its logits are interpolated."""
         model.eval()
         for images, labels in self._batches(scenes):
             with self.training.precision(self.device):
-                yield model(images).argmax(1), labels
+                logits = model(images)
+            yield _predicted(logits, labels.shape[-2:]), labels
 
     def miou(self, model: nn.Module, scenes: Scenes) -> float:
         index = MulticlassJaccardIndex(len(self.data.classes), ignore_index=IGNORE, validate_args=False)
@@ -183,14 +185,14 @@ class SegmentationTask(SupervisedTask[Segmenter]):
 
     def draw(self, sample: Sample, axes: Axes) -> None:
         """The image under its label in colours."""
-        image, label = sample
+        image, label = _of_one_size(sample)
         axes.imshow(overlaid(picture(image), label.numpy(), self.data.classes), vmin=0, vmax=255)
         axes.set_axis_off()
 
     @torch.no_grad()
     def draw_prediction(self, model: nn.Module | None, sample: Sample, axes: Axes) -> None:
         """The predicted classes in their colours; the label without a model. What has no label is black in both."""
-        image, label = sample
+        image, label = _of_one_size(sample)
         if model is not None:
             predicted = model.eval()(image[None].to(self.device)).argmax(1)[0].cpu()
             label = torch.where(label == IGNORE, label, predicted)
@@ -199,6 +201,23 @@ class SegmentationTask(SupervisedTask[Segmenter]):
             shade = [part / 255 for part in colour]
             axes.plot([], [], "s", color=shade, markeredgecolor="grey", markeredgewidth=0.5, label=name)  # in legends
         axes.set_axis_off()
+
+
+def _predicted(logits: Tensor, size: torch.Size) -> Tensor:
+    """The likeliest classes, int64 [B, H, W], at this size; image by image, since larger logits take much memory."""
+    if logits.shape[-2:] == size:
+        return logits.argmax(1)
+    resized = (functional.interpolate(one[None].float(), size, mode="bilinear") for one in logits)
+    return torch.cat([one.argmax(1) for one in resized])
+
+
+def _of_one_size(sample: Sample) -> Sample:
+    """The label as large as the image, for pictures."""
+    image, label = sample
+    if label.shape == image.shape[-2:]:
+        return sample
+    scaled = functional.interpolate(label[None, None].float(), image.shape[-2:], mode="nearest-exact")
+    return image, scaled[0, 0].long()
 
 
 def _losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

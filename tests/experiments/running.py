@@ -6,14 +6,21 @@ import contextlib
 import io
 import json
 import logging
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 from unittest import mock
 
+import torch
+
 import run
+from experiments.report.style import Figure, Picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,20 +63,46 @@ class Outcome:
         return json.loads((self.output / "metrics.json").read_text())
 
 
-def command(folder: Path, *arguments: str, name: str = "run", drawn: bool = False, placed: bool = True) -> Outcome:
+def places(folder: Path, name: str) -> list[str]:
+    """Options by which a command has its caches in `folder`/cache and its results in `folder`/`name`."""
+    return [f"cache_dir={folder / 'cache'}", f"output_dir={folder / name}"]
+
+
+def on_light_paper(figure: Figure) -> Picture:
+    light = figure.png("light")
+    return Picture(figure.name, figure.title, figure.caption, light, light)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Within it the files of figures are empty, and features are laid out on them by their first dimensions: to draw
+    takes longer than all else, and t-SNE an eighth of what is left."""
+    flat = SimpleNamespace(fit_transform=lambda rows: rows[:, :2])
+    with (
+        mock.patch.object(Figure, "png", lambda *_: b""),
+        mock.patch("experiments.report.figures.TSNE", lambda **_: flat),
+    ):
+        yield
+
+
+def command(
+    folder: Path, *arguments: str, name: str = "run", drawn: bool | Literal["light"] = False, placed: bool = True
+) -> Outcome:
     """`python run.py ARGUMENTS` with its caches in `folder`/cache and its results in `folder`/`name`.
 
-    drawn: figures are drawn, which takes longer than all else; otherwise their files are empty. placed: whether the
-    results go there; otherwise where the arguments say."""
+    drawn: figures are drawn, or those on light paper are, which do for the dark ones. placed: whether the results go
+    there; otherwise where the arguments say."""
     output, code = folder / name, 0
-    places = [f"cache_dir={folder / 'cache'}", *([f"output_dir={output}"] if placed else [])]
+    given = places(folder, name) if placed else places(folder, name)[:1]
     out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
     before = root.handlers[:], root.level
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *places]))
+        stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *given]))
         stack.enter_context(mock.patch.dict("os.environ"))
         if not drawn:
-            stack.enter_context(mock.patch("experiments.report.style.Figure.png", lambda *_: b""))
+            stack.enter_context(undrawn())
+        elif drawn == "light":
+            stack.enter_context(mock.patch.object(Figure, "render", on_light_paper))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         try:
@@ -80,3 +113,23 @@ def command(folder: Path, *arguments: str, name: str = "run", drawn: bool = Fals
         finally:
             root.handlers[:], root.level = before
     return Outcome(code, out.getvalue(), err.getvalue(), output)
+
+
+def started(
+    folder: Path, *arguments: str, name: str = "run", around: Callable[[], AbstractContextManager] = nullcontext
+) -> BaseProcess:
+    """The same command in a process of its own, which is a copy of this one and so need not import anything: to be
+    stopped, or to be hindered by `around`, a context in which it runs. It prints into `folder`/`name`.out and .err."""
+    copies = sys.platform == "linux" and not torch.cuda.is_available()  # where they do no harm
+    process = multiprocessing.get_context("fork" if copies else "spawn").Process(
+        target=_run, args=(folder, arguments, name, around)
+    )
+    process.start()
+    return process
+
+
+def _run(folder: Path, arguments: Sequence[str], name: str, around: Callable[[], AbstractContextManager]) -> None:
+    sys.stdout, sys.stderr = (open(folder / f"{name}.{kind}", "w", buffering=1) for kind in ("out", "err"))  # noqa: SIM115
+    sys.argv = ["run.py", *arguments, *places(folder, name)]
+    with around():
+        run.main()

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 import tarot
+from tarot.common.errors import InputError
 from tarot.features.store import FeatureStore
 
 GENERATOR = np.random.default_rng(0)
@@ -32,11 +34,11 @@ def test_signatures_are_those_of_the_design():
 
     select = inspect.signature(tarot.select).parameters
     assert list(select)[:3] == ["candidates", "targets", "selector"]
-    keywords = {"whitening": "auto", "regularization": 1e-3, "total": None, "candidate_labels": None}
-    keywords |= dict.fromkeys(["target_labels", "target_groups", "candidate_ids", "candidate_tags"])
+    keywords = {"whitening": "auto", "regularization": None, "norm": "unit", "total": None}
+    keywords |= dict.fromkeys(["candidate_labels", "target_labels", "target_groups", "candidate_ids", "candidate_tags"])
     for name, default in keywords.items():
         assert select[name].kind is inspect.Parameter.KEYWORD_ONLY and select[name].default == default
-    assert [p.name for p in parameters(tarot.whiten)] == ["candidates", "targets", "method", "regularization"]
+    assert [p.name for p in parameters(tarot.whiten)] == ["candidates", "targets", "method", "regularization", "norm"]
     assert [p.name for p in parameters(tarot.nearest)][:3] == ["candidates", "targets", "k"]
     assert inspect.signature(tarot.nearest).parameters["k"].default == 100
     assert inspect.signature(tarot.ot_distance).parameters["epsilon"].default == 0.0
@@ -60,7 +62,7 @@ def test_the_designs_example_runs_as_it_is_written(tmp_path, monkeypatch):
     loaded = tarot.Selection.load("selection.parquet")
     assert loaded.indices.tolist() == s.indices.tolist() and loaded.ot_distance == s.ot_distance
 
-    c, t = tarot.whiten(candidates, targets, method="cholesky", regularization=1e-3)
+    c, t = tarot.whiten(candidates, targets)
     np.testing.assert_allclose(np.linalg.norm(c, axis=1), 1, atol=1e-6)
     d, i = tarot.nearest(candidates, targets, k=10)
     assert d.shape == i.shape == (12, 10) and (np.diff(d, axis=1) >= 0).all()
@@ -89,13 +91,13 @@ def test_a_selection_is_of_the_whitened_space():
 
 
 @pytest.mark.parametrize("name", sorted(tarot.selectors.SELECTORS))
-def test_whitening_auto_is_cholesky_for_ours_and_none_for_the_others(name):
+def test_whitening_auto_is_chosen_for_ours_and_none_for_the_others(name):
     rng = np.random.default_rng(3)
     options = {} if name in ("all", "target_only", "oracle", "tarot_otm") else {"size": 24}
     options |= {"candidate_tags": ["target", "noise"] * 45} if name == "oracle" else {}
     options |= {"candidate_labels": rng.integers(0, 3, 90), "target_labels": rng.integers(0, 3, len(TARGETS))}
     options |= {"candidate_scores": rng.random(90)}
-    explicit = "cholesky" if name.startswith("tarot_") else None
+    explicit = "chosen" if name.startswith("tarot_") else None
     auto = tarot.select(CANDIDATES, TARGETS, name, **options)
     same = tarot.select(CANDIDATES, TARGETS, name, whitening=explicit, **options)
     other = tarot.select(CANDIDATES, TARGETS, name, whitening=None if explicit else "cholesky", **options)
@@ -138,13 +140,13 @@ def test_what_a_selector_is_called_decides_nothing():
         ({}, "the selector Mine declares no features and no whitening and no reference: give its class"),
         (
             {"features": "wfd", "reference": False},
-            'declares no whitening: give its class whitening = "cholesky" or None',
+            r"declares no whitening: give its class whitening = one of \('chosen', 'local', 'cholesky', ",
         ),
         (
             {"features": 3, "whitening": None, "reference": False},
             "declare features = a recipe's name or None; it is 3",
         ),
-        ({"features": None, "whitening": "zca", "reference": False}, "must declare whitening .* it is 'zca'"),
+        ({"features": None, "whitening": "pca", "reference": False}, "must declare whitening .* it is 'pca'"),
         (
             {"features": None, "whitening": None, "reference": "all"},
             "declare reference = True or False; it is 'all'",
@@ -221,10 +223,29 @@ def test_zca_and_cholesky_select_the_same():
     assert one.indices.tolist() == other.indices.tolist()
 
 
-def test_the_default_ridge_is_a_thousandth():
-    one = tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9)
-    same, other = (tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, regularization=r) for r in (1e-3, 1.0))
-    assert one.ot_distance == same.ot_distance != pytest.approx(other.ot_distance, abs=1e-3)
+def test_a_ridge_that_is_given_is_of_local_whitening():
+    chosen, given, local = (
+        tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, **options)
+        for options in ({}, {"regularization": 0.5}, {"whitening": "local", "regularization": 0.5})
+    )
+    assert chosen.space.chosen and not given.space.chosen
+    assert given.space == local.space and given.space.regularization == (0.5,)
+    assert given.ot_distance == local.ot_distance
+    with pytest.raises(tarot.InputError, match='whitening="chosen" chooses its ridge, too'):
+        tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, whitening="chosen", regularization=0.5)
+
+
+def test_the_papers_setting_is_one_option_away():
+    """Centred on the union, Cholesky at a thousandth, unit norm last and not first."""
+    s = tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, whitening="paper")
+    union = np.concatenate([CANDIDATES, TARGETS]).astype(np.float64)
+    centred = union - union.mean(axis=0)
+    covariance = centred.T @ centred / len(union)
+    covariance += 1e-3 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    white = centred @ np.linalg.inv(np.linalg.cholesky(covariance)).T
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    np.testing.assert_allclose(s.problem.candidates[:], white[:90], atol=1e-5)
+    assert (s.space.whitening, s.space.norm, s.space.centre) == ("paper", None, "union")
 
 
 @pytest.mark.parametrize("name", ["tarot_fixed", "tarot_otm", "tarot_exact"])
@@ -250,8 +271,8 @@ def test_the_names_of_the_design_are_the_registry():
 def test_a_list_of_views_is_one_matrix_per_model():
     """Whitened each; the transport is between rows side by side, divided by sqrt(T)."""
     views = [(CANDIDATES, TARGETS), (CANDIDATES[:, ::2] ** 3, TARGETS[:, ::2] ** 3)]
-    s = tarot.select([c for c, _ in views], [t for _, t in views], "tarot_fixed", size=20)
-    white = [tarot.whiten(c, t) for c, t in views]
+    s = tarot.select([c for c, _ in views], [t for _, t in views], "tarot_fixed", size=20, whitening="local")
+    white = [tarot.whiten(c, t, "local") for c, t in views]
     joined = [np.concatenate([pair[side] for pair in white], axis=1) / np.sqrt(2) for side in (0, 1)]
     expected = tarot.select(*joined, "tarot_fixed", size=20, whitening=None)
     assert s.indices.tolist() == expected.indices.tolist()
@@ -314,6 +335,22 @@ def changed(array, row, column, value):
     array = array.copy()
     array[row, column] = value
     return array
+
+
+@pytest.mark.parametrize("side", ["candidates", "targets"])
+def test_sparse_and_masked_features_are_read_or_refused_on_either_side(side):
+    given = {"candidates": CANDIDATES, "targets": TARGETS}
+    expected = tarot.select(**given, selector="tarot_fixed", size=9)
+    sparse = given | {side: scipy.sparse.csr_array(given[side])}
+    assert tarot.select(**sparse, selector="tarot_fixed", size=9).indices.tolist() == expected.indices.tolist()
+    masked = given | {side: np.ma.masked_greater(given[side], np.sort(given[side].ravel())[-2])}
+    with pytest.raises(InputError, match=f"{side} row .* is masked"):
+        tarot.select(**masked, selector="tarot_fixed", size=9)
+    labels = {"candidate_labels": np.zeros(len(CANDIDATES), int), "target_labels": np.zeros(len(TARGETS), int)}
+    name = f"{side[:-1]}_labels"
+    labels[name] = np.ma.masked_array(labels[name], mask=np.arange(len(given[side])) == 2)
+    with pytest.raises(InputError, match=f"{name} row 2 is masked"):
+        tarot.value(**given, method="lava", **labels)
 
 
 def call(candidates=CANDIDATES, targets=TARGETS, selector="tarot_fixed", **options) -> Callable[[], object]:
@@ -409,7 +446,7 @@ BAD = {
     "unknown option": (call(sizes=3, size=3), "selector 'tarot_fixed': .*unexpected keyword argument 'sizes'"),
     "options beside an object": (call(selector=tarot.selectors.TarotFixed(size=3), folds=3), r"options \['folds'\]"),
     "unknown whitening": (call(whitening="pca"), "whitening must be one of .* 'pca'"),
-    "negative ridge": (call(regularization=-1.0), "regularization must be a number >= 0; it is -1.0"),
+    "negative ridge": (call(regularization=-1.0), "regularization must be a number >= 0, or None; it is -1.0"),
     "NaN ridge": (call(regularization=float("nan")), "regularization must be a number >= 0"),
     "total below S": (call(total=8), "total 8 is less than the 9"),
     "total 0": (call(total=0), "total must be a positive integer; it is 0"),

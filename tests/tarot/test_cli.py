@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import runpy
 import subprocess
 import sys
 import typing
@@ -297,13 +298,16 @@ def test_warnings_are_lines(here, capsys):
 
 def test_as_a_process(here):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    run = lambda *words: subprocess.run(  # noqa: E731
-        [sys.executable, "-m", "tarot", *words], env=environment, capture_output=True, text=True
-    )
-    done = run(*SELECT, "--selector", "tarot_fixed", "--ratio", ".1")
+    command = [sys.executable, "-m", "tarot", *SELECT, "--selector", "tarot_fixed", "--ratio", ".1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and len(tarot.Selection.load("selection.parquet")) == 4
-    failed = run("inspect", "nowhere")
-    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "error: STORE: there is no nowhere\n")
+
+
+def test_as_a_module_that_fails(here, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tarot", "inspect", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("tarot", run_name="__main__")
+    assert (ended.value.code, *capsys.readouterr()) == (1, "", "error: STORE: there is no nowhere\n")
 
 
 def test_it_says_its_version(capsys):

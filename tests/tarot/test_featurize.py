@@ -131,6 +131,7 @@ def changed_model(model):
 CHANGES = {
     "recipe.model.tensors": lambda model: {"model": changed_model(model)},
     "recipe.losses.name": lambda _: {"losses": other_losses},
+    "recipe.projection.kind": lambda _: {"dim": None, "projection": Projection("sjlt", dim=32)},
     "recipe.projection.dim": lambda _: {"dim": 48},
     "recipe.projection.seed": lambda _: {"dim": None, "projection": Projection(dim=32, seed=1)},
     "recipe.parameters": lambda _: {"parameters": lambda name: "bias" in name},

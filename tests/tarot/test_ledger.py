@@ -7,6 +7,8 @@ the plane, and what is expected was worked out by hand or with an exact solver.
 The LESS half of L-22 and TracIn's sign in L-26 (Eq. 1) are in test_less.py.
 """
 
+import itertools
+
 import numpy as np
 import ot
 import pytest
@@ -27,10 +29,15 @@ from tarot.gradients.projection import Projection
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.weights import allocate
 from tarot.selectors import Dsdm, Random, TarotExact, TarotFixed, TarotOTM
+from tarot.space import fit_whitener
 from tarot.space.distance import distances
-from tarot.space.whitening import fit_whitener, whiten
 from tarot.transport.entropic import sinkhorn
 from tasks.common.training import WeightedSampler, epoch_weights
+
+
+def whiten(candidates, targets, method="cholesky", regularization=1e-3):
+    """Of rows as long as they are, at a ridge of a thousandth, unless a test says otherwise: the formula's own."""
+    return tarot.whiten(candidates, targets, method, regularization, norm=None)
 
 
 def at(*degrees):
@@ -213,17 +220,26 @@ def test_L10_the_layer_that_raises_the_distance_is_left_out():
 
 @pytest.mark.parametrize(("side", "expected"), [("fold", [0, 1]), ("rest", [0, 1, 2])])
 def test_L11_one_fold_selects_and_the_rest_evaluate(side, expected):
-    """Text and code let 1/K select, the box (K-1)/K; we follow the text, and offer the box as side="rest"."""
+    """Text and code let 1/K select, the box (K-1)/K; we follow the box, and offer the text as side="fold"."""
     assert pick((0, 45, 80), (5, 20, 60), TarotOTM(folds=3, side=side)).indices.tolist() == expected
-    assert TarotOTM().side == "fold"
+    assert TarotOTM().side == "rest"
 
 
 @pytest.mark.parametrize("folds", [1, 2])
 def test_L12_an_equal_distance_goes_on_and_the_end_of_the_pool_ends(folds):
-    """The code stops at >=, the box never ends; we stop above pre (1 + tol), skip empty layers, and end at k = N."""
+    """The code stops at >=, the box never ends; we stop above the least, skip empty layers, and end at k = N."""
     assert pick((0,), (1, 2), TarotOTM(folds=folds)).indices.tolist() == [0]
     assert pick((0, 0, 0), (0, 0), TarotOTM(folds=folds)).indices.tolist() == [0, 1, 2]  # 0, 0, 0: never a rise
     assert pick((0, 0, 90), (0, 0), TarotOTM(folds=folds)).indices.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("stop", "kept"), [("least", 1), ("paper", 5)])
+def test_L29_small_rises_do_not_add_up(stop, kept):
+    """Each layer raises the distance by up to 2.5%: the box goes on while each is compared with the layer before."""
+    angles, targets = (40, 41, 42, 43, 44), (0,)
+    distances = [ot_between(angles[:k], targets) for k in range(1, 6)]
+    assert all(1 < after / before < 1.025 for before, after in itertools.pairwise(distances))
+    assert pick(angles, targets, TarotOTM(folds=1, stop=stop, tolerance=0.025)).indices.tolist() == list(range(kept))
 
 
 def test_L13_there_is_no_hidden_similarity_threshold():
@@ -384,7 +400,8 @@ def test_L26_the_whitened_distance_ranks_and_the_whole_pool_may_be_selected():
     c, t = c[:50], t[:5]
     assert tarot.select(c, t, TarotFixed(ratio=1.0)).indices.tolist() == list(range(50))
     first = np.unique(wfd(c, t).argmin(axis=0))
-    assert tarot.select(c, t, TarotFixed(size=len(first))).indices.tolist() == first.tolist()
+    s = tarot.select(c, t, TarotFixed(size=len(first)), whitening="paper")
+    assert s.indices.tolist() == first.tolist()
     plain = np.linalg.norm(c[:, None] - t[None], axis=2).argmin(axis=0)
     assert np.unique(plain).tolist() != first.tolist()
 

@@ -35,7 +35,7 @@ def given(seed: int = 0, n: int = 60, m: int = 12, d: int = 5) -> dict:
 
 
 def value(method: str, known: dict, **changed) -> np.ndarray:
-    return tarot.value(**(known | changed), method=method)
+    return tarot.value(**(known | changed), selector=method)
 
 
 @pytest.mark.parametrize("method", METHODS)

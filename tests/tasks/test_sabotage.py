@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate, Training, endless_batches, fit, seeded
+from tasks.task import ONE_EACH
 from tests.tasks.conformance import CHECKS, Builder
 
 SIZES = {"candidates": 32, "targets": 8, "validation": 6, "test": 16}
@@ -56,6 +57,9 @@ class Honest(SupervisedTask):
     def candidate_tags(self) -> np.ndarray:
         return np.where(np.arange(SIZES["candidates"]) % 4 == 0, "target", "other")
 
+    def total(self) -> int:
+        return ONE_EACH
+
     def data_recipe(self) -> dict[str, Any]:
         return {"sizes": SIZES, "seed": self.seed}
 
@@ -77,14 +81,14 @@ class Honest(SupervisedTask):
     def cost(self, sample: Any) -> float:
         return 2.0
 
-    def fit_surrogate(self, seed: int, *, run: int, keep: int) -> list:
+    def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list:
         weights = np.r_[np.ones(SIZES["candidates"], dtype=np.int64), np.zeros(SIZES["targets"], dtype=np.int64)]
         return self.fit(weights, seed, run=run, keep=keep)[1]
 
     def fit_downstream(self, weights: np.ndarray, seed: int) -> nn.Module:
         return self.fit(weights, seed)[0]
 
-    def fit(self, weights: np.ndarray, seed: int, **options: int) -> tuple[nn.Module, list]:
+    def fit(self, weights: np.ndarray, seed: int, **options: Any) -> tuple[nn.Module, list]:
         points, labels = (
             torch.cat([getattr(self.splits[split], name) for split in ("candidates", "targets")])
             for name in ("points", "labels")
@@ -226,6 +230,12 @@ class LabelsTargetsAsCandidates(Honest):
         return super().labels("candidates")
 
 
+@caught_by("the_total_of_weights_is_said", "weights cannot sum to 0.5")
+class WantsAShareOfItsCandidates(Honest):
+    def total(self):
+        return 0.5
+
+
 @caught_by("recipes_are_plain_data_and_tell_tasks_apart", "the recipe lacks {'train'}")
 class LacksAPartOfItsRecipe(Honest):
     def recipe(self):
@@ -342,7 +352,7 @@ class TrainsOneSurrogateTwice(Honest):
 @caught_by("checkpoints_are_cached", "checkpoints are trained again")
 class TrainsSurrogatesAgain(Honest):
     def checkpoints(self):
-        return self.fit_surrogate(uuid.uuid4().int % 2**31, run=0, keep=1)
+        return self.fit_surrogate(uuid.uuid4().int % 2**31, run=0, keep=Surrogate())
 
 
 @caught_by("training_follows_its_seed_and_nothing_else", "another seed gave the same model")

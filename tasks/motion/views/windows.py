@@ -56,7 +56,8 @@ def windows(
     start: the frame at which the window begins. None: so that the record's current frame is the window's; at 0 where
         the record does not say, or where it has a whole window but too little of a past. Where there are too few frames
         after the start, the window is filled up in front with frames that are not valid, so that the future stays at
-        its end.
+        its end. Where it is negative, there are as many such frames in front: a present with less of a past, such as
+        Waymo's own at frame 10.
     every: seconds; windows that begin so far apart, as many as the record has. They know their `start`.
 
     Raises NoWindow, an InputError, where frames are not 0.1 s apart, or the start lies outside the record.
@@ -75,6 +76,8 @@ def windows(
         if begin >= 0 or recorded < frames:
             return [_cut(scenario, profile, max(begin, 0), max(-begin, 0))]
     start = 0 if start is None else start
+    if -profile.current <= start < 0:
+        return [_cut(scenario, profile, 0, -start)]
     if not 0 <= start < recorded:
         raise NoWindow(scenario, f"has {recorded} frames: no window begins at {start}")
     return [_cut(scenario, profile, start, max(0, frames - (recorded - start)))]

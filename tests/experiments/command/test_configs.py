@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.command.resolvers import register_resolvers
 from experiments.frame.run import make_selector
+from experiments.lds.experiment import ESTIMATORS
 from tarot.selectors import SELECTORS
 from tests.experiments.running import ROOT
 
@@ -30,10 +33,16 @@ def choices(group: str) -> list[str]:
     return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
 
 
-def composed(*overrides: str) -> DictConfig:
+@functools.lru_cache(maxsize=64)
+def composed_once(*overrides: str) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def composed(*overrides: str) -> DictConfig:
+    """A config of one's own; the same overrides take their time but once."""
+    config = copy.deepcopy(composed_once(*overrides))
     HydraConfig.instance().set_config(config)
     return config
 
@@ -135,6 +144,22 @@ def test_lds_asks_for_candidates_like_the_targets_of_those_tasks_alone_that_have
     assert "domain" not in motion and motion.data.candidates.cand_target == 600 and not motion.surrogate_targets
     assert {count for name, count in motion.data.candidates.items() if name != "cand_target"} == {None}
     assert "domain" not in composed("experiment=lds", "task=segmentation").task
+
+
+def test_the_papers_lds_are_configs_of_their_own():
+    """Figure 4 and Table 2: nothing of them is simulated."""
+    for task in ("cifar10/paper", "motion/paper"):
+        config = composed("experiment=lds", f"task={task}")
+        assert config.experiment.ensembles == [1, 10, 50] and config.task.surrogate.runs == 50
+        assert config.experiment.subsets == 100 and config.experiment.share == 0.5
+        assert {"wfd_zca", "trak"} <= set(config.experiment.estimators) <= set(ESTIMATORS)
+    for task, named in (("motion/paper", {"nuscenes_train"}), ("motion/nuscenes_mini", set())):
+        config = composed("experiment=lds", f"task={task}", "data_dir=mine")
+        assert {"wfd_zca", "wfd_unwhitened", "wfd_unnormalised", "wfd_neither"} <= set(config.experiment.estimators)
+        data = instantiate(config.task.data, _convert_="all")
+        asked = data.candidates if task == "motion/paper" else data.simulated
+        assert {name for name, one in asked.items() if one is not None} == named
+        assert not config.task.surrogate_targets
 
 
 def test_no_code_is_asked_for_a_resolver_that_is_not_there():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import functools
 import resource
-import subprocess
-import sys
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from experiments.command.errors import message_of
 from tasks.common.cache import cached_checkpoints, load_checkpoints
-from tests.experiments.running import ROOT, SMALL, Outcome, command
+from tests.experiments.running import SMALL, Outcome, command, started, undrawn
 
 RNG = np.random.default_rng(0)
 CANDIDATES, TARGETS = RNG.normal(size=(50, 6)), RNG.normal(size=(5, 6)) + 1
@@ -50,7 +51,7 @@ def refused(outcome: Outcome, *words: str) -> None:
     assert len(lines) == 1 and lines[0].startswith("error: "), outcome.err
     for word in words:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
-    left = {path.name for path in outcome.output.rglob("*") if path.is_file()}
+    left = {path.name for path in outcome.output.rglob("[!.]*") if path.is_file()}
     assert left <= {"run.log"}, left
 
 
@@ -85,7 +86,9 @@ BAD = {
     "error norms": ("selector=el2n selector.size=5", "el2n", "features=el2n"),
     "influences": ("selector=influence selector.size=5", "influence", "candidate_scores"),
     "learning rates": ("selector=less task.learning_rates=[1,2]", "task.learning_rates", "1; there are 2"),
-    "Adam's moments": (f"{' '.join(SMALL)} selector=less task.train.optimizer=sgd", "optimizer", "adamw"),
+    "Adam's moments": (
+        f"{' '.join(SMALL)} selector=less task.train.optimizer=sgd features.preconditioner=adam", "optimizer", "adamw"
+    ),
     "an arm on other features": (f"{' '.join(SMALL)} experiment.arms=[dsdm]", "features=trak", "-m selector="),
     "arm": ("experiment.arms=[randm]", "experiment.arms", "'randm'", "random"),
     "option": ("selector.fold=3", "selector.fold"),
@@ -122,9 +125,17 @@ def test_bad_input_is_one_sentence(folder, name):
 # --- a cache that has gone bad ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cached")
+    assert command(folder, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
+    return folder
+
+
 @pytest.fixture
-def cached(tmp_path: Path) -> Path:
-    assert command(tmp_path, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
+def cached(untouched: Path, tmp_path: Path) -> Path:
+    """A folder of one's own with all that a run has left."""
+    shutil.copytree(untouched, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -140,17 +151,16 @@ def store_of(folder: Path, split: str = "candidates") -> Path:
     return store
 
 
-def test_a_gradient_that_is_not_finite_names_its_sample(tmp_path):
+def test_a_gradient_that_is_not_finite_names_its_sample(cached):
     """By a checkpoint that overflows for some samples; with `drop` they are left out and counted."""
-    assert command(tmp_path, *SMALL, "experiment.arms=[]", "experiment.trainings=1").code == 0
-    (path,) = (tmp_path / "cache" / "checkpoints").glob("*.safetensors")
+    (path,) = (cached / "cache" / "checkpoints").glob("*.safetensors")
     checkpoints = load_checkpoints(path)
     next(iter(checkpoints[0].state.values()))[0, 0] = float("nan")
     path.unlink()
     cached_checkpoints(path, lambda: checkpoints)
-    outcome = again(tmp_path)
+    outcome = again(cached)
     refused(outcome, "gradient of sample 'digit-", "not finite")
-    assert len(list((tmp_path / "cache" / "features").glob("digits-*"))) == 2, "a store of what is not finite"
+    assert len(list((cached / "cache" / "features").glob("digits-*"))) == 2, "a store of what is not finite"
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
@@ -188,29 +198,24 @@ def test_rows_of_a_store_can_be_brought_as_features(cached):
 
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
-DRAWS_NOTHING = """
-import run
-from unittest import mock
-with mock.patch("experiments.report.style.Figure.png", lambda *_: b""):
-    run.main()
-"""
+
+@contextlib.contextmanager
+def full_disk(kib: int) -> Iterator[None]:
+    """In a process that ends within it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10))
+    with undrawn():
+        yield
 
 
 @pytest.mark.parametrize(("kib", "stage"), [pytest.param(4, "checkpoints", marks=pytest.mark.slow), (64, "features")])
 def test_a_full_disk_is_said_and_what_it_left_is_not_trusted(tmp_path, kib, stage):
     """The operating system refuses to let any file grow beyond a size, as it would on a full disk."""
     options = [*SMALL, "features.projection=identity", "experiment.arms=[]", "experiment.trainings=1"]
-    places = [f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'full'}"]
-    done = subprocess.run(
-        [sys.executable, "-c", DRAWS_NOTHING, *options, *places],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: [Errno 27] File too large"), done.stderr
+    process = started(tmp_path, *options, name="full", around=functools.partial(full_disk, kib))
+    process.join(timeout=300)
+    err = (tmp_path / "full.err").read_text()
+    assert process.exitcode == 1 and "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("error: [Errno 27] File too large"), err
     assert not list((tmp_path / "cache" / stage).glob("digits-*[!k]")), "half of something was kept"
     assert not (tmp_path / "full" / "metrics.json").exists()
     resumed, fresh = command(tmp_path, *options, name="resumed"), command(tmp_path / "elsewhere", *options)

@@ -4,15 +4,13 @@ in the middle of their features."""
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import time
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("peft")
 
@@ -24,7 +22,7 @@ from experiments.stages import Workbench
 from tarot.features.store import FeatureStore
 from tests.experiments.command.test_configs import composed
 from tests.experiments.command.test_errors import refused
-from tests.experiments.running import ROOT, Outcome, command
+from tests.experiments.running import Outcome, command, started
 from tests.experiments.selection.test_instruction_selected import SMALL
 from tests.tasks.instruction.conversations import write_conversations
 from tests.test_run import wait_for
@@ -118,23 +116,19 @@ def test_a_tokenizer_without_a_padding_token_does(folder):
 
 # --- a kill ----------------------------------------------------------------------------------------------------------
 
-HELD = """
-import sys, time
-from unittest import mock
-from tarot.features.store import FeatureStore
-import run
 
-build = FeatureStore.build
+def held() -> AbstractContextManager:
+    """Within it no features are computed but those of the first two shards."""
+    build = FeatureStore.build
 
-def held(*args, compute, **options):
-    def waiting(start, stop):
-        time.sleep(300 if start >= 16 else 0)
-        return compute(start, stop)
-    return build(*args, compute=waiting, **{**options, "rows_per_shard": 8})
+    def holding(*args, compute, **options):
+        def waiting(start, stop):
+            time.sleep(300 if start >= 16 else 0)
+            return compute(start, stop)
 
-with mock.patch.object(FeatureStore, "build", held):
-    run.main()
-"""
+        return build(*args, compute=waiting, **{**options, "rows_per_shard": 8})
+
+    return mock.patch.object(FeatureStore, "build", holding)
 
 
 def content(store: FeatureStore) -> dict[str, np.ndarray]:
@@ -145,24 +139,14 @@ def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
     """SIGKILL after two of five shards: what was finished is not computed again, and rows are those of a run that was
     left alone."""
     options = [*SMALL, "selector=tarot_fixed", "selector.size=6", "experiment.trainings=1", "experiment.arms=[]"]
-    script = tmp_path / "held.py"
-    script.write_text(HELD)
-    places = [f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'killed'}"]
-    threads = str(torch.get_num_threads())  # other numbers of them round in other ways
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads, "MPLBACKEND": "agg"}
-    killed = subprocess.Popen(
-        [sys.executable, str(script), *options, *places],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    killed = started(tmp_path, *options, name="killed", around=held)
     try:
-        wait_for("cache/features/.*-candidates-*.part/00001-*.safetensors", tmp_path, killed, seconds=600)
+        wait_for(
+            "cache/features/.*-candidates-*.part/00001-*.safetensors", tmp_path, lambda: killed.exitcode, seconds=600
+        )
     finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate(timeout=60)
+        killed.kill()
+        killed.join(timeout=60)
     (part,) = (tmp_path / "cache/features").glob(".*-candidates-*.part")
     kept = {file.name: file.stat().st_mtime_ns for file in part.glob("0*")}
     assert len(kept) == 2

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Outcome:
-    return command(folder, *TINY, name="first", drawn=True)
+    return command(folder, *TINY, name="first", drawn="light")
 
 
 def made(path: Path) -> dict[str, int]:
@@ -157,7 +157,15 @@ def test_every_kind_and_method_with_intervals(folder):
         (["experiment.incremental.parts=0"], "experiment.incremental.parts"),
         (["experiment.fraction=1.5"], "experiment.fraction"),
         (["experiment.seeds=0"], "experiment.seeds"),
-        (["experiment.methods=[less]", "experiment.incremental=null", "task.train.optimizer=sgd"], "less needs Adam"),
+        (
+            [
+                "experiment.methods=[less]",
+                "experiment.incremental=null",
+                "task.train.optimizer=sgd",
+                "experiment.recipes.less.preconditioner=adam",
+            ],
+            "less with preconditioner=adam needs Adam",
+        ),
         (["task=features"], "needs a DomainTask"),
         (["task=clothing1m"], "needs a DomainTask"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -39,7 +41,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Command:
-    return command(folder, *TINY, name="first", drawn=True)
+    return command(folder, *TINY, name="first", drawn="light")
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, first: Command) -> Callable[..., Command]:
+    """alone(selector, seed, *options) -> a run of it alone, which finds the models that the sweep has trained."""
+
+    @functools.cache
+    def run(selector: str, seed: int, *options: str) -> Command:
+        given = [f"selector={selector}", f"seed={seed}", "experiment.arms=[]", *options]
+        return command(folder, *SMALL, *given, name=f"{selector}{seed}")
+
+    return run
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -56,34 +70,32 @@ def first(folder: Path) -> Command:
         ("oracle", "", "oracle"),
     ],
 )
-def test_an_arm_is_what_a_run_of_its_own_finds(first, folder, selector, size, arm):
+def test_an_arm_is_what_a_run_of_its_own_finds(first, folder, alone, selector, size, arm):
     """Seed by seed; the runs read the models that the sweep has trained, and train none."""
     models = set((folder / "cache" / "models").glob("*.safetensors"))
     found = first.metrics["arms"][arm]
     for i in range(SEEDS):
-        options = [f"selector={selector}", f"seed={i}", "experiment.arms=[]", *([size] if size else [])]
-        alone = command(folder, *SMALL, *options, name=f"{selector}{i}").metrics
-        assert found["metrics"]["accuracy"]["values"][i] == pytest.approx(alone["metrics"]["accuracy"], abs=1e-12)
+        own = alone(selector, i, *([size] if size else [])).metrics
+        assert found["metrics"]["accuracy"]["values"][i] == pytest.approx(own["metrics"]["accuracy"], abs=1e-12)
         for fact in ("size", "ratio", "precision"):
             value = found["selection"][fact]["values"][i]
-            assert value == (alone["selection"][fact] if alone["selection"][fact] is not None else value)
+            assert value == (own["selection"][fact] if own["selection"][fact] is not None else value)
         if selector not in ("dsdm", "target_only"):  # dsdm is measured among whitened gradients here
-            assert found["selection"]["ot_distance"]["values"][i] == pytest.approx(alone["selection"]["ot_distance"])
+            assert found["selection"]["ot_distance"]["values"][i] == pytest.approx(own["selection"]["ot_distance"])
     assert set((folder / "cache" / "models").glob("*.safetensors")) == models
 
 
 @pytest.mark.parametrize(("selector", "arm"), [("tarot_otm", "tarot_otm"), ("all", "all")])
-def test_a_score_is_the_mean_of_its_models(first, folder, selector, arm):
+def test_a_score_is_the_mean_of_its_models(first, folder, alone, selector, arm):
     """By hand, from the file of each model's metrics; the model's name follows from its selection and its seed."""
     options = [o for o in SMALL if not o.startswith("experiment")]
     for i in range(SEEDS):
         config = composed(*options, f"seed={i}", f"cache_dir={folder / 'cache'}")
         task, recipe = (hydra.utils.instantiate(config[key]) for key in ("task", "features"))
         bench = Workbench(task, recipe, folder / "cache", "cpu")
-        command(folder, *SMALL, f"selector={selector}", f"seed={i}", "experiment.arms=[]", name=f"{selector}{i}")
-        selection = Selection.load(folder / f"{selector}{i}" / "selection.parquet")
+        selection = Selection.load(alone(selector, i).output / "selection.parquet")
         models = [bench.train(selection, 1000 * i + training) for training in range(2)]
-        files = [folder / "cache" / "metrics" / f"{model.stem}.json" for model in models]
+        files = [next((folder / "cache" / "metrics").glob(f"{model.stem}-*.json")) for model in models]
         scores = [json.loads(file.read_text())["accuracy"] for file in files]
         found = first.metrics["arms"][arm]["metrics"]["accuracy"]["values"][i]
         assert len(set(files)) == 2 and found == pytest.approx(sum(scores) / 2, abs=1e-12)
@@ -120,7 +132,7 @@ def test_metrics_have_what_was_asked_for(first):
 
 
 def test_output_is_complete(first, folder):
-    assert {path.name for path in first.output.iterdir()} == {
+    assert {path.name for path in first.output.iterdir() if path.name[0] != "."} == {
         "config.yaml", "metrics.json", "figures", "report.html", "run.log",
     }  # fmt: skip
     assert {path.stem for path in (first.output / "figures").glob("*.png")} == {
@@ -170,6 +182,17 @@ def test_an_automatic_size_is_its_own(folder):
     assert set(arms) == {"random, 10%", "random, 30%", "random, as many as tarot_exact", "tarot_exact", "all"}
 
 
+def test_less_runs_on_what_sgd_trained_and_the_report_says_how(folder):
+    """Figures 5 and 7 of the paper have a curve of LESS; segmentation's surrogates know no Adam."""
+    options = ["experiment.seeds=1", "experiment.trainings=1", "experiment.ratios=[0.1]", "experiment.references=[]"]
+    options += ["experiment.selectors=[random,less]", "task.train.optimizer=sgd"]
+    found = command(folder, *changed(TINY, *options), name="sgd", drawn=True)
+    assert found.metrics["arms"]["less, 10%"]["selection"]["size"]["values"] == [6]
+    (note,) = found.metrics["notes"]
+    assert note.startswith("SGD trained the surrogates, so less compares plain gradients")
+    assert note.partition(",")[0] in (found.output / "report.html").read_text()
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +215,10 @@ def test_an_automatic_size_is_its_own(folder):
         (["experiment.options={lava:{}}"], "experiment.options names 'lava'"),
         (["experiment.seeds=0"], "experiment.seeds"),
         (["experiment.trainings=0"], "experiment.trainings"),
-        (["experiment.selectors=[less]", "task.train.optimizer=sgd"], "less needs Adam"),
+        (
+            ["experiment.selectors=[less]", "task.train.optimizer=sgd", "experiment.recipes.less.preconditioner=adam"],
+            "less with preconditioner=adam needs Adam",
+        ),
         (["task=features"], "needs a Task, which task=features is not"),
     ],
 )

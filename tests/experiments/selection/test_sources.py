@@ -27,9 +27,8 @@ MOTION = (
 
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory):
-    return command(
-        tmp_path_factory.mktemp("sources"), *MOTION, "experiment.arms=[random,target_only]", name="motion", drawn=True
-    )
+    folder = tmp_path_factory.mktemp("sources")
+    return command(folder, *MOTION, "experiment.arms=[random,target_only]", name="motion", drawn="light")
 
 
 def test_a_selection_says_how_much_of_each_database_it_has(motion):

@@ -107,6 +107,28 @@ def test_less_needs_adam(task, checkpoints, places):
         made(task, without, recipe("less"), places)
 
 
+def test_less_of_sgd_is_of_plain_gradients_and_says_so(places, caplog):
+    """SGD's step is the gradient; there are no moments to scale it by."""
+    task = hydra.utils.instantiate(composed(*OPTIONS, "task.train.optimizer=sgd", f"cache_dir={places}").task)
+    checkpoints = task.checkpoints()
+    with caplog.at_level("INFO", logger="tarot"):
+        features = made(task, checkpoints, recipe("less"), places)
+    assert "SGD trained the surrogates, so less compares plain gradients" in caplog.text
+    plain = made(task, checkpoints, recipe("gradients"), places)
+    assert features.preconditioner is None and features.fingerprint == plain.fingerprint
+    assert features.learning_rates == tuple(checkpoint.learning_rate for checkpoint in checkpoints)
+    for rows, expected in zip(features.candidates, plain.candidates, strict=True):
+        np.testing.assert_array_equal(rows[:], expected[:])
+    with pytest.raises(InputError, match="Adam"):
+        made(task, checkpoints, recipe("less", "features.preconditioner=adam"), places)
+
+
+def test_less_of_adam_has_nothing_to_say(task, checkpoints, places, caplog):
+    with caplog.at_level("INFO", logger="tarot"):
+        features = made(task, checkpoints, recipe("less"), places)
+    assert "plain gradients" not in caplog.text and features.preconditioner == "adam"
+
+
 def test_influences_are_kept_and_their_features_are_plain_gradients(task, checkpoints, places, monkeypatch):
     asked = recipe("influence")
     features = made(task, checkpoints, asked, places)

@@ -3,7 +3,10 @@
 import pickle
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import scipy.sparse
 import torch
 
 import tarot.features.arrays
@@ -106,6 +109,72 @@ def test_a_block_holds_about_the_bytes_it_may():
     assert block_size(1000, 4_000_000) == 1000
     assert block_size(10**9, 1) == 256
     assert block_size(0) > 0
+
+
+def column_of(rows):
+    column = np.empty(len(rows), object)
+    column[:] = rows
+    return column
+
+
+FRAME = pd.DataFrame(VALUES)
+SPARSE = (scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_array, scipy.sparse.coo_matrix)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        *(kind(VALUES) for kind in SPARSE),
+        np.ma.masked_array(VALUES, mask=np.zeros_like(VALUES, bool)),
+        FRAME,
+        FRAME.astype("Float32"),
+        FRAME.convert_dtypes(),
+        pd.DataFrame({"embedding": list(VALUES)}),
+        pd.Series([row.tolist() for row in VALUES]),
+        column_of(list(VALUES)),
+        pa.table({"embedding": [row.tolist() for row in VALUES]}),
+    ],
+    ids=lambda array: f"{type(array).__module__}.{type(array).__name__}",
+)
+def test_matrices_of_other_libraries_read_as_the_same_rows(array):
+    rows = as_rows(array, "gradients")
+    assert rows.shape == (7, 3)
+    assert torch.equal(read_block(rows, 0, 7), torch.from_numpy(VALUES))
+    assert torch.equal(read_block(rows, 2, 5), torch.from_numpy(VALUES[2:5]))
+    assert torch.equal(read_rows(rows, np.array([6, 0, 6])), torch.from_numpy(VALUES[[6, 0, 6]]))
+
+
+def test_a_sparse_matrix_is_never_dense_as_a_whole():
+    """100,000 x 1,000,000 of which each row has one number: 400 GB if it were."""
+    rows = as_rows(scipy.sparse.eye_array(100_000, 1_000_000, dtype=np.float32), "gradients")
+    found = read_rows(rows, np.array([99_999, 3]))
+    assert found.shape == (2, 1_000_000) and found.nonzero().tolist() == [[0, 99_999], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ma.masked_greater(VALUES, 1.2), r"row 6 column 0 is masked, and 3 values are: fill them"),
+        (torch.from_numpy(VALUES).to_sparse(), r"is a sparse torch tensor, .*: give tensor.to_dense\(\)"),
+        (
+            pd.DataFrame({"id": ["a", "b"], "x": [1.0, 2.0]}),
+            "must hold real numbers; its dtype is object: give columns of numbers alone",
+        ),
+        (pd.Series([[1.0], [2.0, 3.0]]), "has rows of different lengths, from 1 to 2"),
+        (pd.Series([[1.0], None]), "row 1 is .*: every row must be a list of numbers"),
+        (scipy.sparse.csr_array(np.ones((2, 2), bool)), "must hold real numbers; its dtype is bool"),
+    ],
+)
+def test_matrices_of_other_libraries_are_refused_with_what_to_do(array, message):
+    with pytest.raises(InputError, match=f"gradients {message}"):
+        as_rows(array, "gradients")
+
+
+def test_a_missing_value_of_a_nullable_column_is_refused_where_it_is():
+    frame = FRAME.astype("Float64")
+    frame.iloc[4, 1] = pd.NA
+    with pytest.raises(InputError, match="targets row 4 column 1 is nan"):
+        read_block(as_rows(frame, "targets"), 0, 7, "targets")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from tarot.common.errors import InputError
 from tarot.gradients.per_sample import GradientFeatures
-from tarot.gradients.projection import Factored, Projection, random_matrix
+from tarot.gradients.projection import Factored, Projection
+from tarot.gradients.random_numbers import random_matrix
 from tarot.gradients.reference import loop_gradients, vmap_gradients
 from tests.tarot.gradients.gradient_models import CASES, Case, Net, losses, normal, routed, with_statistics
 
@@ -108,7 +109,7 @@ def mixed():
     return MIXED.model(), MIXED.batch()
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher", "sjlt"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher", "sjlt"])
 def test_features_do_not_depend_on_the_batch(mixed, kind):
     model, batch = mixed
     whole = GradientFeatures(model, losses, Projection(kind, 100))(batch)
@@ -165,7 +166,7 @@ def test_bits_do_not_depend_on_the_batches_before(mixed):
     assert len({features(batch).numpy().tobytes() for _ in range(5)}) == 1
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher"])
 def test_bfloat16_autocast_is_close(mixed, kind):
     model, batch = mixed
     exact = GradientFeatures(model, losses, Projection(kind, 100))(batch)
@@ -275,12 +276,13 @@ def test_a_weight_that_is_seen_late_is_noticed(quiet):
     assert_close(rows, torch.cat([rows.flatten(1) for rows in expected.values()], 1))
 
 
-def test_samples_without_a_finite_gradient_do_not_disturb_the_check(mixed):
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch"])
+def test_samples_without_a_finite_gradient_do_not_disturb_the_check(mixed, kind):
     model, batch = mixed
-    clean = GradientFeatures(model, losses, Projection("factored", 50))(batch)
+    clean = GradientFeatures(model, losses, Projection(kind, 50))(batch)
     batch = batch.clone()
     batch[:2, 0, 0, 0] = torch.tensor([torch.nan, torch.inf])
-    features = GradientFeatures(model, losses, Projection("factored", 50))
+    features = GradientFeatures(model, losses, Projection(kind, 50))
     rows = features(batch)
     assert not rows[:2].isfinite().all(1).any()
     assert_close(rows[2:], clean[2:], 1e-5)
@@ -340,13 +342,14 @@ def test_finite_differences(mixed):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_gpu_gives_the_same_features(name):
+def test_a_gpu_gives_the_same_features(name, kind):
     model, batch = build(name)
     if name == "attention with masks":
         pytest.skip("its masks are made on the CPU")
-    cpu = GradientFeatures(model, losses, Projection("factored", 20))(batch)
+    cpu = GradientFeatures(model, losses, Projection(kind, 20))(batch)
     torch.backends.cudnn.allow_tf32 = False
     with torch.device("cuda"):
-        gpu = GradientFeatures(model.cuda(), losses, Projection("factored", 20))(batch.cuda())
+        gpu = GradientFeatures(model.cuda(), losses, Projection(kind, 20))(batch.cuda())
     assert_close(gpu.cpu(), cpu, 1e-3)

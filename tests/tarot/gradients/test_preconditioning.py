@@ -103,7 +103,7 @@ def test_exact_mode_takes_betas_and_eps():
     assert_near(features(batch), expected(model, batch, state, **options))
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher", "normal", "sjlt"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher", "normal", "sjlt"])
 def test_exact_mode_is_projected_as_plain_gradients_are(kind):
     model, batch, state = trained()
     projection = Projection(kind, 64, seed=5)
@@ -118,8 +118,9 @@ def test_exact_mode_is_projected_as_plain_gradients_are(kind):
     assert_near(features(batch), wanted.numpy())
 
 
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch"])
 @pytest.mark.parametrize("mode", ["adam", "adam_rank1"])
-def test_candidates_and_plain_targets_share_the_projected_space(mode):
+def test_candidates_and_plain_targets_share_the_projected_space(mode, kind):
     """Inner products of preconditioned and plain features are kept, on the mean over projections."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 8))
@@ -134,16 +135,16 @@ def test_candidates_and_plain_targets_share_the_projected_space(mode):
         return candidates @ GradientFeatures(model, losses, projection)(batch).T
 
     true = products(IDENTITY)
-    drawn = torch.stack([products(Projection("factored", 100, seed)) for seed in range(150)])
+    drawn = torch.stack([products(Projection(kind, 100, seed)) for seed in range(150)])
     error = (drawn.mean(0) - true).abs() / (drawn.std(0) / 150**0.5)
     assert float(error.max()) < 4.5  # standard errors, 16 numbers
-    other = adam_features(model, losses, Projection("factored", 100, 1), state, mode=mode)(batch)
-    plain = GradientFeatures(model, losses, Projection("factored", 100, 0))(batch)
+    other = adam_features(model, losses, Projection(kind, 100, 1), state, mode=mode)(batch)
+    plain = GradientFeatures(model, losses, Projection(kind, 100, 0))(batch)
     assert float((other @ plain.T).norm()) != pytest.approx(float(true.norm()), rel=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["adam", "adam_rank1", "adam_released"])
-@pytest.mark.parametrize("kind", ["factored", "identity"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "identity"])
 def test_features_do_not_depend_on_the_batch(mode, kind):
     model, batch, state = trained()
     whole = adam_features(model, losses, Projection(kind, 90), state, mode=mode, eps=1e-6)(batch)
@@ -215,11 +216,12 @@ def test_rank_one_mode_is_the_formula_where_v_is_of_rank_one(name):
     assert_near(features(batch), wanted)
 
 
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_rank_one_mode_is_the_projection_of_what_it_is_without(name):
+def test_rank_one_mode_is_the_projection_of_what_it_is_without(name, kind):
     """Scales on the factors of the projection equal scales on the gradient."""
     model, batch, state = trained(name)
-    projection = Projection("factored", max(4, sum(p.numel() for p in model.parameters()) // 3), seed=2)
+    projection = Projection(kind, max(4, sum(p.numel() for p in model.parameters()) // 3), seed=2)
     whole = adam_features(model, losses, IDENTITY, state, mode="adam_rank1", eps=1e-6)(batch)
     features = adam_features(model, losses, projection, state, mode="adam_rank1", eps=1e-6)
     layout = plan(projection, {n: tuple(p.shape) for n, p in model.named_parameters()})

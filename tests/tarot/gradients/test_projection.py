@@ -13,12 +13,10 @@ from tarot.gradients.projection import (
     Factored,
     Projection,
     SparseSign,
-    _mix,
     fast_jl,
     plan,
-    random_matrix,
-    random_words,
 )
+from tarot.gradients.random_numbers import _mix, random_matrix, random_words
 
 SHAPES = {"a.weight": (12, 30), "a.bias": (12,), "b.weight": (20, 4, 3, 3), "norm": (7,), "table": (50, 9)}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
@@ -78,7 +76,7 @@ def test_random_matrix_moments():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["factored", "rademacher", "normal", "sjlt"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher", "normal", "sjlt"])
 def test_same_numbers_on_a_gpu(kind):
     assert torch.equal(random_words("k", (3, 9), (5, 500), "cuda").cpu(), random_words("k", (3, 9), (5, 500), "cpu"))
     for distribution in "rademacher", "normal":
@@ -90,7 +88,7 @@ def test_same_numbers_on_a_gpu(kind):
         torch.testing.assert_close(sketch(gradient.cuda()).cpu(), sketch(gradient), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher", "normal", "sjlt"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher", "normal", "sjlt"])
 def test_inner_products_are_preserved_in_expectation(kind):
     generator = torch.Generator().manual_seed(0)
     shapes = {"a": (8, 10), "b": (12, 15), "c": (6,)}
@@ -110,7 +108,7 @@ def test_inner_products_are_preserved_in_expectation(kind):
     assert np.std(estimates) < 2.5 * float(true[0].norm() * true[1].norm()) / 40**0.5
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher", "normal", "sjlt"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher", "normal", "sjlt"])
 @pytest.mark.parametrize("dim", [1, 3, 37, 64, 500])
 def test_exact_dimension_and_linearity(kind, dim):
     laid_out = plan(Projection(kind, dim), SHAPES)
@@ -182,10 +180,11 @@ def test_shares_are_by_size():
     assert widths == {"big": 748, "small": 249, "bias": 3}
 
 
-def test_more_dimensions_than_parameters_keeps_the_gradient():
-    laid_out = plan(Projection("factored", 10_000), SHAPES)
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch"])
+def test_more_dimensions_than_parameters_keeps_the_gradient(kind):
+    laid_out = plan(Projection(kind, 10_000), SHAPES)
     assert laid_out.width == SIZE
-    assert torch.equal(matrix(Projection("factored", 10_000)), torch.eye(SIZE))
+    assert torch.equal(matrix(Projection(kind, 10_000)), torch.eye(SIZE))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import tarot.space.neighbours
 from tarot.common.errors import InputError
 from tarot.selection.problem import SelectionProblem
 from tarot.selectors import TarotFixed
-from tarot.space.whitening import whiten
+from tarot.space import whiten
 from tarot.transport.costs import StreamedCost, dense
 from tests.tarot.transport.test_solve import converged
 
@@ -144,9 +144,9 @@ def test_threads_share_one_table(monkeypatch):
         ),
         ({"whitening": "pca"}, "whitening must be one of .* 'pca'"),
         ({"whitening": "auto"}, "whitening must be one of .* 'auto'"),
-        ({"regularization": -1.0}, "regularization must be a number >= 0; it is -1.0"),
+        ({"regularization": -1.0}, "regularization must be a number >= 0, or None; it is -1.0"),
         ({"regularization": float("nan")}, "regularization must be a number >= 0"),
-        ({"regularization": "small"}, "regularization must be a number >= 0; it is 'small'"),
+        ({"regularization": "small"}, "regularization must be a number >= 0, or None; it is 'small'"),
         ({"total": 0}, "total must be a positive integer; it is 0"),
         ({"total": True}, "total must be a positive integer; it is True"),
         ({"candidate_ids": ["a"] * 80}, "candidate_ids must be unique; 'a' stands 80 times"),
@@ -175,7 +175,7 @@ def test_a_problem_takes_one_matrix_or_one_for_each_model_and_plain_lists():
 # --- the space -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["cholesky", "zca", None])
+@pytest.mark.parametrize("method", ["chosen", "local", "cholesky", "zca", "paper", None])
 def test_the_space_is_the_public_whitening(method):
     generator = np.random.default_rng(0)
     c, t = generator.normal(size=(50, 4)) * [1, 5, 0.1, 2] + 3, generator.normal(size=(9, 4)) + 3

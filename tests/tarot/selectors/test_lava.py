@@ -14,6 +14,8 @@ from tarot.selection.problem import SelectionProblem
 from tarot.selectors.hierarchical import mass_gradient
 from tarot.selectors.labelled import LabelCosts, labelled_spaces
 from tarot.selectors.lava import Lava
+from tarot.selectors.sava import Sava
+from tarot.transport import calibrated
 
 
 def problem(c, t, of_c, of_t, **known):
@@ -90,6 +92,7 @@ def test_lava_is_a_transcription_of_its_formulas(kind, weight, epsilon, relative
         label_weight=weight,
         feature_cost=kind,
         scale="mean" if relative else None,
+        match_classes=False,
     )
     values = selector.values(problem(c, t, of_c, of_t))
     assert values.dtype == np.float64 and values.shape == (25,)
@@ -112,7 +115,7 @@ def test_calibrated_gradient_is_the_change_of_transport_with_mass():
     c, of_c, _ = labelled(8)
     t, of_t, _ = labelled(6, seed=1)
     cost, epsilon = slow_cost(c, t, of_c, of_t)
-    values = Lava().values(problem(c, t, of_c, of_t))
+    values = Lava(match_classes=False).values(problem(c, t, of_c, of_t))
     h = 1e-5
     for i in range(8):
         step = np.full(8, -h / 7)
@@ -134,7 +137,7 @@ def test_tiny_epsilon_is_the_linear_program():
     value, log = ot.emd2([], [], cost, log=True)
     solved = mass_gradient(torch.from_numpy(cost).float(), 1e-3 * features.mean(), 1e-6)
     assert solved.value == pytest.approx(value, rel=5e-3)
-    values = Lava(epsilon=1e-3, label_epsilon=1e-3).values(problem(c, t, of_c, of_t))
+    values = Lava(epsilon=1e-3, label_epsilon=1e-3, match_classes=False).values(problem(c, t, of_c, of_t))
     expected = -(log["u"] - log["u"].mean()) * 7 / 6
     np.testing.assert_allclose(values, expected, atol=0.02 * np.abs(expected).max())
 
@@ -242,12 +245,63 @@ def test_matched_classes_are_targets_repeated_until_the_classes_have_the_candida
     of_c, of_t = np.array(list("aabaababa")), np.array(list("abbabb"))
     repeats = np.where(of_t == "a", 4, 1)
     options = {"scale": None, "epsilon": 0.7, "label_epsilon": 0.7, "tolerance": 1e-7}
-    matched = Lava(match_classes=True, **options).values(problem(c, t, of_c, of_t))
-    repeated = Lava(**options).values(problem(c, t.repeat(repeats, axis=0), of_c, of_t.repeat(repeats)))
+    matched = Lava(**options).values(problem(c, t, of_c, of_t))
+    plain = Lava(match_classes=False, **options)
+    repeated = plain.values(problem(c, t.repeat(repeats, axis=0), of_c, of_t.repeat(repeats)))
     np.testing.assert_allclose(matched, repeated, rtol=1e-4, atol=1e-5)
-    assert np.abs(matched - Lava(**options).values(problem(c, t, of_c, of_t))).max() > 0.1
-    values = Lava(match_classes=True).values(problem(c, t, np.where(of_c == "b", "z", of_c), of_t))
-    assert np.isfinite(values).all()  # the candidates lack b, the targets z
+    assert np.abs(matched - plain.values(problem(c, t, of_c, of_t))).max() > 0.1
+
+
+def test_classes_that_one_side_lacks_take_what_the_others_leave():
+    """6 a and 3 z, 2 a and 4 b: what matches weighs 6 : 0.5 among the targets, and z is served by them."""
+    (c, _, _), (t, _, _) = labelled(9), labelled(6, seed=1)
+    of_c, of_t = np.array(list("aazaazaza")), np.array(list("abbabb"))
+    space = next(labelled_spaces(problem(c, t, of_c, of_t), LabelCosts(), "lava"))
+    masses = space.masses(space.candidate_labels, np.arange(6))
+    np.testing.assert_allclose(masses, np.where(of_t == "a", 6 / 2, 0.5 / 4) / 6.5)
+    assert np.isfinite(Lava().values(problem(c, t, of_c, of_t))).all()
+    with pytest.warns(UserWarning, match="no class in common"):
+        values = Lava().values(problem(c, t, np.where(of_c == "a", "x", "z"), of_t))
+    assert np.isfinite(values).all()
+
+
+def slow_annealing(x, y, cost, epsilon):
+    """geomloss's loop for p = 2, scaling = 0.5, debias = False, line by line: f, g of uniform measures."""
+    n, m = cost.shape
+    rows = np.concatenate([x, y]).astype(float)
+    diameter = np.linalg.norm(rows.max(0) - rows.min(0))
+    between = np.exp(np.arange(2 * np.log(diameter), np.log(epsilon), 2 * np.log(0.5)))
+
+    def softmin(eps, c, h):
+        return -eps * logsumexp(h[None, :] - c / eps, axis=1)
+
+    a, b = np.full(n, -np.log(n)), np.full(m, -np.log(m))
+    g, f = softmin(diameter**2, cost.T, a), softmin(diameter**2, cost, b)
+    for eps in [diameter**2, *between, epsilon]:
+        new_g, new_f = softmin(eps, cost.T, a + f / eps), softmin(eps, cost, b + g / eps)
+        g, f = 0.5 * (g + new_g), 0.5 * (f + new_f)
+    return softmin(epsilon, cost, b + g / epsilon), softmin(epsilon, cost.T, a + f / epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 3.0])
+def test_the_released_variant_is_a_transcription_of_its_annealing(epsilon):
+    (c, of_c, _), (t, of_t, _) = labelled(25, classes="abc"), labelled(14, classes="abd", seed=1)
+    features = slow_feature_cost(c, t, "half_squared")
+    cost = features.copy()
+    for y in set(of_c):
+        for z in set(of_t):
+            pair = np.ix_(of_c == y, of_t == z)
+            f, g = slow_annealing(c[of_c == y], t[of_t == z], features[pair], epsilon)
+            cost[pair] += (f.mean() + g.mean()) / 2
+    f, _ = slow_annealing(c, t, cost, epsilon)
+    selector = Lava(variant="released", epsilon=epsilon, label_epsilon=epsilon)
+    values = selector.values(problem(c, t, of_c, of_t))
+    expected = -calibrated(f)
+    np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max())
+    idle = Lava(variant="released", epsilon=epsilon, label_epsilon=epsilon, scale=None, match_classes=False)
+    assert np.array_equal(idle.values(problem(c, t, of_c, of_t)), values)
+    one_batch = Sava(variant="released", epsilon=epsilon, label_epsilon=epsilon)
+    np.testing.assert_allclose(one_batch.values(problem(c, t, of_c, of_t)), values, atol=1e-4)
 
 
 def test_matched_classes_find_more_wrong_labels_where_classes_differ_in_size():

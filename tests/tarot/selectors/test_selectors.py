@@ -2,7 +2,8 @@
 
 import os
 import time
-from itertools import combinations, count, pairwise, product
+import warnings
+from itertools import combinations, count, product
 
 import numpy as np
 import ot
@@ -99,23 +100,25 @@ def test_fixed_reaches_every_budget(exact):
 # --- tarot_otm -------------------------------------------------------------------------------------------------------
 
 
-def slow_otm(distance, sides, tolerance=1e-4, min_cos=None):
+def slow_otm(distance, sides, tolerance=0.0, min_cos=None, stop="least"):
     """theory.md 1.3, line by line, with POT's exact distance."""
     union = set()
     for sel, ev in sides:
         order = np.argsort(distance[:, sel], axis=0, kind="stable")
-        kept, previous = set(), np.inf
+        grown, kept, reference = set(), set(), np.inf
         for row in order:
             near = [
                 i for i, j in zip(row, sel, strict=True) if min_cos is None or 1 - distance[i, j] ** 2 / 2 >= min_cos
             ]
-            new = kept | {int(i) for i in near}
-            if new == kept:
+            new = grown | {int(i) for i in near}
+            if new == grown:
                 continue
             now = uniform_ot(distance[np.ix_(sorted(new), ev)])
-            if now > previous * (1 + tolerance):
+            if now > reference * (1 + tolerance + 1e-9):
                 break
-            kept, previous = new, now
+            grown = new
+            if stop == "paper" or now <= reference * (1 + 1e-9):
+                kept, reference = grown, now
         union |= kept
     return sorted(union)
 
@@ -173,17 +176,49 @@ def test_otm_stops_all_folds_where_one_fails(monkeypatch):
     assert next(calls) < 300  # of 27,000 layers
 
 
-@pytest.mark.parametrize("tolerance", [0.0, 1e-4, 0.05, 10.0])
-def test_otm_stops_where_the_distance_rises_by_more_than_the_tolerance(tolerance):
+@pytest.mark.parametrize("stop", ["least", "paper"])
+@pytest.mark.parametrize("tolerance", [-0.05, -0.002, 0.0, 1e-4, 0.05, 10.0])
+def test_otm_stops_where_the_distance_rises_by_more_than_the_tolerance(tolerance, stop):
     c, t = mixture(50, 9)
-    sides = TarotOTM(folds=3, tolerance=tolerance)._sides(9)
-    s = select(c, t, "tarot_otm", folds=3, tolerance=tolerance)
-    assert s.indices.tolist() == slow_otm(distance_matrix(c, t), sides, tolerance)
+    options = {"folds": 3, "side": "fold", "tolerance": tolerance, "stop": stop}
+    s = select(c, t, "tarot_otm", **options)
+    assert s.indices.tolist() == slow_otm(
+        distance_matrix(c, t), TarotOTM(**options)._sides(9), tolerance=tolerance, stop=stop
+    )
     if tolerance == 10.0:
-        assert len(s) == 50
+        assert all(len(fold) > 10 for fold in s.curve["ot_by_layer"])  # to the end of the pool
+        assert (len(s) == 50) == (stop == "paper")
     for fold in s.curve["ot_by_layer"]:
-        rises = [after > before * (1 + tolerance) for before, after in pairwise(fold)]
-        assert not any(rises[:-1])
+        before = fold[:-1] if stop == "paper" else np.minimum.accumulate(fold)[:-1]
+        rises = np.array(fold[1:]) > np.array(before) * (1 + tolerance + 1e-9)
+        assert not rises[:-1].any()
+
+
+def test_otm_reads_every_candidate_once(monkeypatch):
+    """Folds share most of their layers, and a row is whitened whenever it is read."""
+    c, t = mixture(200, 30)
+    problem = SelectionProblem(c, t, whitening="cholesky")
+    problem.neighbours(32)
+    read = []
+    cost = SelectionProblem.cost
+
+    def counted(self, candidates, targets=None):
+        read.extend(candidates.tolist())
+        return cost(self, candidates, targets)
+
+    monkeypatch.setattr(SelectionProblem, "cost", counted)
+    TarotOTM().select(problem)
+    assert len(read) > 60 and len(set(read)) == len(read)
+
+
+def test_otm_warns_where_it_swallows_the_pool():
+    """Targets and candidates of one noise: whatever is added brings the selection a little nearer."""
+    c, t = unit(120, d=60), unit(100, d=60, seed=1)
+    with pytest.warns(UserWarning, match=r"tarot_otm selected \d+ of 120 candidates"):
+        select(c, t, "tarot_otm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        select(*mixture(200, 12), "tarot_otm")
 
 
 @pytest.mark.parametrize("min_cos", [0.0, 0.4, 0.7])
@@ -199,6 +234,8 @@ def test_otm_refuses_what_it_cannot_do():
     for options, message in [
         ({"folds": 0}, "folds must be at least 1"),
         ({"side": "left"}, "side must be"),
+        ({"stop": "first"}, "stop must be"),
+        ({"tolerance": -1.0}, "tolerance must be .*above -1"),
         ({"min_cos": 1.0}, "no candidate is within min_cos 1.0"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -4,8 +4,8 @@ import torch
 
 import tarot.space.neighbours
 from tarot.common.errors import InputError
+from tarot.space import fit_whitener, unit_norm, whiten
 from tarot.space.neighbours import nearest, nearest_unit
-from tarot.space.whitening import fit_whitener, unit_norm
 
 
 def brute_force(candidates, targets, k):
@@ -115,13 +115,14 @@ def test_permuting_candidates_permutes_the_result():
     torch.testing.assert_close(permuted[0], distance)
 
 
-def test_public_nearest_whitens_by_cholesky_unless_told_otherwise():
+def test_public_nearest_whitens_as_selection_does_unless_told_otherwise():
     generator = np.random.default_rng(0)
     mixing = generator.normal(size=(5, 5))
     candidates, targets = generator.normal(size=(90, 5)) @ mixing + 3, generator.normal(size=(8, 5)) @ mixing + 3
     x, y = torch.from_numpy(candidates).float(), torch.from_numpy(targets).float()
-    whitener = fit_whitener(x, y)
-    for whitening, (c, t) in {"auto": (whitener(x), whitener(y)), None: (unit_norm(x), unit_norm(y))}.items():
+    whitener = fit_whitener(x, y, regularization=None, norm="unit")
+    by_whitening = {"auto": whiten(x, y), "cholesky": (whitener(x), whitener(y)), None: (unit_norm(x), unit_norm(y))}
+    for whitening, (c, t) in by_whitening.items():
         distance, index = nearest(candidates, targets, k=4, whitening=whitening)
         expected = brute_force(c, t, 4)
         np.testing.assert_allclose(distance, expected[0], atol=1e-6)

@@ -372,6 +372,25 @@ def test_seeded_potentials_are_the_unseeded_ones():
         np.testing.assert_allclose(seeded.f - seeded.f.mean(), plain.f - plain.f.mean(), atol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "m", "most"), [(50, 5, 100), (48, 6, 10_000), (60, 60, 40_000)])
+def test_an_entropic_distance_is_solved_from_the_exact_duals(n, m, most, monkeypatch):
+    """At 0.001 Sinkhorn from zero needs up to 100 times the iterations, or never reaches the stated error."""
+    x, y = mixture(n), mixture(m, seed=1)
+    solved = []
+
+    def counting(*arguments, **options):
+        solved.append(sinkhorn(*arguments, **options))
+        return solved[-1]
+
+    monkeypatch.setattr(transport, "sinkhorn", counting)
+    value = tarot.ot_distance(x, y, epsilon=0.001)
+    cost = distances(*map(torch.from_numpy, (x, y)))
+    assert value == pytest.approx(converged(cost.double().numpy(), 0.001)[2], rel=1e-6)
+    assert solved[-1].iterations <= most
+    plain = sinkhorn(cost, 0.001, tolerance=1e-6, max_iterations=2 * most, strict=False)  # from zero
+    assert plain.iterations >= 2 * most and plain.error > 1e-6
+
+
 def test_calibrated_gradient_is_the_change_of_the_distance_with_the_mass():
     """d OT_eps / d a along e_i - uniform, by central differences of the converged value."""
     x, y = mixture(12), mixture(9, seed=1)

@@ -49,11 +49,32 @@ def test_tags_say_what_was_done_to_a_candidate():
         assert candidates.labels[i] in domain.classes or tag == "other_class"
 
 
+def test_a_class_is_rotated_in_each_way_equally_often():
+    domain, train, test = Rotated(**SIZES | {"targets": 21}, turns=(1, 2, 3)), pool(400, "train"), pool(100, "test")
+    splits = domain.splits(train, test, seed=0)
+    before = {name: images[0] for pool in (train, test) for name, images in zip(pool.ids, pool.images, strict=True)}
+
+    def ways(images: ImageSet) -> np.ndarray:
+        """How often each class is rotated in each way, int64 [classes, turns]"""
+        found = np.zeros((7, 3), dtype=np.int64)
+        for name, image, label in zip(images.ids, images.images, images.labels, strict=True):
+            [way] = [i for i, turns in enumerate((1, 2, 3)) if np.array_equal(image[0], np.rot90(before[name], turns))]
+            found[label, way] += 1
+        return found
+
+    assert (ways(splits["targets"]) == 1).all()
+    alike = splits["candidates"].take(np.flatnonzero(splits["candidates"].tags == "target"))
+    for images in (alike, splits["validation"], splits["test"]):
+        assert np.ptp(ways(images), axis=1).max() <= 1
+
+
 def test_domains_that_cannot_be():
     with pytest.raises(InputError, match="80 more images"):
         Plain(**{**SIZES, "test": 80}).splits(pool(400, "train"), pool(50, "test"), seed=0)
     with pytest.raises(InputError, match="sum to 1"):
         Rotated(**SIZES, shares={"target": 1, "upright": 1, "other_class": 0, "mislabelled": 0, "noisy": 0})
+    with pytest.raises(InputError, match="turns must name one"):
+        Rotated(**SIZES, turns=())
     with pytest.raises(InputError, match="must name"):
         Rotated(**SIZES, shares={"target": 1.0})
 

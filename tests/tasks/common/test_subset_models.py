@@ -11,6 +11,7 @@ from tasks.classification.subset_models import train_one, train_stacked
 from tasks.classification.task import ClassificationTask
 from tasks.common import subset_models
 from tasks.common.subset_models import subset_masks, subset_outputs
+from tasks.common.training import Surrogate
 from tests.tasks.test_contract import small_task
 
 
@@ -117,7 +118,7 @@ def test_a_motion_model_learns_from_its_subset_and_measures_minus_the_loss(motio
 def test_surrogates_that_see_no_target_are_other_ones(motion, tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(motion, "fit", lambda *args, **options: sizes.append(len(args[3])) or [])
-    motion.fit_surrogate(0, run=0, keep=1)
+    motion.fit_surrogate(0, run=0, keep=Surrogate())
     other = small_task("motion", tmp_path, "data.targets=5")
     assert sizes == [12] and motion.recipe()["surrogate"] != other.recipe()["surrogate"]
     assert "targets" not in other.recipe()["surrogate"], "what is cached of others stays theirs"

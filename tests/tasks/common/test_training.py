@@ -37,7 +37,7 @@ def test_nothing_to_train_on():
         WeightedSampler(np.zeros(3, dtype=np.int64), seed=0)
 
 
-def line(training: Training, keep: int):
+def line(training: Training, keep: Surrogate | None = None):
     torch.manual_seed(0)
     model = nn.Linear(2, 1)
     batch = torch.ones(4, 2), torch.ones(4, 1)
@@ -46,7 +46,7 @@ def line(training: Training, keep: int):
 
 
 def test_checkpoints_are_evenly_spaced_and_carry_adams_moments():
-    model, kept = line(Training(steps=10), keep=3)
+    model, kept = line(Training(steps=10), keep=Surrogate(checkpoints=3))
     assert [checkpoint.name for checkpoint in kept] == ["run3-step4", "run3-step7", "run3-step10"]
     assert torch.equal(kept[-1].state["weight"], model.weight) and not model.training
     assert not torch.equal(kept[0].state["weight"], kept[1].state["weight"])
@@ -56,13 +56,46 @@ def test_checkpoints_are_evenly_spaced_and_carry_adams_moments():
     assert kept[1].learning_rate == pytest.approx(np.mean(rates[4:7]))
 
 
+def test_the_last_checkpoints_are_of_those_that_a_training_saves():
+    """What a paper calls its last four checkpoints are neighbours at the end, not quarters of the training."""
+    _, spread = line(Training(steps=100), keep=Surrogate(checkpoints=4))
+    _, last = line(Training(steps=100), keep=Surrogate(checkpoints=4, keep="last", saved=50))
+    _, saved = line(Training(steps=100), keep=Surrogate(checkpoints=50))
+    steps = [[int(one.optimizer_state["bias"]["step"]) for one in kept] for kept in (spread, last)]
+    assert steps == [[25, 50, 75, 100], [94, 96, 98, 100]]
+    for one, same in zip(last, saved[-4:], strict=True):
+        assert torch.equal(one.state["weight"], same.state["weight"])
+    assert last[1].learning_rate == pytest.approx(np.mean([Training(steps=100).rate(step) for step in (94, 95)]))
+
+
+def test_the_first_of_the_last_checkpoints_has_the_rate_of_its_own_steps():
+    training = Training(steps=100)
+    _, last = line(training, keep=Surrogate(checkpoints=4, keep="last", saved=50))
+    assert last[0].learning_rate == pytest.approx(np.mean([training.rate(step) for step in (92, 93)]))
+
+
+def test_only_those_that_are_kept_last_are_of_so_many():
+    assert Surrogate(checkpoints=3).recipe() == {"runs": 1, "checkpoints": 3}, "caches of before are found no more"
+    assert Surrogate(checkpoints=3, keep="last", saved=9).recipe() != Surrogate(checkpoints=3).recipe()
+    for options, words in (
+        ({"saved": 4}, "means nothing where checkpoints are spread"),
+        ({"keep": "last"}, "saved must be at least 1.*it is None"),
+        ({"keep": "last", "checkpoints": 4, "saved": 3}, "saved must be at least 4.*it is 3"),
+        ({"keep": "first"}, "spread, last|spread or last"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Surrogate(**options)
+    with pytest.raises(InputError, match="a training of 10 steps cannot save 50 checkpoints"):
+        line(Training(steps=10), keep=Surrogate(checkpoints=4, keep="last", saved=50))
+
+
 def test_divergence_is_an_error():
     with pytest.raises(InputError, match="diverged"):
-        line(Training(steps=200, optimizer="sgd", learning_rate=1e4), keep=0)
+        line(Training(steps=200, optimizer="sgd", learning_rate=1e4))
 
 
 def test_checkpoint_files(tmp_path):
-    _, kept = line(Training(steps=4, optimizer="sgd"), keep=1)
+    _, kept = line(Training(steps=4, optimizer="sgd"), keep=Surrogate())
     (loaded,) = cached_checkpoints(tmp_path / "c.safetensors", lambda: kept)
     assert (loaded.name, loaded.run, loaded.learning_rate) == (kept[0].name, 3, kept[0].learning_rate)
     assert torch.equal(loaded.state["weight"], kept[0].state["weight"])

@@ -93,7 +93,7 @@ def test_every_adapter_has_a_rule_and_nothing_else_learns(kind):
     assert len(covered) == 2 * 4 * 2  # layers x modules x (A, B)
 
 
-@pytest.mark.parametrize("kind", ["factored", "rademacher"])
+@pytest.mark.parametrize("kind", ["factored", "tensorsketch", "rademacher"])
 def test_features_are_projections_of_the_loop(kind):
     model, projection = model_of(), Projection(kind, 48, seed=5)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}

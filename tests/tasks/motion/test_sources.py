@@ -22,7 +22,7 @@ from tasks.motion.formats.scenarionet import read_database
 from tasks.motion.formats.scenarionet_writer import write_database
 from tasks.motion.simulator.databases import database
 from tasks.motion.simulator.scenes import simulate
-from tasks.motion.sources import _joined
+from tasks.motion.sources import joined
 from tasks.motion.views.profile import MINI
 from tasks.motion.views.samples import samples_of
 from tasks.task import Checkpoint
@@ -110,6 +110,47 @@ def test_databases_become_splits_of_which_no_two_share_a_scene(folders, tmp_path
     assert len([name for name in splits["candidates"].ids if "/waymo0/" in name]) == len(written.to_predict)
     names = [name for split in splits.values() for name in split.ids.tolist()]
     assert len(set(names)) == len(names)
+
+
+def test_all_that_is_held_out_may_be_both_validation_and_test(folders, tmp_path):
+    """The paper reports the best on nuScenes's whole val split, and has no other."""
+    halves = paper_data(folders).splits(0, MINI, tmp_path)
+    whole = paper_data(folders, disjoint=False).splits(0, MINI, tmp_path)
+    assert whole["validation"].ids.tolist() == whole["test"].ids.tolist()
+    assert set(whole["test"].ids) == {*halves["validation"].ids, *halves["test"].ids}
+    one, other = (paper_data(folders, disjoint=disjoint).recipe(0)["splits"] for disjoint in (True, False))
+    assert one["test"] != other["test"] and one["candidates"] == other["candidates"]
+    task = small_task("motion", tmp_path)
+    task.data = paper_data(folders, disjoint=False)
+    assert len(task.challenged()) == len(whole["test"]), "nobody is forecast twice"
+
+
+def test_a_setting_leaves_out_what_a_config_names(folders, tmp_path):
+    """As experiment=lds does, whose candidates are the target's own dataset."""
+    named = {name: str(folders / name) for name in ("waymo", "nuplan")}
+    alone = paper_data(folders, candidates={**named, "waymo": None})
+    assert set(alone.splits(0, MINI, tmp_path)["candidates"].datasets) == {"nuplan"}
+    assert alone.recipe(0) == paper_data(folders, candidates={"nuplan": named["nuplan"]}).recipe(0)
+    with pytest.raises(InputError, match="candidates must name datasets"):
+        paper_data(folders, candidates={"waymo": None})
+    scenes = {split: [split] for split in ("candidates", "targets", "validation", "test")}
+    one, other = (NuScenesMini(str(folders / "waymo"), **scenes, simulated=asked).recipe(0)
+                  for asked in ({"cand_highway": None, "cand_parking": 3}, {"cand_parking": 3}))  # fmt: skip
+    assert one == other
+
+
+def test_a_vehicle_moves_as_far_as_is_asked_for(folders, tmp_path):
+    """Where the record does not say who is to be forecast."""
+    scenes = [replace(simulate("parking", seed, name=f"scene{seed}"), to_predict=()) for seed in range(2)]
+    write_database(tmp_path / "open", scenes)
+    named = {"candidates": {"open": str(tmp_path / "open")}}
+    counts = [
+        len(paper_data(folders, **named, moving_distance=metres).splits(0, MINI, tmp_path)["candidates"])
+        for metres in (0.0, 2.0, 8.0)
+    ]
+    assert counts[0] > counts[1] > counts[2] > 0
+    near, usual = (paper_data(folders, **named, moving_distance=metres).recipe(0) for metres in (0.0, 2.0))
+    assert near != usual == paper_data(folders, **named).recipe(0)
 
 
 def test_a_file_that_cannot_be_read_is_counted_and_said(folders, tmp_path, caplog):
@@ -251,8 +292,8 @@ def test_no_file_scenario_or_scene_is_in_two_splits(folders, tmp_path):
 def test_samples_of_two_sources_need_different_names(folders, tmp_path):
     samples = paper_data(folders).splits(0, MINI, tmp_path)["targets"]
     with pytest.raises(InputError, match=f"two candidates are called {samples.ids[1]}: sources"):
-        _joined([samples, samples.take([1])])
-    assert len(_joined([samples.take([1]), samples.take([0])])) == 2
+        joined([samples, samples.take([1])])
+    assert len(joined([samples.take([1]), samples.take([0])])) == 2
 
 
 @real

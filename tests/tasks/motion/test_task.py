@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
+import tarot
 from tarot import InputError
 from tasks.common.training import Surrogate
 from tasks.motion import Forecaster, LossWeights, MotionTask, Simulated
@@ -77,7 +78,7 @@ def test_the_surrogate_learns_from_candidates_and_targets_and_the_other_from_wha
 
     monkeypatch.setattr(task, "fit", spy)
     n, m = len(task.candidates()), len(task.targets())
-    task.fit_surrogate(0, run=0, keep=1)
+    task.fit_surrogate(0, run=0, keep=Surrogate())
     task.train(SimpleNamespace(indices=np.array([1, 4]), weights=np.array([2, 1])), seed=0)
     task.train(chosen([]), seed=0)
     assert seen[0] == (n + m, [1] * (n + m))
@@ -120,6 +121,46 @@ def test_samples_are_put_in_order_by_their_ids(task):
     assert torch.equal(again.batch()["agents"], samples.batch()["agents"])
     with pytest.raises(InputError, match="1 samples of one profile are none of another, such as"):
         ordered(samples.take(np.arange(1, len(samples))), samples.ids)
+
+
+def test_what_is_selected_weighs_one_each(task):
+    """The paper's section 4.3: that fewer samples and fewer steps do, weights would hide. Other tasks' selections weigh
+    by their potentials."""
+    rng = np.random.default_rng(0)
+    rows = {"candidates": rng.normal(size=(40, 6)), "targets": rng.normal(size=(8, 6))}
+    of_task = tarot.select(**rows, selector="tarot_fixed", size=9, total=task.total(), total_may_grow=True)
+    assert of_task.weights.tolist() == [1] * 9
+    assert tarot.select(**rows, selector="tarot_fixed", size=9).weights.tolist() != [1] * 9
+
+
+def test_the_model_that_is_best_on_validation_is_given(cache_dir):
+    """It is one of those that the training passes through, which shorter trainings give; the others are worse."""
+    options = ["train.schedule=halving", "train.milestones=[]", "train.average=0.0", "train.learning_rate=0.05"]
+    best = small_task("motion", cache_dir, *options, "train.steps=6", "train.choose=best", "train.validations=6")
+    whole = chosen(range(10))
+    found = best.train(whole, seed=0)
+    through = [small_task("motion", cache_dir, *options, f"train.steps={n}").train(whole, seed=0) for n in range(1, 7)]
+    worths = [best.evaluate(model, "validation")["brier_min_fde"] for model in through]
+    assert best.evaluate(found, "validation")["brier_min_fde"] == min(worths) < worths[-1]
+    assert best.evaluate(through[-1]) == small_task("motion", cache_dir, *options, "train.steps=6").evaluate(
+        through[-1]
+    )
+
+
+def test_a_smaller_selection_has_shorter_epochs(cache_dir, monkeypatch):
+    task = small_task("motion", cache_dir, "train.epochs=4", "train.merge_targets=false", "surrogate_train.epochs=1")
+    steps = []
+
+    def spy(model, loss, batches, training, **options):
+        steps.append(training.steps)
+        return []
+
+    monkeypatch.setattr("tasks.motion.task.train", spy)
+    task.train(chosen(range(24)), seed=0), task.train(chosen(range(4)), seed=0)
+    task.fit_surrogate(0, run=0, keep=Surrogate())
+    assert steps == [12, 2, 6], "of 24 and 4 samples, 8 a batch, and of all 40 and 8"
+    task.subset_measurements(np.arange(40) < 20, 0)
+    assert steps[3] == 2, "half of the 5 steps of all 40 candidates"
 
 
 # --- results ---------------------------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tarot import InputError
+from tasks.common.training import Surrogate
 from tasks.motion.training import PAPER_AUTOBOT_TRAINING, PAPER_WAYFORMER_TRAINING, MotionTraining, train
 
 
@@ -48,7 +52,7 @@ def test_the_papers():
     assert rates(MotionTraining(schedule="triangle", steps=10))[0] > 0
 
 
-def fitted(training: MotionTraining, keep: int = 0):
+def fitted(training: MotionTraining, keep: int | None = None, judge: Callable | None = None):
     torch.manual_seed(0)
     model, seen = nn.Linear(3, 1), []
 
@@ -57,7 +61,9 @@ def fitted(training: MotionTraining, keep: int = 0):
         return 1e3 * (model(batch) - 1).square().mean()
 
     batch = torch.randn(8, 3)
-    kept = train(model, loss, iter(lambda: batch, None), training, keep=keep)
+    kept = train(
+        model, loss, iter(lambda: batch, None), training, keep=keep and Surrogate(checkpoints=keep), judge=judge
+    )
     return model, kept, seen
 
 
@@ -83,6 +89,39 @@ def test_the_last_weights_are_averaged():
     assert {"exp_avg", "exp_avg_sq", "step"} == set(kept[1].optimizer_state["weight"])
 
 
+def test_the_best_model_is_the_one_that_was_judged_best():
+    """By hand: the worths of the moments are given, and the weights of the best one are what is left."""
+    _, last, _ = fitted(MotionTraining(steps=10, average=0.0), keep=10)
+    for worths, best in (([3.0, 1.0, 2.0], 7), ([3.0, 2.0, 1.0], 10), ([1.0, 1.0, 1.0], 4), ([np.nan] * 3, 10)):
+        training, given = MotionTraining(steps=10, average=0.0, validations=3, choose="best"), iter(worths)
+        model, kept, _ = fitted(training, keep=1, judge=lambda _, given=given: next(given))
+        assert torch.equal(model.weight, last[best - 1].state["weight"]) and not model.training
+        assert torch.equal(kept[0].state["weight"], last[-1].state["weight"]), "a checkpoint is of its own moment"
+        assert next(given, None) is None, "the model was not judged at every moment"
+    model, _, _ = fitted(MotionTraining(steps=10, average=0.0), judge=lambda _: pytest.fail("nothing is chosen"))
+    assert torch.equal(model.weight, last[-1].state["weight"])
+
+
+def test_epochs_are_of_what_is_selected():
+    """The paper's: 5% of the candidates take a sixth of the steps of 30%."""
+    few, many = (PAPER_WAYFORMER_TRAINING.of(round(share * 3_000_000)).steps for share in (0.05, 0.3))
+    assert many == 703_125 and few == pytest.approx(many / 6, rel=1e-4)
+    assert PAPER_AUTOBOT_TRAINING.of(3_032_000).steps == 592_188
+    equal = replace(PAPER_WAYFORMER_TRAINING, epochs=None, steps=728_000)
+    assert equal.of(150_000).steps == equal.of(900_000).steps == 728_000
+    assert PAPER_WAYFORMER_TRAINING.of(256).epochs is None
+
+
+def test_what_is_not_asked_for_is_no_part_of_the_recipe():
+    plain = MotionTraining(steps=7).recipe()
+    assert plain == MotionTraining(steps=7, validations=3).recipe() and not {"epochs", "choose"} & set(plain)
+    epochs = MotionTraining(epochs=2, steps=7).recipe()
+    assert epochs == MotionTraining(epochs=2, steps=8).recipe() and epochs["epochs"] == 2
+    best = MotionTraining(average=0.0, choose="best")
+    assert best.recipe()["choose"] == "best" and best.recipe()["validations"] == 10
+    assert "choose" not in best.recipe(of_surrogate=True)
+
+
 def test_recipes():
     training = MotionTraining(merge_targets="one", milestones=[0.5])
     assert training.recipe()["milestones"] == [0.5] and training.recipe()["merge_targets"] == "one"
@@ -97,6 +136,8 @@ def test_recipes():
         ({"average": 1.5}, "average"),
         ({"milestones": (30,)}, "milestones"),
         ({"augment": True}, "augment"),
+        ({"choose": "best"}, "train.average=0"),
+        ({"epochs": 0.0}, "epochs"),
         ({"optimizer": "lion"}, "optimizer"),
     ],
 )

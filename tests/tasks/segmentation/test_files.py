@@ -13,7 +13,7 @@ from PIL import Image
 from tarot import InputError
 from tasks.segmentation import cityscapes
 from tasks.segmentation.data import GTA5ToCityscapes, cityscapes_frames
-from tasks.segmentation.files import Folder, content
+from tasks.segmentation.files import Folder, Pair, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
 from tasks.segmentation.scenes import IGNORE, Classes, coloured
 from tests.tasks.segmentation.scene_trees import (
@@ -269,6 +269,35 @@ def test_the_paper_names_both_folders_in_one_line(tmp_path):
     with pytest.raises(InputError) as error:
         data.splits(0)
     assert f"whole: {tmp_path / 'gta5'}. " in one_line(error)
+
+
+def test_all_of_val_is_judged_by_labels_as_large_as_they_are(tmp_path):
+    """The paper reports the best on Cityscapes' val split, whose labels nobody has made smaller."""
+    write_gta5(tmp_path / "gta5", np.full((32, 64), 7), PALETTE)
+    write_cityscapes(tmp_path / "cityscapes", {"train": 3, "val": 5})
+    folders = {"gta5": str(tmp_path / "gta5"), "cityscapes": str(tmp_path / "cityscapes"), "height": 16, "width": 32}
+    data = GTA5ToCityscapes(**folders, disjoint=False, full_labels=True)
+    splits, small = data.splits(0), GTA5ToCityscapes(**folders).splits(0)
+    assert splits["validation"].ids.tolist() == splits["test"].ids.tolist()
+    assert set(splits["test"].ids) == {*small["validation"].ids, *small["test"].ids} and len(splits["test"]) == 5
+    image, label = splits["test"].read(0)
+    assert image.shape == (16, 32, 3) and label.shape == (32, 64)
+    stored = Image.open(tmp_path / "cityscapes/gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds.png")
+    assert np.array_equal(label, CITY.decode(stored, tmp_path)), "the label is not what is on disk"
+    assert np.array_equal(image, small["validation"].read(0)[0])
+    assert all(splits[split].read(0)[1].shape == (16, 32) for split in ("candidates", "targets"))
+    recipes = [one.recipe(0, splits) for one in (data, GTA5ToCityscapes(**folders, disjoint=False))]
+    assert recipes[0] != recipes[1] and recipes[0]["full_labels"] and not recipes[1]["disjoint"]
+
+
+def test_a_full_label_has_the_middle_that_its_image_shows(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 3, (40, 100)).astype(np.uint8)
+    Image.fromarray(np.repeat(values[..., None], 3, 2)).save(tmp_path / "image.png")
+    Image.fromarray(values).save(tmp_path / "label.png")
+    code = LabelCode({0: 0, 1: 1, 2: 2}, {})
+    image, label = Pair(tmp_path / "image.png", tmp_path / "label.png", code, 40, 80, full_label=True)()
+    assert np.array_equal(label, values[:, 10:90]) and np.array_equal(image[..., 0], label)
 
 
 def test_the_papers_splits(tmp_path):

@@ -23,7 +23,7 @@ from tarot.gradients.reference import loop_gradients
 from tasks.segmentation import Architecture, SegmentationTask, SegmentationTraining
 from tasks.segmentation.scenes import IGNORE, MEAN, Classes, Scenes, coloured, overlaid, picture, tensors
 from tasks.segmentation.training import augmented, training_batches
-from tests.tasks.segmentation.scene_trees import SPLITS, write_folders
+from tests.tasks.segmentation.scene_trees import SPLITS, write_cityscapes, write_folders, write_gta5
 
 CONF = Path(__file__).parents[3] / "conf"
 TINY = (
@@ -71,7 +71,7 @@ def batch_of(scenes: Scenes, indices):
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet_v3_large", "resnet50"])
+@pytest.mark.parametrize("backbone", ["small", "mobilenet_v3_large", "resnet50"])
 def test_gradient_features_equal_the_loop(backbone, street):
     """Convolutions (depthwise, dilated, strided), BatchNorm, hardswish, squeeze-and-excitation, ASPP, bilinear."""
     torch.manual_seed(0)
@@ -113,7 +113,7 @@ def test_the_momentum_of_batch_norms_is_the_configs():
     own, ours = Architecture("mobilenet_v3_large").build(3), Architecture(batch_norm_momentum=0.1).build(3)
     momenta = [{m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} for net in (own, ours)]
     assert 0.01 in momenta[0] and momenta[1] == {0.1}
-    with pytest.raises(InputError, match=r"backbone must be resnet50 or mobilenet_v3_large"):
+    with pytest.raises(InputError, match=r"backbone must be resnet50, mobilenet_v3_large or small"):
         Architecture("vgg")
 
 
@@ -314,6 +314,32 @@ def test_candidates_with_classes_of_their_own(tmp_path):
     assert seen.tolist() == [0, 1, IGNORE] and task.targets()[0][1].unique().tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="class_map needs"):
         composed("segmentation/folders", tmp_path, "data.class_map={asphalt: road}").candidates()
+
+
+def test_labels_at_full_size_are_judged_at_full_size(tmp_path):
+    """By hand: logits of each image alone, made as large as its label, against that label."""
+    write_gta5(tmp_path / "gta5", np.full((32, 64), 7), {})
+    write_cityscapes(tmp_path / "cityscapes", {"train": 2, "val": 3})
+    small = ["data.height=16", "data.width=32", "architecture.backbone=mobilenet_v3_large", "workers=0"]
+    task = composed("segmentation/paper", tmp_path, *small, "train.autocast=null")
+    torch.manual_seed(0)
+    model = task.model().eval()
+    counts = torch.zeros(19, 19)
+    for i in range(3):
+        image, label = task.test()[i]
+        assert image.shape == (3, 16, 32) and label.shape == (32, 64)
+        with torch.no_grad():
+            logits = functional.interpolate(model(image[None]), (32, 64), mode="bilinear", align_corners=False)
+        for truth, told in zip(label.flatten().tolist(), logits.argmax(1).flatten().tolist(), strict=True):
+            counts[truth, told] += truth != IGNORE
+    right, found = counts.diagonal(), task.evaluate(model)
+    union = counts.sum(0) + counts.sum(1) - right
+    assert found["pixel_accuracy"] == pytest.approx((right.sum() / counts.sum()).item())
+    assert found["miou"] == pytest.approx((right / union)[union > 0].mean().item(), abs=1e-6)
+    axes = Figure().subplots()
+    task.draw(task.test()[0], axes)
+    task.draw_prediction(model, task.test()[0], axes)
+    assert all(drawn.get_array().shape[:2] == (16, 32) for drawn in axes.images)
 
 
 def test_the_paper_composes_and_fails_in_one_line(tmp_path):

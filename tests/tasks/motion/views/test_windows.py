@@ -38,6 +38,8 @@ def numbered(frames: int, **changes):
         (71, 10, None, 0, 10, 0),
         (66, 10, None, 0, 10, 5),
         (50, 49, None, 29, 0, 60),  # a test split: no future
+        (91, 10, -10, 0, 10, 0),  # Waymo's own present, with the past that there is
+        (61, 10, -10, 0, 10, 10),
     ],
 )
 def test_where_a_window_begins(frames, current, start, first, front, behind):
@@ -82,6 +84,8 @@ def test_windows_that_cannot_be_cut():
         windows(driving(dt=0.5), MINI)
     with pytest.raises(InputError, match="81 frames: no window begins at 81"):
         windows(driving(), MINI, start=81)
+    with pytest.raises(InputError, match="81 frames: no window begins at -21"):
+        windows(driving(), MINI, start=-21)
     with pytest.raises(InputError, match="positive"):
         windows(driving(), MINI, every=0.0)
     with pytest.raises(InputError, match="without a start"):

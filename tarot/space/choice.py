@@ -1,0 +1,214 @@
+"""The space in which rows are compared: what was asked for, and what was chosen by a look at candidates and targets.
+
+No whitening is right for all data. "chosen" compares local whitening and rows as they are by how well targets find one
+another among the candidates (`agreement`); where that cannot tell, it whitens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tarot.common import InputError
+from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
+from tarot.space.agreement import agreement
+from tarot.space.local import content_sample
+from tarot.space.norm import NORMS, Norm, RowMap, unit_norm
+from tarot.space.whitening import JoinedRows, WhitenedRows, check_norm, check_regularization, fit_whitener
+
+Whitening = Literal["chosen", "local", "cholesky", "zca", "paper"] | None
+WHITENINGS: tuple[Whitening, ...] = ("chosen", "local", "cholesky", "zca", "paper", None)
+
+PAPER_RIDGE = 1e-3  # the paper has none, and a covariance of few rows needs one
+COMPARED = 2000  # candidates at most that targets are sought among
+SHOWN = 400  # targets at most that are sought
+STRANGERS = 0.45  # agreement below which targets are said not to look like one another; .5 is chance
+Pairs = Sequence[tuple[Rows, Rows]]  # candidates and targets of each model
+Maps = list[RowMap]  # of each model
+
+
+@dataclass(frozen=True)
+class Space:
+    """In which space rows were compared.
+
+    whitening: "local", "cholesky", "zca", "paper" or None (rows as they are). norm: of rows before that.
+    centre: the rows whose mean is subtracted; None without whitening. regularization: the relative ridge of each
+    model's whitening. chosen: whether all this was chosen by `agreement`: how well targets found one another with
+    "local" and with "none", from .5 (no better than candidates) to 1; None where there are not two targets.
+    """
+
+    whitening: Whitening
+    norm: Norm | None
+    centre: Literal["union"] | None
+    regularization: tuple[float, ...]
+    chosen: bool = False
+    agreement: dict[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """For a person: "local whitening, ridge 0.2"."""
+        if self.whitening is None:
+            return "unit norm alone"
+        return f"{self.whitening} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for a file."""
+        return {**asdict(self), "regularization": list(self.regularization)}
+
+    @classmethod
+    def of_dict(cls, saved: Any) -> Space:
+        """What `as_dict` made. Raises InputError where it is not that."""
+        try:
+            space = cls(**{**saved, "regularization": tuple(float(ridge) for ridge in saved["regularization"])})
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"its space is not one: {error}") from error
+        if space.whitening not in WHITENINGS or space.norm not in NORMS or not isinstance(space.chosen, bool):
+            raise InputError(f"its space is not one: {saved}")
+        return space
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSpace:
+    """A space and the map of each model's rows [b, d] into it."""
+
+    space: Space
+    maps: Maps
+
+
+def resolved(
+    whitening: Whitening | Literal["auto"], regularization: float | None, auto: Whitening = "chosen"
+) -> Whitening:
+    """What "auto" stands for: `auto`, or "local" in place of "chosen" where a ridge is given."""
+    if whitening not in ("auto", *WHITENINGS):
+        raise InputError(f"whitening must be one of {('auto', *WHITENINGS)}; it is {whitening!r}")
+    if whitening != "auto":
+        return whitening
+    return "local" if auto == "chosen" and regularization is not None else auto
+
+
+def check_space(whitening: object, regularization: float | None, norm: object) -> None:
+    """Raises InputError unless `fit_space` can be asked for it."""
+    if whitening not in WHITENINGS:
+        raise InputError(f"whitening must be one of {WHITENINGS}; it is {whitening!r}")
+    check_regularization(regularization)
+    check_norm(norm)
+    if whitening == "chosen" and regularization is not None:
+        raise InputError(
+            f'whitening="chosen" chooses its ridge, too; with regularization={regularization:g} ask for "local"'
+        )
+
+
+def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: Norm | None) -> FittedSpace:
+    """regularization: None: chosen. "paper" is Cholesky's at a ridge of 1e-3, of rows as long as they are."""
+    if whitening is None:
+        return FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
+    if whitening == "chosen":
+        return _chosen(pairs, norm)
+    if whitening == "paper":
+        norm, regularization = None, PAPER_RIDGE if regularization is None else regularization
+    method = "cholesky" if whitening == "paper" else whitening
+    maps = [fit_whitener(c, t, method, regularization, "union", norm) for c, t in pairs]
+    ridges = tuple(fitted.regularization for fitted in maps)
+    return FittedSpace(Space(whitening, norm, "union", ridges), list(maps))
+
+
+def in_space(rows: Sequence[Rows], maps: Maps, name: str) -> Rows:
+    """The rows [n, d] of each model, mapped as they are read and joined."""
+    mapped = [WhitenedRows(view, mapping, name) for view, mapping in zip(rows, maps, strict=True)]
+    return mapped[0] if len(mapped) == 1 else JoinedRows(mapped, name)
+
+
+@overload
+def whiten(
+    candidates: Tensor,
+    targets: Tensor,
+    method: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def whiten(
+    candidates: NDArray[Any] | FeatureStore,
+    targets: NDArray[Any] | FeatureStore,
+    method: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+@overload
+def whiten(
+    candidates: MatrixLike,
+    targets: MatrixLike,
+    method: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
+) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
+def whiten(
+    candidates: MatrixLike,
+    targets: MatrixLike,
+    method: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: Norm | None = "unit",
+) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
+    """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
+
+    method, regularization, norm: as `tarot.select` describes whitening, regularization and norm, and by default in the
+    space that it uses for `tarot_*`. `method=None` only normalises. Zero rows stay zero. Raises InputError on unequal
+    dimensions, an unknown option, features that do not vary, or a covariance that is singular without a larger ridge.
+    """
+    sources = {"candidates": as_rows(candidates, "candidates"), "targets": as_rows(targets, "targets")}
+    asked = resolved(method, regularization)
+    check_space(asked, regularization, norm)
+    pair = sources["candidates"], sources["targets"]
+    (mapping,) = fit_space([pair], asked, regularization, norm).maps
+    results: list[NDArray[np.float32] | Tensor] = []
+    for name, rows in sources.items():
+        white = torch.empty(tuple(rows.shape))
+        for start, block in blocks(rows, name=name):
+            white[start : start + len(block)] = mapping(block)
+        results.append(white.to(rows.device) if isinstance(rows, Tensor) else white.numpy())
+    return results[0], results[1]
+
+
+def _chosen(pairs: Pairs, norm: Norm | None) -> FittedSpace:
+    whitened, plain = fit_space(pairs, "local", None, norm), fit_space(pairs, None, None, None)
+    found = _agreements(pairs, (whitened, plain))
+    if found is None:
+        return FittedSpace(replace(whitened.space, chosen=True), whitened.maps)
+    behind = found[1] - found[0]  # of each target; one standard error is no difference
+    chosen, of_chosen = whitened, found[0]
+    if behind.mean() > behind.std(ddof=1) / len(behind) ** 0.5:
+        chosen, of_chosen = plain, found[1]
+    _warn_of_strangers(of_chosen)
+    means = {"local": float(found[0].mean()), "none": float(found[1].mean())}
+    return FittedSpace(replace(chosen.space, chosen=True, agreement=means), chosen.maps)
+
+
+def _agreements(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[NDArray[np.float64]] | None:
+    """In each space, of the same targets; None where there are fewer than two of these, or no candidate."""
+    candidates, targets = ([pair[side] for pair in pairs] for side in (0, 1))
+    among = content_sample(candidates[0], COMPARED, "candidates")
+    sought = content_sample(targets[0], SHOWN, "targets")
+    z = [read_rows(in_space(candidates, space.maps, "candidates"), among, "candidates") for space in spaces]
+    x = [read_rows(in_space(targets, space.maps, "targets"), sought, "targets") for space in spaces]
+    usable = [torch.stack([rows.any(dim=1) for rows in side]).all(dim=0) for side in (z, x)]
+    if not usable[0].any() or usable[1].sum() < 2:
+        return None
+    return [agreement(c[usable[0]], t[usable[1]]) for c, t in zip(z, x, strict=True)]
+
+
+def _warn_of_strangers(found: NDArray[np.float64]) -> None:
+    """found: of each target, in the space that was chosen."""
+    if found.mean() < STRANGERS and found.mean() + 2 * found.std(ddof=1) / len(found) ** 0.5 < 0.5:
+        warnings.warn(
+            f"targets do not look like one another: a selection for all but one of them would find that one later than "
+            f"an average candidate (agreement {found.mean():.2f}, .5 is chance). Are these the right targets, and do "
+            "these features tell what you want?",
+            stacklevel=2,
+        )

@@ -1,0 +1,127 @@
+"""The covariance that near neighbours differ by: what varies where nothing that matters does.
+
+Groups that should stay apart are directions of large variance, and whitening by the covariance of all rows flattens
+just those. Near neighbours mostly belong to one group, so the scatter of their differences is that within groups, found
+without knowing the groups: D. Art, R. Gnanadesikan, J. R. Kettenring, "Data-based Metrics for Cluster Analysis",
+Utilitas Mathematica 21A, 1982 (theory.md 1.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tarot.common import InputError
+from tarot.features import Rows, blocks
+from tarot.space.covariance import inverse_root, oracle_ridge, ridged, usable_blocks
+from tarot.space.norm import RowMap, unit_norm
+
+SAMPLE = 5000  # rows at most; the search for neighbours takes the square of it
+NEIGHBOURS = 5  # of each row
+SEARCHES = 2  # for neighbours: among the rows as they are, and among those whitened by what was found
+_SIMILARITIES = 1 << 23  # at a time
+
+
+@dataclass(frozen=True, eq=False)
+class ContentSample:
+    """Rows drawn by what they hold, so that their order in the pool decides nothing; each content is there once.
+
+    keys: uint64 [n], ascending. rows: float32 [n, d].
+    """
+
+    keys: NDArray[np.uint64]
+    rows: Tensor
+
+    @classmethod
+    def nothing(cls, d: int) -> ContentSample:
+        return cls(np.empty(0, dtype=np.uint64), torch.empty(0, d))
+
+    def add(self, keys: NDArray[np.uint64], rows: Tensor, size: int) -> ContentSample:
+        """The `size` rows of smallest key among these and those of a block: uint64 [b], float32 [b, d]."""
+        kept, first = np.unique(np.concatenate([self.keys, keys]), return_index=True)
+        first = first[:size]
+        old = first < len(self.rows)
+        drawn = torch.empty(len(first), rows.shape[1])
+        drawn[torch.from_numpy(old)] = self.rows[torch.from_numpy(first[old])]
+        drawn[torch.from_numpy(~old)] = rows[torch.from_numpy(first[~old] - len(self.rows))]
+        return ContentSample(kept[:size], drawn)
+
+
+def content_keys(block: Tensor) -> NDArray[np.uint64]:
+    """A number for what each row of a float32 block [b, d] holds: uint64 [b]."""
+    rows = np.ascontiguousarray(block.numpy() + np.float32(0))  # which makes one zero of two
+    digests = [hashlib.blake2b(row.data, digest_size=8).digest() for row in rows]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def content_sample(rows: Rows, size: int, name: str) -> NDArray[np.int64]:
+    """The positions of `size` rows drawn by content, or of all where there are no more: int64."""
+    if rows.shape[0] <= size:
+        return np.arange(rows.shape[0])
+    keys = np.concatenate([content_keys(block) for _, block in blocks(rows, name=name)])
+    return np.sort(np.argsort(keys, kind="stable")[:size])
+
+
+def mean_and_sample(sources: Mapping[str, Rows], prepare: RowMap, size: int = SAMPLE) -> tuple[Tensor, Tensor]:
+    """The mean of all prepared rows, float64 [d], and `size` of them drawn by content, float32 [n, d], in one pass."""
+    d = next(iter(sources.values())).shape[1]
+    n, total, sample = 0, torch.zeros(d, dtype=torch.float64), ContentSample.nothing(d)
+    for given, rows in usable_blocks(sources, prepare):
+        n += len(rows)
+        total += rows.double().sum(dim=0)
+        sample = sample.add(content_keys(given), rows, size)
+    if not n:
+        raise InputError(f"{' and '.join(sources)} hold only zero rows")
+    return total / n, sample.rows
+
+
+def local_covariance(rows: Tensor) -> Tensor:
+    """Half the mean outer product of the differences of each row to its nearest neighbours, float64 [d, d].
+
+    rows: float32 [n, d], no two of them equal. The half makes it the covariance of rows that are drawn independently
+    around one centre. Neighbours are those of largest cosine; they are sought twice, the second time among the rows
+    whitened by what the first found, at the ridge that `oracle_ridge` gives it.
+    """
+    centred = rows.double() - rows.double().mean(dim=0)
+    if len(rows) < 2:
+        return torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    compared = unit_norm(rows)
+    for _ in range(SEARCHES - 1):
+        covariance = _difference_covariance(centred, _neighbours(compared))
+        if not covariance.diagonal().sum() > 0:
+            return covariance  # rows that differ in length alone, where length was taken from them
+        root = inverse_root(ridged(covariance, oracle_ridge(covariance, len(rows))), "cholesky")
+        compared = unit_norm((centred @ root).float())
+    return _difference_covariance(centred, _neighbours(compared))
+
+
+def _neighbours(rows: Tensor) -> Tensor:
+    """The NEIGHBOURS other rows of largest cosine, int64 [n, k], of unit rows [n, d]."""
+    n = len(rows)
+    found, step = [], max(1, _SIMILARITIES // n)
+    for start in range(0, n, step):
+        similarity = rows[start : start + step] @ rows.T
+        similarity.diagonal(start).fill_(-torch.inf)
+        found.append(similarity.topk(min(NEIGHBOURS, n - 1), dim=1).indices)
+    return torch.cat(found)
+
+
+def _difference_covariance(rows: Tensor, neighbours: Tensor) -> Tensor:
+    """sum over i and its neighbours j of (x_i - x_j)(x_i - x_j)^T / (2 n k).
+
+    The sum is X^T (D - W - W^T) X with the graph's Laplacian, one matrix product whatever k is.
+    """
+    n, k = neighbours.shape
+    degree = k + torch.bincount(neighbours.flatten(), minlength=n)
+    product = rows * degree[:, None]
+    for column in neighbours.T:
+        product -= rows[column]
+        product.index_add_(0, column, rows, alpha=-1)
+    scatter = rows.T @ product / (2 * n * k)
+    return (scatter + scatter.T) / 2

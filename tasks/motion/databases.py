@@ -1,0 +1,212 @@
+"""Scenes that come from databases on disk: ScenarioNet's, or Argoverse 2's scenarios."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tarot import InputError
+from tarot.common import Natural, NonNegative, check_options, fingerprint
+from tasks.common.code import source_hash
+from tasks.common.contents import hash_named
+from tasks.motion.formats import (
+    Scenario,
+    argoverse2_folders,
+    count_unreadable,
+    databases,
+    read_argoverse2,
+    read_database,
+    scenario_files,
+)
+from tasks.motion.sources import MotionData, Splits, joined, pairs, report, wanted
+from tasks.motion.views import MotionSamples, Profile, TargetFilter, cached_samples, samples_of
+
+
+@dataclass(frozen=True)
+class Databases(MotionData):
+    """Databases of ScenarioNet, or folders of Argoverse 2's scenarios.
+
+    candidates: folders by the dataset's name; null leaves a dataset out. targets, held_out: folders of the target's
+    dataset, `target`: its name.
+    disjoint: validation and test are the scenes of `held_out` in turn; where it is false, both are all of it, so that
+    the best on validation is what is reported, as in the paper. A scene is what a scenario's name begins with, up to
+    the `scene_fields`-th underscore from the end; 0: each scenario is one.
+    start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs;
+    negative: before the record, with frames in which nobody is there.
+    kinds: of agents that are forecast. moving_distance: metres that a vehicle moves at least, where a record does not
+    say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
+    """
+
+    candidates: Mapping[str, str | None]
+    target: str
+    targets: str
+    held_out: str
+    disjoint: bool = True
+    start: Mapping[str, int] = field(default_factory=dict)
+    kinds: Sequence[str] = ("VEHICLE",)
+    moving_distance: NonNegative = 2.0
+    scene_fields: Natural = 0
+    allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self, "task.data")
+        if not self._named or self.target in self._named:
+            raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
+
+    @property
+    def _named(self) -> dict[str, str]:
+        return wanted(self.candidates)
+
+    @property
+    def _targets(self) -> str:
+        return f"{self.target} (targets)"
+
+    @property
+    def _held(self) -> str:
+        return f"{self.target} (held out)"
+
+    def _dataset(self, name: str) -> str:
+        return self.target if name in (self._targets, self._held) else name
+
+    @property
+    def _select(self) -> TargetFilter:
+        return TargetFilter(kinds=tuple(self.kinds), moving_distance=self.moving_distance)
+
+    @property
+    def _folders(self) -> dict[str, Path]:
+        return {name: Path(folder) for name, folder in self._named.items()} | {
+            self._targets: Path(self.targets),
+            self._held: Path(self.held_out),
+        }
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        missing = [f"{name} in {folder}" for name, folder in self._folders.items() if not folder.is_dir()]
+        if missing:
+            raise InputError(
+                f"not there: {'; '.join(missing)}. Each is a folder of ScenarioNet databases (convert_waymo, "
+                "convert_nuplan, convert_nuscenes, convert_argoverse2) or of Argoverse 2's scenarios; set "
+                "task.data.candidates, task.data.targets and task.data.held_out, data_dir or TAROT_DATA"
+            )
+        return {name: Source(folder, self.allow_outside) for name, folder in self._folders.items()}
+
+    def splits(self, seed: int, profile: Profile, cache: Path) -> Splits:
+        self._refuse_shared(
+            {name: {str(path.resolve()) for path in source.paths()} for name, source in self._sources.items()}, "file"
+        )
+        made: dict[str, MotionSamples] = {}
+        for name, source in self._sources.items():
+            dataset = self._dataset(name)
+            start, select = self.start.get(dataset), self._select
+            made_of = {
+                "files": source.content(cache),
+                "start": start,
+                "select": asdict(select) | {"kinds": list(select.kinds)},
+                "profile": profile.recipe(),
+                "code": source_hash(read_database, read_argoverse2, samples_of),
+                "dataset": dataset,
+            }
+
+            def make(
+                source: Source = source,
+                dataset: str = dataset,
+                start: int | None = start,
+                select: TargetFilter = select,
+            ) -> MotionSamples:
+                skipped: Counter[str] = Counter()
+                return samples_of(
+                    source.scenarios(dataset, skipped), profile, select=select, start=start, skipped=skipped
+                )
+
+            made[name] = cached_samples(cache / f"{dataset}-{fingerprint(made_of)}.npz", profile, make)
+            report(name, made[name])
+        self._refuse_shared(
+            {name: {_scene(i, 0) for i in found.ids.tolist()} for name, found in made.items()}, "scenario"
+        )
+        held, targets = made.pop(self._held), made.pop(self._targets)
+        of_targets = {_scene(name, self.scene_fields) for name in targets.ids.tolist()}
+        scenes = [_scene(name, self.scene_fields) for name in held.ids.tolist()]
+        self._refuse_shared({self._targets: of_targets, self._held: set(scenes)}, "scene")
+        validation, test = self._in_turn(held, scenes) if self.disjoint else (held, held)
+        return {"candidates": joined(made.values()), "targets": targets, "validation": validation, "test": test}
+
+    def _in_turn(self, held: MotionSamples, scenes: Sequence[str]) -> tuple[MotionSamples, MotionSamples]:
+        """The samples of every other scene, and of the rest."""
+        order = {scene: place for place, scene in enumerate(sorted(set(scenes)))}
+        turn = np.array([order[scene] % 2 for scene in scenes], dtype=np.int64)
+        if not (turn == 1).any():
+            raise InputError(f"{self.held_out} holds one scene; validation and test need one each")
+        return held.take(turn == 0), held.take(turn == 1)
+
+    def _refuse_shared(self, named: Mapping[str, set[str]], what: str) -> None:
+        """Raises InputError where candidates, targets and what is held out share one. By the folders' names."""
+        rest = dict(named)
+        for own in (self._held, self._targets):
+            held = rest.pop(own)
+            for name, others in rest.items():
+                if shared := sorted(held & others):
+                    raise InputError(
+                        f"task.data: {own} and {name} share {len(shared)} {what}s, such as {shared[0]}: what is "
+                        "judged must not be learnt from, nor selected for by itself"
+                    )
+
+    def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
+        made_of = {
+            name: {"files": source.content(cache), "start": self.start.get(self._dataset(name))}
+            for name, source in self._sources.items()
+        }
+        held = {**made_of.pop(self._held), "scene_fields": self.scene_fields}
+        if not self.disjoint:
+            held["disjoint"] = False
+        moving = {} if self.moving_distance == TargetFilter().moving_distance else {"moving": self.moving_distance}
+        targets = made_of.pop(self._targets)
+        return {
+            "source": "databases",
+            "splits": {"candidates": pairs(made_of), "targets": targets, "validation": held, "test": held},
+            "target": self.target,
+            "kinds": list(self.kinds),
+            **moving,
+            "seed": seed,
+        }
+
+
+class Source:
+    """A folder of databases or of Argoverse 2's scenarios."""
+
+    def __init__(self, folder: Path, allow_outside: bool) -> None:
+        self.folder, self.allow_outside = folder, allow_outside
+        self.argoverse = next(folder.rglob("scenario_*.parquet"), None) is not None
+        self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
+
+    def content(self, cache: Path | None = None) -> str:
+        """Which files they are: the SHA-256 of their names and of what is in them."""
+        return hash_named(((path.name, path) for path in self.paths()), cache)
+
+    def paths(self) -> Iterator[Path]:
+        if self.argoverse:
+            return chain.from_iterable(sorted(path for path in part.iterdir() if path.is_file()) for part in self.parts)
+        return chain.from_iterable(scenario_files(part, self.allow_outside).values() for part in self.parts)
+
+    def scenarios(self, dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:
+        if not self.argoverse:
+            yield from read_database(self.parts, dataset=dataset, allow_outside=self.allow_outside, skipped=skipped)
+            return
+        for part in self.parts:
+            try:
+                scenario = read_argoverse2(part)
+            except InputError as error:
+                count_unreadable(skipped, part, error)
+                continue
+            yield replace(scenario, dataset=dataset)
+
+
+def _scene(sample: str, fields: int) -> str:
+    scenario = sample.split("/")[1]
+    return scenario.rsplit("_", fields)[0] if fields else scenario
