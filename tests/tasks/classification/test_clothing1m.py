@@ -198,7 +198,7 @@ def test_an_image_that_is_broken(root, kind):
 def test_an_image_that_is_missing(root):
     candidates = task(root).candidates()
     (root / candidates.ids[4]).unlink()
-    with pytest.raises(InputError, match=f"{candidates.ids[4]} is in the lists but not on disk"):
+    with pytest.raises(InputError, match=f"{candidates.ids[4]} is not there"):
         candidates[4]
 
 
