@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tarot.common.errors import InputError
 
-MOST_VISITS = 1000
+MOST_VISITS = 100
 """How often one folder may be met below another, by links that lead to it."""
 _SHOWN = 3  # names of what is left out
 log = logging.getLogger("tarot")
@@ -39,21 +39,20 @@ def files_below(folder: str | os.PathLike[str], wanted: Callable[[Path], bool] |
     hidden: list[Path] = []
     visits: Counter[str] = Counter()
 
-    def visit(part: Path, above: frozenset[str]) -> None:
-        real = os.path.realpath(part)
+    def visit(part: Path, real: str, above: frozenset[str]) -> None:
         if real in above:
             _say(f"warning: {part} is left out: it is a link that leads back to {real}")
             return
         visits[real] += 1
         if visits[real] > MOST_VISITS:
-            raise InputError(f"links below {root} lead to {real} more than {MOST_VISITS:,} times; take some away")
+            raise InputError(f"links below {root} lead to {real} more than {MOST_VISITS} times; take some away")
         files, folders, unseen = _listed(part)
         found.extend(files)
         hidden.extend(unseen)
         for inner in folders:
-            visit(inner, above | {real})
+            visit(inner, os.path.realpath(os.path.join(real, inner.name)), above | {real})
 
-    visit(root, frozenset())
+    visit(root, os.path.realpath(root), frozenset())
     _say_hidden(root, hidden)
     kept = found if wanted is None else [path for path in found if wanted(path)]
     others = Counter(path.suffix.lower() or path.name for path in set(found) - set(kept))
