@@ -2,6 +2,7 @@
 
 Three layouts, looked for in `data_dir` and its folders `cifar10` and `cifar-10`: torchvision's (`cifar-10-batches-py`,
 whose pickles are read as data, and run nothing), the hub's parquet files, and a folder of images by class.
+Images are read as all tasks read them (tasks/common/images.py); one that is not 32 x 32 pixels is refused by name.
 """
 
 from __future__ import annotations
