@@ -1,6 +1,6 @@
 """The space in which candidates and targets are compared: whitening, distance, neighbours."""
 
-from tarot.space.agreement import agreement
+from tarot.space.alike import agreement
 from tarot.space.choice import (
     WHITENINGS,
     FittedSpace,
@@ -14,23 +14,18 @@ from tarot.space.choice import (
 )
 from tarot.space.distance import distances
 from tarot.space.neighbours import nearest, nearest_unit
-from tarot.space.norm import NORMS, Norm, unit_norm
+from tarot.space.norm import Norm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.whitening import (
-    METHODS,
     Centre,
     JoinedRows,
     Method,
     WhitenedRows,
-    check_norm,
-    check_regularization,
     fit_whitener,
 )
 
 __all__ = [
     "MEMORY_BYTES",
-    "METHODS",
-    "NORMS",
     "SORTED_AT_ONCE",
     "WHITENINGS",
     "Centre",
@@ -43,8 +38,6 @@ __all__ = [
     "Whitening",
     "agreement",
     "ascending",
-    "check_norm",
-    "check_regularization",
     "check_space",
     "distance_blocks",
     "distances",

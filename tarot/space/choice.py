@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tarot.common import InputError
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
-from tarot.space.agreement import agreement
+from tarot.space.alike import agreement
 from tarot.space.local import content_sample
 from tarot.space.norm import NORMS, Norm, RowMap, unit_norm
 from tarot.space.whitening import JoinedRows, WhitenedRows, check_norm, check_regularization, fit_whitener
@@ -56,7 +56,8 @@ class Space:
         """For a person: "local whitening, ridge 0.2"."""
         if self.whitening is None:
             return "unit norm alone"
-        return f"{self.whitening} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
+        kind = {"local": "local", "cholesky": "Cholesky", "zca": "ZCA", "paper": "the paper's"}[self.whitening]
+        return f"{kind} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for a file."""
