@@ -165,7 +165,7 @@ class Workbench(Generic[T]):
             try:
                 values = tarot.value(
                     **features.arguments(),
-                    method=method,
+                    selector=method,
                     whitening=self.recipe.whitening,
                     regularization=self.recipe.regularization,
                     norm=self.recipe.norm,

@@ -1,6 +1,5 @@
 """The space in which candidates and targets are compared: whitening, distance, neighbours."""
 
-from tarot.space.alike import agreement
 from tarot.space.choice import (
     WHITENINGS,
     FittedSpace,
@@ -16,6 +15,7 @@ from tarot.space.distance import distances
 from tarot.space.neighbours import nearest, nearest_unit
 from tarot.space.norm import Norm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
+from tarot.space.target_agreement import agreement
 from tarot.space.whitening import (
     Centre,
     JoinedRows,

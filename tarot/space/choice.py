@@ -18,9 +18,9 @@ from torch import Tensor
 
 from tarot.common import InputError
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
-from tarot.space.alike import agreement
 from tarot.space.local import content_sample
 from tarot.space.norm import NORMS, Norm, RowMap, unit_norm
+from tarot.space.target_agreement import agreement
 from tarot.space.whitening import JoinedRows, WhitenedRows, check_norm, check_regularization, fit_whitener
 
 Whitening = Literal["chosen", "local", "cholesky", "zca", "paper"] | None
