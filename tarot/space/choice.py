@@ -56,7 +56,8 @@ class Space:
         """For a person: "local whitening, ridge 0.2"."""
         if self.whitening is None:
             return "unit norm alone"
-        return f"{self.whitening} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
+        kind = {"local": "local", "cholesky": "Cholesky", "zca": "ZCA", "paper": "the paper's"}[self.whitening]
+        return f"{kind} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for a file."""
