@@ -102,8 +102,8 @@ DATA: dict[str, Callable[[int], Case]] = {
 TASKS = {  # with twice the targets that are shown
     "digits": ["task=digits", "task.rotated.targets=56"],
     "cifar10": ["task=cifar10", "task.rotated.candidates=1500", "task.train.steps=200", "task.train.autocast=null"],
-    "segmentation": ["task=segmentation", "task.data.targets=48"],
-    "motion": ["task=motion", "task.data.targets=240"],
+    "segmentation": ["task=segmentation", "task.data.targets=24"],
+    "motion": ["task=motion", "task.data.targets=160"],
     "instruction": ["task=instruction", "task.data.targets=96"],
     "nuscenes-mini": ["task=motion/nuscenes_mini"],
 }
@@ -126,7 +126,7 @@ def make_features(name: str, seed: int) -> None:
     task = instantiate(config.task)
     features = Workbench(task, instantiate(config.features), FOLDER / "cache", "cpu").features()
     tags = task.candidate_tags()
-    wanted = task.candidate_sources() == "nuscenes" if tags is None else tags == "target"
+    wanted = task.candidate_sources() == "nuscenes_mini_scenes" if tags is None else tags == "target"
     sides = {"candidates": features.candidates, "targets": features.targets}
     views = {side: views if isinstance(views, list | tuple) else [views] for side, views in sides.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,7 @@ SPACES: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     **{f"unit, {ridge:g}": partial(whitened, regularization=ridge, norm="unit") for ridge in (1e-3, 0.1, 1, 10)},
     "local": partial(whitened, method="local", regularization=None, norm="unit"),
     **{f"local, {r}": partial(whitened, method="local", regularization=float(r), norm="unit") for r in (1, 10)},
+    "centred": partial(whitened, method="cholesky", regularization=1e6, norm="unit"),
     "released": released,
 }
 CHOSEN = "chosen"  # by a look at all models at once

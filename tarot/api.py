@@ -87,9 +87,10 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     of numbers or of one column of lists; or a list of them, one per checkpoint or independently trained model, whose
     similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
-    whitening: how rows are made comparable. "local": by the covariance of near neighbours' differences; "chosen": local
-    at the ridge at which targets find one another best, or none; "cholesky" or "zca" (the same distances): by the
-    covariance of all rows; "paper": Cholesky at a ridge of 1e-3, of rows as long as they are; None: rows as they are.
+    whitening: how rows are made comparable. "local": by the covariance of near neighbours' differences; "centred": by
+    subtracting the mean alone; None: rows as they are; "chosen": that of these three in which targets find one another
+    best; "cholesky" or "zca" (the same distances): by the covariance of all rows; "paper": Cholesky at a ridge of 1e-3,
+    of rows as long as they are.
     "auto": what the selector declares, "chosen" for `tarot_*` ("local" where a ridge is given), none for the others.
     Methods that compare rows in their own way (`less`, `dsdm`, `tracin`, `lava`, `sava`, `batchwise_lava`,
     `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances alone.

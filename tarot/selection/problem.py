@@ -55,9 +55,9 @@ FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 class SelectionProblem:
     """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
 
-    whitening: "chosen" (local, at the ridge at which targets find one another best, or none), "local", "cholesky",
-    "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None: chosen by
-    shrinkage. norm: of rows before that, "unit", "clip" or None. total: the sum of the selection's weights,
+    whitening: "chosen" (of "local", "centred" and None, where targets find one another best), "local", "centred",
+    "cholesky", "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None:
+    chosen by shrinkage. norm: of rows before that, "unit", "clip" or None. total: the sum of the selection's weights,
     None where the selector decides; total_may_grow: it becomes the size of a selection that is larger. labels [N], [M];
     groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q);
     scores: one [N] per model of what was measured on the model itself and features do not say (EL2N's error norms,
