@@ -237,7 +237,7 @@ def results() -> Iterator[dict]:
         yield from map(json.loads, path.read_text().splitlines())
 
 
-def table(measure: str, baseline: str = "1e-3") -> None:
+def table(measure: str) -> None:
     """The mean of each data set and space, with half a 95% interval; the last lines are regrets."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for row in results():
@@ -256,10 +256,14 @@ def table(measure: str, baseline: str = "1e-3") -> None:
         best = max(means.values()) if measure == "share" else min(means.values())
         for space in spaces:
             regrets[space].append(float(better(best, means[space])))
-        cells = [f"{means[space]:.3f} ± {half_interval(values[space]):.3f}" for space in spaces]
+        cells = [f"{short(means[space])} ± {short(half_interval(values[space]))}" for space in spaces]
         print(f"| {name} | {len(seeds)} | " + " | ".join(cells) + " |")
-    print("| worst regret | | " + " | ".join(f"{max(r, default=np.nan):.3f}" for r in regrets.values()) + " |")
-    print("| mean regret | | " + " | ".join(f"{np.mean(r):.3f}" for r in regrets.values()) + " |")
+    print("| worst regret | | " + " | ".join(short(max(r, default=np.nan)) for r in regrets.values()) + " |")
+    print("| mean regret | | " + " | ".join(short(float(np.mean(r))) for r in regrets.values()) + " |")
+
+
+def short(number: float) -> str:
+    return f"{number:.3f}".removeprefix("0")
 
 
 def half_interval(values: np.ndarray) -> float:
