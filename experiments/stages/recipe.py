@@ -27,7 +27,7 @@ class FeatureRecipe:
     projection: ProjectionKind
     projection_seed: int
     aggregate: Literal["mean", "per_checkpoint"]
-    whitening: Literal["chosen", "local", "cholesky", "zca", "paper"] | None
+    whitening: Literal["chosen", "local", "centred", "cholesky", "zca", "paper"] | None
     regularization: NonNegative | None
     norm: Literal["auto", "unit", "clip"] | None
     dtype: Literal["float32", "float16"]

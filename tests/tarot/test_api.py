@@ -140,7 +140,7 @@ def test_what_a_selector_is_called_decides_nothing():
         ({}, "the selector Mine declares no features and no whitening and no reference: give its class"),
         (
             {"features": "wfd", "reference": False},
-            r"declares no whitening: give its class whitening = one of \('chosen', 'local', 'cholesky', ",
+            r"declares no whitening: give its class whitening = one of \('chosen', 'local', 'centred', ",
         ),
         (
             {"features": 3, "whitening": None, "reference": False},
