@@ -102,8 +102,8 @@ DATA: dict[str, Callable[[int], Case]] = {
 TASKS = {  # with twice the targets that are shown
     "digits": ["task=digits", "task.rotated.targets=56"],
     "cifar10": ["task=cifar10", "task.rotated.candidates=1500", "task.train.steps=200", "task.train.autocast=null"],
-    "segmentation": ["task=segmentation", "task.data.targets=48"],
-    "motion": ["task=motion", "task.data.targets=240"],
+    "segmentation": ["task=segmentation", "task.data.targets=24"],
+    "motion": ["task=motion", "task.data.targets=160"],
     "instruction": ["task=instruction", "task.data.targets=96"],
     "nuscenes-mini": ["task=motion/nuscenes_mini"],
 }
@@ -126,7 +126,7 @@ def make_features(name: str, seed: int) -> None:
     task = instantiate(config.task)
     features = Workbench(task, instantiate(config.features), FOLDER / "cache", "cpu").features()
     tags = task.candidate_tags()
-    wanted = task.candidate_sources() == "nuscenes" if tags is None else tags == "target"
+    wanted = task.candidate_sources() == "nuscenes_mini_scenes" if tags is None else tags == "target"
     sides = {"candidates": features.candidates, "targets": features.targets}
     views = {side: views if isinstance(views, list | tuple) else [views] for side, views in sides.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,7 @@ SPACES: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     **{f"unit, {ridge:g}": partial(whitened, regularization=ridge, norm="unit") for ridge in (1e-3, 0.1, 1, 10)},
     "local": partial(whitened, method="local", regularization=None, norm="unit"),
     **{f"local, {r}": partial(whitened, method="local", regularization=float(r), norm="unit") for r in (1, 10)},
+    "centred": partial(whitened, method="cholesky", regularization=1e6, norm="unit"),
     "released": released,
 }
 CHOSEN = "chosen"  # by a look at all models at once
@@ -236,7 +237,7 @@ def results() -> Iterator[dict]:
         yield from map(json.loads, path.read_text().splitlines())
 
 
-def table(measure: str, baseline: str = "1e-3") -> None:
+def table(measure: str) -> None:
     """The mean of each data set and space, with half a 95% interval; the last lines are regrets."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for row in results():
@@ -255,10 +256,14 @@ def table(measure: str, baseline: str = "1e-3") -> None:
         best = max(means.values()) if measure == "share" else min(means.values())
         for space in spaces:
             regrets[space].append(float(better(best, means[space])))
-        cells = [f"{means[space]:.3f} ± {half_interval(values[space]):.3f}" for space in spaces]
+        cells = [f"{short(means[space])} ± {short(half_interval(values[space]))}" for space in spaces]
         print(f"| {name} | {len(seeds)} | " + " | ".join(cells) + " |")
-    print("| worst regret | | " + " | ".join(f"{max(r, default=np.nan):.3f}" for r in regrets.values()) + " |")
-    print("| mean regret | | " + " | ".join(f"{np.mean(r):.3f}" for r in regrets.values()) + " |")
+    print("| worst regret | | " + " | ".join(short(max(r, default=np.nan)) for r in regrets.values()) + " |")
+    print("| mean regret | | " + " | ".join(short(float(np.mean(r))) for r in regrets.values()) + " |")
+
+
+def short(number: float) -> str:
+    return f"{number:.3f}".removeprefix("0")
 
 
 def half_interval(values: np.ndarray) -> float:

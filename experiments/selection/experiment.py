@@ -232,8 +232,8 @@ def _why(space: Space) -> str:
     """For a person: how the space came about."""
     if space.agreement is None:
         return "chosen: there are too few targets to ask them" if space.chosen else "given"
-    local, none = space.agreement["local"], space.agreement["none"]
-    return f"targets find one another among candidates: {local:.2f} where whitened, {none:.2f} where not, .5 is chance"
+    found = ", ".join(f"{name} {value:.2f}" for name, value in space.agreement.items())
+    return f"in which targets find one another best among candidates: {found}; .5 is chance"
 
 
 def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Table:

@@ -1,7 +1,7 @@
 """The space in which rows are compared: what was asked for, and what was chosen by a look at candidates and targets.
 
-No whitening is right for all data. "chosen" compares local whitening and rows as they are by how well targets find one
-another among the candidates (`agreement`); where that cannot tell, it whitens.
+No whitening is right for all data. "chosen" compares rows that are whitened by near neighbours, centred alone, and as
+they are, by how well targets find one another among the candidates (`agreement`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from torch import Tensor
 from tarot.common import InputError
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
 from tarot.space.local import content_sample
-from tarot.space.norm import NORMS, Norm, RowMap, unit_norm
+from tarot.space.norm import NORMS, AskedNorm, Norm, RowMap, unit_norm
 from tarot.space.target_agreement import agreement
-from tarot.space.whitening import JoinedRows, WhitenedRows, check_norm, check_regularization, fit_whitener
+from tarot.space.whitening import (
+    Centred,
+    JoinedRows,
+    WhitenedRows,
+    check_norm,
+    check_regularization,
+    fit_centre,
+    fit_whitener,
+)
 
-Whitening = Literal["chosen", "local", "cholesky", "zca", "paper"] | None
-WHITENINGS: tuple[Whitening, ...] = ("chosen", "local", "cholesky", "zca", "paper", None)
+Whitening = Literal["chosen", "local", "centred", "cholesky", "zca", "paper"] | None
+WHITENINGS: tuple[Whitening, ...] = ("chosen", "local", "centred", "cholesky", "zca", "paper", None)
 
 PAPER_RIDGE = 1e-3  # the paper has none, and a covariance of few rows needs one
 COMPARED = 2000  # candidates at most that targets are sought among
@@ -38,10 +46,11 @@ Maps = list[RowMap]  # of each model
 class Space:
     """In which space rows were compared.
 
-    whitening: "local", "cholesky", "zca", "paper" or None (rows as they are). norm: of rows before that.
-    centre: the rows whose mean is subtracted; None without whitening. regularization: the relative ridge of each
-    model's whitening. chosen: whether all this was chosen by `agreement`: how well targets found one another with
-    "local" and with "none", from .5 (no better than candidates) to 1; None where there are not two targets.
+    whitening: "local", "centred" (its mean is subtracted, and that is all), "cholesky", "zca", "paper" or None (rows as
+    they are). norm: of rows before that. centre: the rows whose mean is subtracted; None where nothing is.
+    regularization: the relative ridge of each model's whitening. chosen: whether all this was chosen by `agreement`:
+    how well targets found one another with "local", "centred" and "none", from .5 (no better than candidates) to 1;
+    None where there are not two targets.
     """
 
     whitening: Whitening
@@ -56,7 +65,10 @@ class Space:
         """For a person: "local whitening, ridge 0.2"."""
         if self.whitening is None:
             return "unit norm alone"
-        return f"{self.whitening} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
+        if self.whitening == "centred":
+            return "centred, not whitened"
+        kind = {"local": "local", "cholesky": "Cholesky", "zca": "ZCA", "paper": "the paper's"}[self.whitening]
+        return f"{kind} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for a file."""
@@ -105,12 +117,17 @@ def check_space(whitening: object, regularization: float | None, norm: object) -
         )
 
 
-def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: Norm | None) -> FittedSpace:
-    """regularization: None: chosen. "paper" is Cholesky's at a ridge of 1e-3, of rows as long as they are."""
+def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: AskedNorm) -> FittedSpace:
+    """regularization: None: chosen. norm: "auto": none before "cholesky", "zca" and "paper", as in the paper, and unit
+    before the rest. "paper" is Cholesky's at a ridge of 1e-3, of rows as long as they are."""
     if whitening is None:
         return FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
+    if norm == "auto":
+        norm = None if whitening in ("cholesky", "zca", "paper") else "unit"
     if whitening == "chosen":
         return _chosen(pairs, norm)
+    if whitening == "centred":
+        return FittedSpace(Space("centred", norm, "union", ()), [fit_centre(c, t, norm) for c, t in pairs])
     if whitening == "paper":
         norm, regularization = None, PAPER_RIDGE if regularization is None else regularization
     method = "cholesky" if whitening == "paper" else whitening
@@ -131,7 +148,7 @@ def whiten(
     targets: Tensor,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def whiten(
@@ -139,7 +156,7 @@ def whiten(
     targets: NDArray[Any] | FeatureStore,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 @overload
 def whiten(
@@ -147,14 +164,14 @@ def whiten(
     targets: MatrixLike,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
 def whiten(
     candidates: MatrixLike,
     targets: MatrixLike,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
     """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
 
@@ -177,17 +194,20 @@ def whiten(
 
 
 def _chosen(pairs: Pairs, norm: Norm | None) -> FittedSpace:
-    whitened, plain = fit_space(pairs, "local", None, norm), fit_space(pairs, None, None, None)
-    found = _agreements(pairs, (whitened, plain))
+    whitened = [fit_whitener(c, t, "local", None, "union", norm) for c, t in pairs]
+    ridges = tuple(fitted.regularization for fitted in whitened)
+    choices = {
+        "local": FittedSpace(Space("local", norm, "union", ridges), list(whitened)),
+        "centred": FittedSpace(Space("centred", norm, "union", ()), [Centred(f.mean, f.prepare) for f in whitened]),
+        "none": FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs]),
+    }
+    found = _agreements(pairs, list(choices.values()))
     if found is None:
-        return FittedSpace(replace(whitened.space, chosen=True), whitened.maps)
-    behind = found[1] - found[0]  # of each target; one standard error is no difference
-    chosen, of_chosen = whitened, found[0]
-    if behind.mean() > behind.std(ddof=1) / len(behind) ** 0.5:
-        chosen, of_chosen = plain, found[1]
-    _warn_of_strangers(of_chosen)
-    means = {"local": float(found[0].mean()), "none": float(found[1].mean())}
-    return FittedSpace(replace(chosen.space, chosen=True, agreement=means), chosen.maps)
+        return FittedSpace(replace(choices["local"].space, chosen=True), choices["local"].maps)
+    means = {name: float(values.mean()) for name, values in zip(choices, found, strict=True)}
+    best = max(means, key=lambda name: means[name])  # the first of equals
+    _warn_of_strangers(found[list(choices).index(best)])
+    return FittedSpace(replace(choices[best].space, chosen=True, agreement=means), choices[best].maps)
 
 
 def _agreements(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[NDArray[np.float64]] | None:

@@ -37,6 +37,17 @@ def usable_blocks(sources: Mapping[str, Rows], prepare: RowMap) -> Iterator[tupl
                 yield usable, prepare(usable)
 
 
+def mean_of(sources: Mapping[str, Rows], prepare: RowMap) -> Tensor:
+    """The mean of all non-zero rows, prepared, float64 [d]."""
+    n, total = 0, torch.zeros(next(iter(sources.values())).shape[1], dtype=torch.float64)
+    for _, rows in usable_blocks(sources, prepare):
+        n += len(rows)
+        total += rows.double().sum(dim=0)
+    if not n:
+        raise InputError(f"{' and '.join(sources)} hold only zero rows")
+    return total / n
+
+
 def moments(sources: dict[str, Rows], prepare: RowMap, centred: bool) -> tuple[int, Tensor, Tensor]:
     """Number of non-zero rows, their mean [d] and covariance [d, d] (float64) in one pass over all sources.
 

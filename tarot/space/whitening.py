@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tarot.common import InputError
 from tarot.features import Rows, read_block, read_rows
-from tarot.space.covariance import inverse_root, is_zero, moments, oracle_ridge, ridged
+from tarot.space.covariance import inverse_root, is_zero, mean_of, moments, oracle_ridge, ridged
 from tarot.space.local import local_covariance, mean_and_sample
 from tarot.space.norm import NORMS, Norm, RowMap, as_they_are, norm_map, unit_norm
 
@@ -60,6 +60,27 @@ class Whitener:
         centre = self.mean.float()
         residue = ((centre.double() - self.mean) @ self.matrix).float()
         return centre, residue, self.matrix.float()
+
+
+@dataclass(frozen=True, eq=False)
+class Centred:
+    """phi -> prepare(phi) - mean, then unit norm. mean: float64 [d]."""
+
+    mean: Tensor
+    prepare: RowMap = as_they_are
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """float32 [b, d] -> float32 [b, d] of unit norm; a zero row, or one that equals the mean, gives a zero row."""
+        centred = (self.prepare(block).double() - self.mean).float()
+        centred[is_zero(block)] = 0
+        return unit_norm(centred)
+
+
+def fit_centre(candidates: Rows, targets: Rows, norm: Norm | None = None) -> Centred:
+    """Of candidates [N, d] and targets [M, d] together, from one pass over both."""
+    sources = {"candidates": candidates, "targets": targets}
+    prepare = norm_map(norm, sources.items())
+    return Centred(mean_of(sources, prepare), prepare)
 
 
 class WhitenedRows:
@@ -113,9 +134,9 @@ def check_regularization(regularization: float | None) -> None:
 
 
 def check_norm(norm: object) -> None:
-    """Raises InputError unless it is one of NORMS."""
-    if norm not in NORMS:
-        raise InputError(f'norm must be "unit", "clip" or None; it is {norm!r}')
+    """Raises InputError unless it is "auto" or one of NORMS."""
+    if norm not in ("auto", *NORMS):
+        raise InputError(f'norm must be "auto", "unit", "clip" or None; it is {norm!r}')
 
 
 def fit_whitener(

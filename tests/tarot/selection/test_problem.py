@@ -175,7 +175,7 @@ def test_a_problem_takes_one_matrix_or_one_for_each_model_and_plain_lists():
 # --- the space -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["chosen", "local", "cholesky", "zca", "paper", None])
+@pytest.mark.parametrize("method", ["chosen", "local", "centred", "cholesky", "zca", "paper", None])
 def test_the_space_is_the_public_whitening(method):
     generator = np.random.default_rng(0)
     c, t = generator.normal(size=(50, 4)) * [1, 5, 0.1, 2] + 3, generator.normal(size=(9, 4)) + 3

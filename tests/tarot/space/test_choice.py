@@ -52,18 +52,54 @@ def test_whitening_is_left_out_where_it_hides_the_targets():
 
     candidates, targets = side(group), side(np.ones(50, dtype=int))
     s = tarot.select(candidates, targets, "tarot_fixed", size=60)
-    assert s.space.chosen and s.space.whitening is None
+    assert s.space.chosen and s.space.whitening in ("centred", None)
     assert s.space.agreement["none"] > s.space.agreement["local"]
     assert group[s.indices].mean() > 0.95
 
 
-def test_without_a_difference_it_whitens():
-    candidates, targets, _ = clusters()
-    s = tarot.select(candidates, targets, "tarot_fixed", size=60)
-    assert s.space.chosen and s.space.whitening == "local" and s.space.norm == "unit"
-    assert s.space.agreement["local"] > 0.8
-    same = tarot.select(candidates, targets, "tarot_fixed", size=60, whitening="local")
+def test_whitening_is_chosen_where_what_varies_hides_the_targets():
+    """Two axes of noise, the same for all, on top of what tells the groups apart."""
+    candidates, targets, group = clusters(noise=0.5)
+    generator = np.random.default_rng(1)
+    noisy = [
+        np.concatenate([side, 40 * generator.normal(size=(len(side), 2))], axis=1) for side in (candidates, targets)
+    ]
+    s = tarot.select(*noisy, "tarot_fixed", size=60)
+    assert s.space.chosen and s.space.whitening == "local" and s.space.norm == "unit" and s.space.centre == "union"
+    assert s.space.agreement["local"] > 0.8 > s.space.agreement["none"]
+    assert np.isin(group[s.indices], [0, 1]).mean() > 0.95
+    same = tarot.select(*noisy, "tarot_fixed", size=60, whitening="local")
     assert same.indices.tolist() == s.indices.tolist() and same.space.agreement is None and not same.space.chosen
+
+
+def test_centring_is_chosen_where_all_rows_have_much_in_common():
+    generator = np.random.default_rng(0)
+    group = generator.integers(0, 4, 600)
+    centres = 0.5 * generator.normal(size=(4, 20))
+    common = 30 * generator.normal(size=(1, 20))
+
+    def side(g):
+        scale = generator.uniform(0.8, 1.2, size=(len(g), 1))  # which unit norm takes away
+        return (scale * (common + centres[g] + 0.5 * generator.normal(size=(len(g), 20)))).astype(np.float32)
+
+    candidates, targets = side(group), side(np.zeros(60, dtype=int))
+    s = tarot.select(candidates, targets, "tarot_fixed", size=60, whitening="centred")
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (candidates, targets)]
+    mean = np.concatenate(unit).astype(np.float64).mean(axis=0)
+    expected = (unit[0] - mean) / np.linalg.norm(unit[0] - mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(s.problem.candidates[:], expected, atol=1e-4)
+    assert s.space.name == "centred, not whitened"
+
+
+def test_the_choice_is_the_largest_agreement():
+    for seed in range(6):
+        candidates, targets, _ = clusters(n=200, m=20, noise=3.0, seed=seed)
+        space = tarot.select(candidates, targets, "tarot_fixed", size=20).space
+        assert space.agreement[space.whitening or "none"] == max(space.agreement.values())
+        for whitening in ("local", "centred", None):
+            problem = tarot.select(candidates, targets, "tarot_fixed", size=20, whitening=whitening).problem
+            found = agreement(problem.candidates[:], problem.targets).mean()
+            assert space.agreement[whitening or "none"] == pytest.approx(found, abs=1e-9)
 
 
 def test_one_target_cannot_be_asked():
@@ -98,7 +134,7 @@ def test_several_models_are_asked_together():
     other = [side[:, ::2] ** 3 for side in (candidates, targets)]
     space = tarot.select([candidates, other[0]], [targets, other[1]], "tarot_fixed", size=60).space
     assert len(space.regularization) == (2 if space.whitening == "local" else 0)
-    assert set(space.agreement) == {"local", "none"}
+    assert set(space.agreement) == {"local", "centred", "none"}
 
 
 def test_targets_that_do_not_look_like_one_another_are_warned_of():
@@ -114,14 +150,15 @@ def test_targets_that_do_not_look_like_one_another_are_warned_of():
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whitening", ["auto", "local", "zca", "paper", None])
+@pytest.mark.parametrize("whitening", ["auto", "local", "centred", "zca", "paper", None])
 def test_a_selection_carries_its_space(tmp_path, whitening):
     candidates, targets, _ = clusters()
     s = tarot.select(candidates, targets, "tarot_fixed", size=30, whitening=whitening)
     s.save(tmp_path / "s.parquet")
     loaded = tarot.Selection.load(tmp_path / "s.parquet").space
     assert loaded == s.space and loaded.name == s.space.name
-    assert s.space.name == "unit norm alone" if whitening is None else "whitening, ridge " in s.space.name
+    names = {None: "unit norm alone", "centred": "centred, not whitened", "paper": "the paper's whitening, ridge 0.001"}
+    assert s.space.name == names.get(whitening, s.space.name)
 
 
 def resaved(path, change):
