@@ -113,14 +113,21 @@ class Clothing1M(ClassificationTask):
         """Nobody knows which labels are wrong."""
         return None
 
+    def _content(self, *names: str) -> str:
+        used = {key for name in names for key in self._images[name].ids.tolist()}
+        return self.files.content(sorted(used), self.cache_dir)
+
     @cached_property
-    def _content(self) -> str:
-        used = sorted({key for images in self._images.values() for key in images.ids.tolist()})
-        return self.files.content(used, self.cache_dir)
+    def _data_content(self) -> str:
+        return self._content(*(name for name in self._images if name != "encoder_images"))
+
+    @cached_property
+    def _encoder_content(self) -> str:
+        return self._content("encoder_images")
 
     def data_recipe(self) -> dict[str, Any]:
         counts = {name: count for name, count in self.counts.items() if name != "encoder_images"}
-        return {"source": self._content, **counts, "size": self.size, "seed": self.seed}
+        return {"source": self._data_content, **counts, "size": self.size, "seed": self.seed}
 
     # --- model -------------------------------------------------------------------------------------------------------
 
@@ -137,4 +144,8 @@ class Clothing1M(ClassificationTask):
         return prefetched(super().batches(*arguments))
 
     def surrogate_recipe(self) -> dict[str, Any]:
-        return {**super().surrogate_recipe(), "encoder_images": self.counts["encoder_images"]}
+        return {
+            **super().surrogate_recipe(),
+            "encoder_images": self.counts["encoder_images"],
+            "encoder_source": self._encoder_content,
+        }
