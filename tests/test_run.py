@@ -18,7 +18,7 @@ import yaml
 
 from tarot import Selection
 from tasks.classification.task import ClassificationTask
-from tests.experiments.running import ROOT, SMALL, Outcome, command, places, started
+from tests.experiments.running import ROOT, SMALL, Outcome, changed, command, places, started
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def made(path: Path) -> dict[str, int]:
 def test_metrics_have_every_promised_key(first):
     metrics = first.metrics
     assert next(iter(metrics["metrics"])) == "accuracy" and 0 <= metrics["metrics"]["accuracy"] <= 1
-    assert set(metrics["selection"]) == {"size", "ratio", "ot_distance", "lower_bound", "precision"}
+    assert set(metrics["selection"]) == {"size", "ratio", "ot_distance", "lower_bound", "space", "precision"}
     assert {"dim", "excluded_parameters", "zero_gradients", "skipped"} <= set(metrics["features"])
     assert {"checkpoints", "features", "select", "train", "evaluate"} <= set(metrics["seconds"])
     assert len(metrics["fingerprint"]) == 16
@@ -92,7 +92,8 @@ def test_a_second_run_reuses_every_stage(first, folder, monkeypatch):
 CHANGES = {
     "selector.seed=5": {"selections"},
     "features.projection_seed=9": {"features", "selections"},
-    "features.regularization=0.01": {"selections"},
+    "features.whitening=local": {"selections"},
+    "features.whitening=local features.regularization=0.01": {"selections"},
     "features.dtype=float16": {"features", "selections"},
     "features.batch_size=7": set(),
     "experiment.tsne_points=20": set(),
@@ -105,8 +106,8 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_matters_is_made_anew_and_nothing_else(first, folder, change):
     before = set(made(folder / "cache"))
-    same = [o for o in SMALL if o.partition("=")[0] != change.partition("=")[0]]
-    assert command(folder, *same, change, "experiment.arms=[]", name=change.replace("=", "_")).code == 0
+    options = changed(SMALL, *change.split(), "experiment.arms=[]")
+    assert command(folder, *options, name=change.replace("=", "_")).code == 0
     new = {name.split("/")[0] for name in set(made(folder / "cache")) - before}
     depends = {"models", "metrics"} if "selections" in CHANGES[change] else set()  # where the choice came out otherwise
     assert CHANGES[change] <= new <= CHANGES[change] | depends
