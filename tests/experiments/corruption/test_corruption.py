@@ -121,7 +121,10 @@ def test_an_interrupted_run_goes_on_from_the_cache(first, folder, monkeypatch):
     again = command(folder, *TINY, name="again")
     assert [type(method).__name__ for method in calls] == ["El2n"]
     after = made(folder / "cache")
-    assert {name for name in after if after[name] != before.get(name)} == {f"values/{gone.name}", f"values/.{gone.name}.sha256"}
+    assert {name for name in after if after[name] != before.get(name)} == {
+        f"values/{gone.name}",
+        f"values/.{gone.name}.sha256",
+    }
     for metrics in (first.metrics, again.metrics):
         assert metrics["detection"]["noisy_labels"]["methods"]["el2n"]["rate"]["values"]
     strip = ("seconds", "run")
