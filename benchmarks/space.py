@@ -65,7 +65,7 @@ def clusters(seed: int, noise: float, n: int, m: int, d: int, groups: int, wante
 
 def of_task(seed: int, name: str, size: int) -> Case:
     """A task's own features; half of its targets are held out."""
-    stored = np.load(FOLDER / "features" / f"{name}-{seed}.npz")
+    stored = np.load(FOLDER / "features" / f"{name}-{seed}.npz", allow_pickle=False)
     order = np.random.default_rng([seed, 7]).permutation(stored["targets"].shape[1])
     half = len(order) // 2
     shown, hidden = order[:half], order[half:]
@@ -78,7 +78,7 @@ def sentences(seed: int, target: str) -> Case:
     g = np.random.default_rng([seed, 11])
     parts: dict[str, np.ndarray] = {}
     for source in SOURCES:
-        rows = np.load(FOLDER / "features" / f"sentences-{source}.npy")
+        rows = np.load(FOLDER / "features" / f"sentences-{source}.npy", allow_pickle=False)
         parts[source] = rows[g.permutation(len(rows))]
     pool = np.concatenate([rows[:700] for rows in parts.values()])
     wanted = np.repeat([source == target for source in SOURCES], 700)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
+from experiments.report.style import Figure
 from tarot import Selection
 from tasks.classification.task import ClassificationTask
-from tests.experiments.running import ROOT, SMALL, Outcome, command, places, started
+from tests.experiments.running import ROOT, SMALL, Outcome, changed, command, places, started
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def made(path: Path) -> dict[str, int]:
 def test_metrics_have_every_promised_key(first):
     metrics = first.metrics
     assert next(iter(metrics["metrics"])) == "accuracy" and 0 <= metrics["metrics"]["accuracy"] <= 1
-    assert set(metrics["selection"]) == {"size", "ratio", "ot_distance", "lower_bound", "precision"}
+    assert set(metrics["selection"]) == {"size", "ratio", "ot_distance", "lower_bound", "space", "precision"}
     assert {"dim", "excluded_parameters", "zero_gradients", "skipped"} <= set(metrics["features"])
     assert {"checkpoints", "features", "select", "train", "evaluate"} <= set(metrics["seconds"])
     assert len(metrics["fingerprint"]) == 16
@@ -92,7 +98,8 @@ def test_a_second_run_reuses_every_stage(first, folder, monkeypatch):
 CHANGES = {
     "selector.seed=5": {"selections"},
     "features.projection_seed=9": {"features", "selections"},
-    "features.regularization=0.01": {"selections"},
+    "features.whitening=local": {"selections"},
+    "features.whitening=local features.regularization=0.01": {"selections"},
     "features.dtype=float16": {"features", "selections"},
     "features.batch_size=7": set(),
     "experiment.tsne_points=20": set(),
@@ -105,8 +112,8 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_matters_is_made_anew_and_nothing_else(first, folder, change):
     before = set(made(folder / "cache"))
-    same = [o for o in SMALL if o.partition("=")[0] != change.partition("=")[0]]
-    assert command(folder, *same, change, "experiment.arms=[]", name=change.replace("=", "_")).code == 0
+    options = changed(SMALL, *change.split(), "experiment.arms=[]")
+    assert command(folder, *options, name=change.replace("=", "_")).code == 0
     new = {name.split("/")[0] for name in set(made(folder / "cache")) - before}
     depends = {"models", "metrics"} if "selections" in CHANGES[change] else set()  # where the choice came out otherwise
     assert CHANGES[change] <= new <= CHANGES[change] | depends
@@ -181,11 +188,9 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path):
 # --- other processes -------------------------------------------------------------------------------------------------
 
 
-def spawn(
-    folder: Path, *arguments: str, program: Sequence[str] = (str(ROOT / "run.py"),), **environment: str
-) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", **environment}
-    command = [sys.executable, *program, *arguments, *places(folder, "run")]
+def spawn(folder: Path, *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, *places(folder, "run")]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -247,20 +252,22 @@ def test_joblib_workers_share_what_they_make(tmp_path):
     assert (tmp_path / "run" / "comparison.csv").read_text().count("\n") == 3
 
 
-# `run.py` with figures of one pixel, which are logged as others are and drawn in no time
-ONE_PIXEL = """
-import io, run
-from PIL import Image
-from experiments.report.style import Figure
+@contextlib.contextmanager
+def nowhere(home: Path) -> Iterator[None]:
+    """W&B without a key or a server, in a process that ends within it, and figures of one pixel, which are logged as
+    others are and drawn in no time."""
+    import wandb
 
-def png(figure, theme):
-    file = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(file, "png")
-    return file.getvalue()
+    pixel = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(pixel, "png")
+    offline = {"WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "offline", "HOME": str(home)}
+    with mock.patch.dict(os.environ, offline), mock.patch.object(Figure, "png", lambda *_: pixel.getvalue()):
+        try:
+            yield
+        finally:
+            wandb.teardown()
 
-Figure.png = png
-run.main()
-"""
+
 ONE = ["selector=tarot_fixed"]
 TWO = ["-m", "selector=random,tarot_fixed"]
 
@@ -269,15 +276,9 @@ TWO = ["-m", "selector=random,tarot_fixed"]
 def test_wandb_writes_offline(tmp_path, jobs):
     pytest.importorskip("wandb", reason="needs wandb")
     what = ["logger=wandb", "experiment.trainings=1", "experiment.arms=[]"]
-    nowhere = {
-        "WANDB_API_KEY": "",
-        "WANDB_BASE_URL": "http://127.0.0.1:9",
-        "WANDB_MODE": "offline",
-        "HOME": str(tmp_path),
-    }
-    process = spawn(tmp_path, *jobs, *SMALL, *what, program=("-c", ONE_PIXEL), **nowhere)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
+    process = started(tmp_path, *jobs, *SMALL, *what, around=functools.partial(nowhere, tmp_path))
+    process.join(timeout=300)
+    assert process.exitcode == 0, (tmp_path / "run.out").read_text() + (tmp_path / "run.err").read_text()
     records = list(tmp_path.glob("run/**/wandb/offline-run-*/run-*.wandb"))
     assert len(records) == (2 if jobs is TWO else 1)
     for record in records:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tarot import InputError
+from tests.experiments.running import process_like_this
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "run.py"] + [
@@ -73,10 +76,35 @@ def test_what_the_search_finds(source):
     assert len(_dangers(source)) == 1
 
 
-LOADS = {
-    "tokenizer": "from tasks.instruction.tokenizer import load_tokenizer; load_tokenizer({!r})",
-    "model": "from tasks.instruction.model import Language; Language(path={!r}).base(100)",
-}
+def _tokenizer(path: str) -> object:
+    from tasks.instruction.tokenizer import load_tokenizer
+
+    return load_tokenizer(path)
+
+
+def _model(path: str) -> object:
+    from tasks.instruction.model import Language
+
+    return Language(path=path).base(100)
+
+
+LOADS = {"tokenizer": _tokenizer, "model": _model}
+
+
+def _load_each(folder: Path, said: Path) -> None:
+    """A line for each way to load it, in a process that says yes to whatever it is asked."""
+    os.chdir(folder.parent)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "home")}
+    sys.stdin = io.StringIO("yes\n" * 10)
+    for load in LOADS.values():
+        try:
+            load(str(folder))
+        except InputError as error:
+            line = f"refused: {error}"
+        else:
+            line = "read"
+        with said.open("a") as file:
+            file.write(f"{line}\n")
 
 
 @pytest.fixture(scope="module")
@@ -92,24 +120,12 @@ def hostile_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     (folder / "config.json").write_text(json.dumps(config))
     words = {"tokenizer_class": "C", "auto_map": {"AutoTokenizer": ["code.C", "code.C"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(words))
-    program = "from tarot import InputError\n" + "\n".join(
-        f"try:\n    {load.format(str(folder))}\n"
-        "except InputError as error:\n    print('refused:', str(error))\nelse:\n    print('read')"
-        for load in LOADS.values()
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "home")}
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        input="yes\n" * 10,
-        env=environment,
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    lines = ended.stdout.strip().splitlines()
-    assert len(lines) == len(LOADS), ended.stdout + ended.stderr
+    said = place / "said.txt"
+    process = process_like_this(_load_each, folder, said)
+    process.join(timeout=300)
+    assert process.exitcode == 0
+    lines = said.read_text().splitlines()
+    assert len(lines) == len(LOADS), lines
     return folder, dict(zip(LOADS, lines, strict=True))
 
 

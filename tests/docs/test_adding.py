@@ -124,7 +124,7 @@ def test_it_runs_as_it_stands(checkout):
         env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = [int(count) for count in re.findall(r"(\d+) passed", done.stdout)]

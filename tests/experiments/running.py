@@ -134,10 +134,13 @@ def started(
 ) -> BaseProcess:
     """The same command in a process of its own, which is a copy of this one and so need not import anything: to be
     stopped, or to be hindered by `around`, a context in which it runs. It prints into `folder`/`name`.out and .err."""
-    copies = sys.platform == "linux" and not torch.cuda.is_available()  # where they do no harm
-    process = multiprocessing.get_context("fork" if copies else "spawn").Process(
-        target=_run, args=(folder, arguments, name, around)
-    )
+    return process_like_this(_run, folder, arguments, name, around)
+
+
+def process_like_this(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """`target(*arguments)` in a copy of this process, or in a new one where copies do harm."""
+    copies = sys.platform == "linux" and not torch.cuda.is_available()
+    process = multiprocessing.get_context("fork" if copies else "spawn").Process(target=target, args=arguments)
     process.start()
     return process
 

@@ -72,6 +72,13 @@ def test_every_config_composes_and_names_what_there_is(choice):
     assert len(found) >= 5 and all(get_class(target) for target in found)
 
 
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+def test_a_selectors_config_lists_all_its_options(name):
+    assert set(composed(f"selector={name}").selector) - {"_target_"} == (
+        {field.name for field in dataclasses.fields(SELECTORS[name])} | {"size", "ratio"}
+    )
+
+
 def selectors_by_features() -> list[dict[str, DictConfig]]:
     """The selectors' own nodes by name, together where their configs ask for the same features."""
     together: dict[str, dict[str, DictConfig]] = defaultdict(dict)
@@ -91,13 +98,6 @@ def test_every_task_goes_with_every_selector(task):
             made, not_applied = make_selector(config.selector, selector)
             assert type(made) is SELECTORS[selector]
             assert set(not_applied) <= {"selector.size", "selector.ratio"}
-
-
-@pytest.mark.parametrize("name", sorted(SELECTORS))
-def test_a_selectors_config_lists_all_its_options(name):
-    assert set(composed(f"selector={name}").selector) - {"_target_"} == (
-        {field.name for field in dataclasses.fields(SELECTORS[name])} | {"size", "ratio"}
-    )
 
 
 def test_there_is_a_config_for_every_selector():

@@ -146,7 +146,7 @@ def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
         )
     finally:
         killed.kill()
-        killed.join(timeout=60)
+        killed.join(timeout=300)
     (part,) = (tmp_path / "cache/features").glob(".*-candidates-*.part")
     kept = {file.name: file.stat().st_mtime_ns for file in part.glob("0*")}
     assert len(kept) == 2

@@ -30,7 +30,7 @@ def test_processes_that_want_one_folder_get_one_each(tmp_path):
     several = [context.Process(target=claim, args=(str(tmp_path / "a" / "b"), queue)) for _ in range(8)]
     for process in several:
         process.start()
-    found = {queue.get(timeout=60) for _ in several}
+    found = {queue.get(timeout=300) for _ in several}
     assert found == {str(tmp_path / "a" / name) for name in ("b", *(f"b_{i}" for i in range(2, 9)))}
 
 
@@ -107,7 +107,7 @@ def test_a_sweep_in_a_used_folder_compares_its_own_runs(tmp_path):
 def hold(folder: Path, ready: multiprocessing.Event, done: multiprocessing.Event) -> None:
     with Outputs(folder).held():
         ready.set()
-        done.wait(60)
+        done.wait(300)
 
 
 def test_two_runs_do_not_write_to_one_folder_at_the_same_time(tmp_path):
@@ -115,7 +115,7 @@ def test_two_runs_do_not_write_to_one_folder_at_the_same_time(tmp_path):
     ready, done = context.Event(), context.Event()
     other = context.Process(target=hold, args=(tmp_path / "run", ready, done))
     other.start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     outcome = command(tmp_path, *FEW)
     done.set()
     other.join()
@@ -129,7 +129,7 @@ def test_a_killed_run_leaves_a_folder_that_can_be_used(tmp_path):
     ready = context.Event()
     other = context.Process(target=hold, args=(tmp_path / "run", ready, context.Event()))
     other.start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     other.kill()
     other.join()
     assert other.exitcode == -signal.SIGKILL and command(tmp_path, *FEW).code == 0

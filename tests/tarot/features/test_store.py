@@ -168,7 +168,7 @@ def test_of_two_workers_one_builds_and_the_other_waits(tmp_path):
     path, log = tmp_path / "s", tmp_path / "log"
     workers = [worker(path, log, pause=0.02) for _ in range(2)]
     for process in workers:
-        process.join(timeout=60)
+        process.join(timeout=300)
     assert [process.exitcode for process in workers] == [0, 0]
     assert sorted(map(int, log.read_text().split())) == list(range(6))
 
@@ -209,7 +209,7 @@ def test_the_operating_system_refuses_to_write(tmp_path):
 
     process = multiprocessing.get_context("fork").Process(target=limited)
     process.start()
-    process.join(timeout=60)
+    process.join(timeout=300)
     assert "File too large" in (tmp_path / "said").read_text()
     assert [file.name for file in (tmp_path / ".s.part").iterdir()] == ["manifest.json"]
     build(tmp_path / "s", wide, dim=5000)

@@ -113,5 +113,5 @@ def test_a_warm_cache_that_cannot_be_written_to_can_be_used():
         queue = context.Queue()
         other = context.Process(target=somebody_else, args=(folder, queue))
         other.start()
-        assert queue.get(timeout=60) == ([0, 1, 2], {"accuracy": 0.5}, 64)
+        assert queue.get(timeout=300) == ([0, 1, 2], {"accuracy": 0.5}, 64)
         other.join()
