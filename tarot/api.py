@@ -14,7 +14,7 @@ from tarot.common import InputError
 from tarot.features import Features
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
-from tarot.space import Norm, Whitening, resolved
+from tarot.space import AskedNorm, Whitening, resolved
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -27,7 +27,7 @@ def _asked(
     *,
     whitening: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
     total: int | None = None,
     total_may_grow: bool = False,
     candidate_labels: ArrayLike | None = None,
@@ -95,7 +95,8 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     Methods that compare rows in their own way (`less`, `dsdm`, `tracin`, `lava`, `sava`, `batchwise_lava`,
     `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances alone.
     regularization: ridge of the whitening, relative to the mean variance; None: chosen.
-    norm: of rows before they are whitened: "unit", "clip" (at the 99th percentile) or None; after it, it is always 1.
+    norm: of rows before they are whitened: "unit", "clip" (at the 99th percentile), None, or "auto": none
+    before "cholesky", "zca" and "paper", as in the paper, and unit before the rest. After whitening it is always 1.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
     candidate_labels, target_labels: the class of each candidate [N] and target [M].

@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,16 @@ class Page:
     footer: str = ""
 
     def html(self) -> str:
-        environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-        return template.render(page=self, data_url=_data_url)
+        return _template().render(page=self, data_url=_data_url)
+
+
+@cache
+def _template() -> jinja2.Template:
+    """Compiled once in a process: a sweep writes a page and its comparison after each job."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _data_url(png: bytes) -> str:

@@ -29,7 +29,7 @@ class FeatureRecipe:
     aggregate: Literal["mean", "per_checkpoint"]
     whitening: Literal["chosen", "local", "centred", "cholesky", "zca", "paper"] | None
     regularization: NonNegative | None
-    norm: Literal["unit", "clip"] | None
+    norm: Literal["auto", "unit", "clip"] | None
     dtype: Literal["float32", "float16"]
     batch_size: Count | Literal["auto"]
     autocast: Literal["bfloat16", "float16"] | None

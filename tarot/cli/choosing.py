@@ -66,7 +66,8 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
     whitenings = ["auto", *(name or "none" for name in WHITENINGS)]
     add("--whitening", choices=whitenings, default="auto", help="default: %(default)s")
     add("--regularization", type=float, metavar="X", help="ridge of the whitening (default: chosen)")
-    add("--norm", choices=["unit", "clip", "none"], default="unit", help="of rows before that (default: %(default)s)")
+    norms = ["auto", "unit", "clip", "none"]
+    add("--norm", choices=norms, default="auto", help="of rows before that (default: %(default)s)")
     add("--tensor", metavar="NAME", help="which tensor of .safetensors files with several")
     vector = "a .npy vector, or a text file with one value per line"
     add("--candidate-labels", "--labels", metavar="FILE", help=f"of the candidates: {vector}")

@@ -3,6 +3,7 @@
 from tarot.common.errors import InputError
 from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_tensors
+from tarot.common.folders import entries, files_below
 from tarot.common.locks import claimed, locked
 from tarot.common.memory import memory_limit
 from tarot.common.options import (
@@ -35,6 +36,8 @@ __all__ = [
     "checked",
     "claimed",
     "difference",
+    "entries",
+    "files_below",
     "fingerprint",
     "hash_tensors",
     "locked",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from tarot.common import InputError
+from tarot.common import InputError, files_below
 from tarot.features.arrays import Rows, as_rows
 
 
@@ -26,6 +26,8 @@ def read_foreign(path: Path, tensor: str | None = None) -> Rows:
         raise InputError(f"{path} does not exist: expected .npy, .safetensors, .parquet, or a store's directory")
     if path.is_dir():
         return _read_trak(path)
+    if not path.is_file():  # a named pipe would be waited for
+        raise InputError(f"{path} is no file: features are read from .npy, .safetensors, .parquet or a store")
     match path.suffix:
         case ".npy" | ".mmap":  # traker's .mmap files are .npy files
             return _read_npy(path)
@@ -174,5 +176,5 @@ def existing_paths(paths: str | Path | Sequence[str | Path], name: str) -> list[
 def file_identity(path: Path) -> list[Any]:
     """What tells a file, or a folder of files, from another: place, size and time of change. Hashing could take longer
     than what is to be done with it."""
-    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    inside = files_below(path) if path.is_dir() else [path]
     return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in inside if file.is_file()]

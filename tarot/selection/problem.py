@@ -24,8 +24,8 @@ from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
+    AskedNorm,
     FittedSpace,
-    Norm,
     Space,
     Whitening,
     check_space,
@@ -57,11 +57,12 @@ class SelectionProblem:
 
     whitening: "chosen" (of "local", "centred" and None, where targets find one another best), "local", "centred",
     "cholesky", "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None:
-    chosen by shrinkage. norm: of rows before that, "unit", "clip" or None. total: the sum of the selection's weights,
-    None where the selector decides; total_may_grow: it becomes the size of a selection that is larger. labels [N], [M];
-    groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q);
-    scores: one [N] per model of what was measured on the model itself and features do not say (EL2N's error norms,
-    influences); learning_rates: one per model (None: all alike).
+    chosen by shrinkage. norm: of rows before that, "unit", "clip", None, or "auto" (None before "cholesky", "zca" and
+    "paper", unit before the rest). total: the sum of the selection's weights, None where the selector decides;
+    total_may_grow: it becomes the size of a selection that is larger. labels [N], [M]; groups [M] (subtasks); ids [N];
+    tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q); scores: one [N] per model of
+    what was measured on the model itself and features do not say (EL2N's error norms, influences); learning_rates: one
+    per model (None: all alike).
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -72,7 +73,7 @@ class SelectionProblem:
     target_views: tuple[Rows, ...]
     whitening: Whitening = None
     regularization: float | None = None
-    norm: Norm | None = "unit"
+    norm: AskedNorm = "auto"
     total: int | None = None
     total_may_grow: bool = False
     candidate_labels: NDArray[Any] | None = None

@@ -13,7 +13,7 @@ from tarot.space.choice import (
 )
 from tarot.space.distance import distances
 from tarot.space.neighbours import nearest, nearest_unit
-from tarot.space.norm import Norm, unit_norm
+from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.target_agreement import agreement
 from tarot.space.whitening import (
@@ -28,11 +28,11 @@ __all__ = [
     "MEMORY_BYTES",
     "SORTED_AT_ONCE",
     "WHITENINGS",
+    "AskedNorm",
     "Centre",
     "FittedSpace",
     "JoinedRows",
     "Method",
-    "Norm",
     "Space",
     "WhitenedRows",
     "Whitening",

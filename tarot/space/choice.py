@@ -19,7 +19,7 @@ from torch import Tensor
 from tarot.common import InputError
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
 from tarot.space.local import content_sample
-from tarot.space.norm import NORMS, Norm, RowMap, unit_norm
+from tarot.space.norm import NORMS, AskedNorm, Norm, RowMap, unit_norm
 from tarot.space.target_agreement import agreement
 from tarot.space.whitening import (
     Centred,
@@ -117,10 +117,13 @@ def check_space(whitening: object, regularization: float | None, norm: object) -
         )
 
 
-def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: Norm | None) -> FittedSpace:
-    """regularization: None: chosen. "paper" is Cholesky's at a ridge of 1e-3, of rows as long as they are."""
+def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: AskedNorm) -> FittedSpace:
+    """regularization: None: chosen. norm: "auto": none before "cholesky", "zca" and "paper", as in the paper, and unit
+    before the rest. "paper" is Cholesky's at a ridge of 1e-3, of rows as long as they are."""
     if whitening is None:
         return FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
+    if norm == "auto":
+        norm = None if whitening in ("cholesky", "zca", "paper") else "unit"
     if whitening == "chosen":
         return _chosen(pairs, norm)
     if whitening == "centred":
@@ -145,7 +148,7 @@ def whiten(
     targets: Tensor,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def whiten(
@@ -153,7 +156,7 @@ def whiten(
     targets: NDArray[Any] | FeatureStore,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 @overload
 def whiten(
@@ -161,14 +164,14 @@ def whiten(
     targets: MatrixLike,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
 def whiten(
     candidates: MatrixLike,
     targets: MatrixLike,
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
     """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
 

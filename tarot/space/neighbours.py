@@ -18,7 +18,7 @@ from torch import Tensor
 from tarot.common import InputError
 from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_rows
 from tarot.space.choice import Whitening, check_space, fit_space, resolved
-from tarot.space.norm import Norm
+from tarot.space.norm import AskedNorm
 from tarot.space.whitening import WhitenedRows
 
 BLOCK_SIMILARITIES = 1 << 23  # at most, per block: they are screened from cache
@@ -32,7 +32,7 @@ def nearest(
     k: int = 100,
     whitening: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
-    norm: Norm | None = "unit",
+    norm: AskedNorm = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from tarot.features import Rows, blocks
 
 Norm = Literal["unit", "clip"]
+AskedNorm = Norm | Literal["auto"] | None
 RowMap = Callable[[Tensor], Tensor]  # of blocks of rows [b, d], row by row
 
 NORMS: tuple[Norm | None, ...] = ("unit", "clip", None)

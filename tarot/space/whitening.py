@@ -134,9 +134,9 @@ def check_regularization(regularization: float | None) -> None:
 
 
 def check_norm(norm: object) -> None:
-    """Raises InputError unless it is one of NORMS."""
-    if norm not in NORMS:
-        raise InputError(f'norm must be "unit", "clip" or None; it is {norm!r}')
+    """Raises InputError unless it is "auto" or one of NORMS."""
+    if norm not in ("auto", *NORMS):
+        raise InputError(f'norm must be "auto", "unit", "clip" or None; it is {norm!r}')
 
 
 def fit_whitener(

@@ -2,26 +2,27 @@
 
 Three layouts, looked for in `data_dir` and its folders `cifar10` and `cifar-10`: torchvision's (`cifar-10-batches-py`,
 whose pickles are read as data, and run nothing), the hub's parquet files, and a folder of images by class.
+Images are read as all tasks read them (tasks/common/images.py); one that is not 32 x 32 pixels is refused by name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
 from tarot import InputError
-from tarot.common import fingerprint
+from tarot.common import entries, files_below, fingerprint
 from tasks.common.cache import cached_arrays
 from tasks.common.code import source_hash
 from tasks.common.contents import hash_named
+from tasks.common.images import PixelLimit, is_image_name, read_image
 from tasks.common.safe_pickle import load_pickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -29,7 +30,9 @@ PARTS = ("train", "test")
 BATCH_BYTES = 256 * 2**20
 """The largest batch that is read; one of 10,000 images has 30 million."""
 Arrays = Mapping[str, np.ndarray]  # {train,test}_images uint8 [n, 3, 32, 32], {train,test}_labels int64 [n], sha256 str
+EDGE = 32  # pixels
 Part = tuple[np.ndarray, np.ndarray]
+Encoded = tuple[str, Path | bytes]  # what it is called in errors, and its file or what a file would hold
 
 
 def load_cifar10(data_dir: Path, cache_dir: Path) -> Arrays:
@@ -55,13 +58,14 @@ def _find(data_dir: Path) -> tuple[dict[str, list[Path]], Callable[[list[Path]],
     for root in (data_dir, data_dir / "cifar10", data_dir / "cifar-10"):
         batches = root / "cifar-10-batches-py"
         if (batches / "test_batch").is_file():
-            return {"train": sorted(batches.glob("data_batch_*")), "test": [batches / "test_batch"]}, _read_batches
+            train = [path for path in entries(batches) if path.name.startswith("data_batch_")]
+            return {"train": train, "test": [batches / "test_batch"]}, _read_batches
         for folder in (root, root / "plain_text", root / "data"):
-            files = {part: sorted(folder.glob(f"{part}-*.parquet")) for part in PARTS}
+            files = {part: _tables_in(folder, part) for part in PARTS}
             if all(files.values()):
                 return files, _read_parquet
         if all((root / part / CLASSES[0]).is_dir() for part in PARTS):
-            return {part: sorted((root / part).glob("*/*.*")) for part in PARTS}, _read_folder
+            return {part: _images_in(root / part) for part in PARTS}, _read_folder
     raise InputError(
         f"CIFAR-10 is not in {data_dir}: put there cifar-10-batches-py/ (https://www.cs.toronto.edu/~kriz/cifar.html), "
         "or cifar10/ with train-*.parquet and test-*.parquet (https://huggingface.co/datasets/uoft-cs/cifar10) or with "
@@ -77,15 +81,15 @@ def _checked(images: np.ndarray, labels: np.ndarray, path: Path) -> Part:
     return images, labels.astype(np.int64)
 
 
-def _decode(encoded: bytes | Path) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{encoded if isinstance(encoded, Path) else 'a parquet row'} holds no image") from error
+def _decode(encoded: Encoded) -> np.ndarray:
+    name, source = encoded
+    image = read_image(source, name, PixelLimit(EDGE * EDGE))
+    if image.size != (EDGE, EDGE):
+        raise InputError(f"{name} is {image.width} x {image.height} pixels; CIFAR-10's images are {EDGE} x {EDGE}")
+    return np.asarray(image).transpose(2, 0, 1)
 
 
-def _decode_all(encoded: list[bytes] | list[Path]) -> np.ndarray:
+def _decode_all(encoded: Sequence[Encoded]) -> np.ndarray:
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(_decode, encoded, chunksize=256)))
 
@@ -93,17 +97,56 @@ def _decode_all(encoded: list[bytes] | list[Path]) -> np.ndarray:
 def _read_parquet(files: list[Path]) -> Part:
     images, labels = [], []
     for path in files:
-        table = pq.read_table(path, columns=["img", "label"])
-        images.append(_decode_all([row["bytes"] for row in table["img"].to_pylist()]))
+        table = _table(path)
+        rows = table["img"].to_pylist()
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict) or not isinstance(row.get("bytes"), bytes):
+                raise InputError(f"{path}, row {number}: img holds no bytes of an image")
+        images.append(_decode_all([(f"{path}, row {number}", row["bytes"]) for number, row in enumerate(rows)]))
         labels.append(table["label"].to_numpy())
     return np.concatenate(images), np.concatenate(labels)
+
+
+def _table(path: Path) -> pa.Table:
+    """Its columns `img` and `label`, with rows."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            missing = sorted({"img", "label"} - set(names))
+            if missing:
+                raise InputError(
+                    f"{path} has no column {' and no column '.join(missing)}; CIFAR-10 has img and label, this file "
+                    f"{', '.join(names)}"
+                )
+            table = file.read(columns=["img", "label"])
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as parquet ({error}); fetch it again") from error
+    if not table.num_rows or not pa.types.is_integer(table["label"].type) or table["label"].null_count:
+        raise InputError(f"{path} holds no CIFAR-10 images: it lacks rows, or its labels are not all whole numbers")
+    return table
 
 
 def _read_folder(files: list[Path]) -> Part:
     unknown = {path.parent.name for path in files} - set(CLASSES)
     if unknown:
         raise InputError(f"{files[0].parents[1]} has a class {sorted(unknown)[0]!r}; CIFAR-10 has {', '.join(CLASSES)}")
-    return _decode_all(files), np.array([CLASSES.index(path.parent.name) for path in files])
+    labels = np.array([CLASSES.index(path.parent.name) for path in files])
+    return _decode_all([(str(path), path) for path in files]), labels
+
+
+def _tables_in(folder: Path, part: str) -> list[Path]:
+    inside = entries(folder) if folder.is_dir() else []
+    return [path for path in inside if path.match(f"{part}-*.parquet")]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Of all classes. Raises InputError where there are none, or one lies elsewhere than in its class's folder."""
+    files = files_below(folder, is_image_name)
+    misplaced = [path for path in files if len(path.relative_to(folder).parts) != 2]
+    if misplaced or not files:
+        what = f"{misplaced[0]} lies elsewhere" if misplaced else "there are none"
+        raise InputError(f"{folder}: images lie in <class>/<name>.png; {what}")
+    return files
 
 
 def _read_batches(files: list[Path]) -> Part:

@@ -15,6 +15,7 @@ from tarot.common import Count, checked
 from tasks.classification.clothing1m_files import Clothing1MFiles, Listed, find_clothing1m
 from tasks.classification.image_files import ImageFiles, prefetched
 from tasks.classification.task import ClassificationTask, Images
+from tasks.common.images import MAX_PIXELS, PixelLimit
 from tasks.common.training import Training
 from tasks.task import SPLITS, Split
 
@@ -28,7 +29,8 @@ class Clothing1M(ClassificationTask):
     val again (others than the targets) and clean test images; None is all of them, or all that are left. A part is
     drawn with `seed`.
     encoder: how the surrogates are trained, on the clean train images; None is as the downstream model is.
-    size: edge of the image that the model sees, of which the shorter edge was 8/7 as long.
+    size: edge of the image that the model sees, of which the shorter edge was 8/7 as long. max_pixels: of an image on
+    disk; larger ones are refused.
     """
 
     @checked("task")
@@ -42,6 +44,7 @@ class Clothing1M(ClassificationTask):
         test: Count | None = None,
         encoder: Training | None = None,
         size: Count = 224,
+        max_pixels: Count = MAX_PIXELS,
         **options: Any,
     ) -> None:
         super().__init__(surrogate_train=encoder, **options)
@@ -53,6 +56,7 @@ class Clothing1M(ClassificationTask):
             "test": test,
         }
         self.size = size
+        self.limit = PixelLimit(max_pixels, "task.max_pixels")
 
     @cached_property
     def files(self) -> Clothing1MFiles:
@@ -102,6 +106,7 @@ class Clothing1M(ClassificationTask):
             tags=np.full(len(chosen), ""),
             mean=MEAN,
             std=STD,
+            limit=self.limit,
         )
 
     def candidate_tags(self) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import functional
 
 from tarot import InputError
 from tasks.classification.images import Indices, LabelledImages
+from tasks.common.images import PixelLimit, read_image
 
 Item = TypeVar("Item")
 
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 @dataclass(frozen=True, eq=False)
 class ImageFiles(LabelledImages):
     """The image of id `i` is the file folder/i; its shorter edge is resized to `resize`, then its centre is cut out,
-    size x size."""
+    size x size. Images of more pixels than `limit` are refused."""
 
     folder: Path
     resize: int
@@ -33,6 +33,7 @@ class ImageFiles(LabelledImages):
     tags: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    limit: PixelLimit = PixelLimit(option="task.max_pixels")  # noqa: RUF009 (it is frozen)
 
     def pixels(self, indices: Indices) -> np.ndarray:
         """Raises InputError, with the file's name, where one is missing or holds no image."""
@@ -51,13 +52,11 @@ class ImageFiles(LabelledImages):
 
     def _decode(self, name: str) -> np.ndarray:
         path = self.folder / name
-        try:
-            with Image.open(path) as image:
-                resized = functional.resize(image.convert("RGB"), self.resize)
-        except FileNotFoundError as error:
-            raise InputError(f"the image {path} is in the lists but not on disk") from error
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # the last is Pillow's for a broken PNG
-            raise InputError(f"{path} holds no image that can be read ({error}); fetch it again") from error
+        image = read_image(path, limit=self.limit)
+        longer = self.resize * max(image.size) // min(image.size)
+        if self.resize * longer > self.limit.pixels:
+            raise InputError(f"{path} is {image.width} x {image.height}, which is no picture but a line; take it away")
+        resized = functional.resize(image, self.resize)
         return np.asarray(functional.center_crop(resized, self.size)).transpose(2, 0, 1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.common import checked
+from tarot.common import checked, files_below
 from tarot.features import Rows, existing_paths, open_features, read_vector
 from tasks.common.contents import hash_named
 from tasks.task import Split, TaskData
@@ -104,5 +104,5 @@ def _content(path: Path, cache: Path) -> str:
     if not path.is_dir():
         return hash_named({"": path}, cache)
     manifest = path / "manifest.json"
-    inside = [manifest] if manifest.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    inside = [manifest] if manifest.is_file() else files_below(path)
     return hash_named({file.relative_to(path).as_posix(): file for file in inside}, cache)

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from tarot import InputError
-from tarot.common import Count, check_options, within
+from tarot.common import Count, check_options, files_below, within
 from tasks.common.contents import hash_named
 from tasks.common.training import seeded
 from tasks.instruction.refusals import reason
@@ -281,7 +281,7 @@ def _identity(path: str, cache: Path | None = None) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise InputError(_unreadable(path, error)) from error
         return {"commit": getattr(config, "_commit_hash", None), "name": path}
-    known = [file for file in sorted(Path(path).rglob("*")) if file.suffix in (".safetensors", ".bin", ".json")]
+    known = [file for file in files_below(path) if file.suffix in (".safetensors", ".bin", ".json")]
     files = {file.relative_to(path).as_posix(): file for file in known if file.is_file()}
     identity: dict[str, Any] = {"files": hash_named(files, cache)}
     base = _base_of(Path(path) / "adapter_config.json")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot import InputError
+from tarot.common import files_below
 from tasks.common.contents import hash_named
 
 ROLES = ("system", "user", "assistant")
@@ -172,7 +173,7 @@ def _kept_in(source: str) -> str | None:
     import datasets
 
     ours = Path(datasets.config.HF_DATASETS_CACHE) / "tarot"
-    inside = sorted(path for path in Path(source).rglob("*") if path.is_file() and ".git" not in path.parts)
+    inside = [path for path in files_below(source) if path.is_file()]
     return str(ours / hash_named({path.relative_to(source).as_posix(): path for path in inside}, ours)[:16])
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
+from tarot.common import entries
 from tasks.instruction.rows import Row
 
 LETTERS = "ABCD"
@@ -132,7 +133,7 @@ def bbh_questions(
     if not 0 <= shots <= 3:
         raise InputError(f"BBH's shots must be 0..3; it is {shots}")
     shown = _three_shots(folder)
-    files = {path.stem: path for path in sorted((folder / "bbh").glob("*.json"))}
+    files = {path.stem: path for path in entries(folder / "bbh") if path.suffix == ".json"}
     for lacking, place in (
         (sorted(set(shown) - set(files)), folder / "bbh"),
         (sorted(set(files) - set(shown)), folder / "bbh-three-shot.json"),
@@ -219,7 +220,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _subjects(folder: Path, split: str) -> Iterator[tuple[str, list[Question]]]:
-    files = sorted((folder / split).glob(f"*_{split}.csv"))
+    inside = entries(folder / split) if (folder / split).is_dir() else []
+    files = [path for path in inside if path.name.endswith(f"_{split}.csv")]
     if not files:
         raise InputError(f"{folder / split} holds no *_{split}.csv; MMLU is a folder with dev, val and test")
     for path in files:

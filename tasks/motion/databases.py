@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.common import Natural, NonNegative, check_options, fingerprint
+from tarot.common import Natural, NonNegative, check_options, entries, files_below, fingerprint
 from tasks.common.code import source_hash
 from tasks.common.contents import hash_named
 from tasks.motion.formats import (
@@ -21,6 +21,7 @@ from tasks.motion.formats import (
     argoverse2_folders,
     count_unreadable,
     databases,
+    is_argoverse2_name,
     read_argoverse2,
     read_database,
     scenario_files,
@@ -182,7 +183,7 @@ class Source:
 
     def __init__(self, folder: Path, allow_outside: bool) -> None:
         self.folder, self.allow_outside = folder, allow_outside
-        self.argoverse = next(folder.rglob("scenario_*.parquet"), None) is not None
+        self.argoverse = any(is_argoverse2_name(path.name) for path in files_below(folder))
         self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
 
     def content(self, cache: Path | None = None) -> str:
@@ -191,7 +192,7 @@ class Source:
 
     def paths(self) -> Iterator[Path]:
         if self.argoverse:
-            return chain.from_iterable(sorted(path for path in part.iterdir() if path.is_file()) for part in self.parts)
+            return chain.from_iterable([path for path in entries(part) if path.is_file()] for part in self.parts)
         return chain.from_iterable(scenario_files(part, self.allow_outside).values() for part in self.parts)
 
     def scenarios(self, dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, Natural, NonNegative, check_options
+from tasks.common.images import MAX_PIXELS
 from tasks.segmentation import cityscapes
 from tasks.segmentation.files import Folder, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
@@ -103,6 +104,7 @@ class CamVid(SceneData):
     Candidates are the frames of train that are left, and `rendered` scenes of the renderer; targets and validation are
     frames of train, spread evenly and drawn with the seed; test is val. Frames next to a target resemble it a lot.
     shares: of the kinds of rendered candidates. class_map: what the renderer's classes are here, by name; null: ignored
+    max_pixels: of an image; larger ones are refused.
     """
 
     folder: str
@@ -113,6 +115,7 @@ class CamVid(SceneData):
     class_map: Mapping[str, str | None]
     height: Count
     width: Count
+    max_pixels: Count = MAX_PIXELS
     tagged = True
 
     def __post_init__(self) -> None:
@@ -135,8 +138,12 @@ class CamVid(SceneData):
 
     def splits(self, seed: int) -> Splits:
         code, size, folder = self._named[1], (self.height, self.width), Path(self.folder)
-        train = Folder(folder / "train", folder / "trainannot").scenes(code, *size, prefix="train/", tag="target")
-        test = Folder(folder / "val", folder / "valannot").scenes(code, *size, prefix="val/")
+        train = Folder(folder / "train", folder / "trainannot").scenes(
+            code, *size, prefix="train/", tag="target", max_pixels=self.max_pixels
+        )
+        test = Folder(folder / "val", folder / "valannot").scenes(
+            code, *size, prefix="val/", max_pixels=self.max_pixels
+        )
         held = self.targets + self.validation
         if min(self.targets, self.validation) < 1 or held >= len(train) + (self.rendered > 0):
             raise InputError(
@@ -169,11 +176,11 @@ class CamVid(SceneData):
         return Scenes(scenes.ids, tags, scenes.sources)
 
     def recipe(self, seed: int, splits: Splits, cache: Path | None = None) -> dict[str, Any]:
-        options = {key: value for key, value in asdict(self).items() if key != "folder"}
+        options = {key: value for key, value in asdict(self).items() if key not in ("folder", "max_pixels")}
         return {
             "source": "camvid",
             "files": content(splits.values(), cache),
-            "ids": _listed(self._named[1]),
+            "ids": self._named[1].listed(),
             **options,
             "seed": seed,
         }
@@ -185,7 +192,8 @@ class Folders(SceneData):
 
     classes_file: what the labels mean (format: `labels.read_classes`); candidate_classes_file: the same for the
     candidates where they have other ones, which class_map makes into those of the targets, by name; null: ignored.
-    exclude: candidates that are left out, as paths below images/ without ending.
+    exclude: candidates that are left out, as paths below images/ without ending. max_pixels: of an image; larger ones
+    are refused.
     """
 
     candidates: str
@@ -198,6 +206,7 @@ class Folders(SceneData):
     candidate_classes_file: str | None = None
     class_map: Mapping[str, str | None] | None = None
     exclude: Sequence[str] = ()
+    max_pixels: Count = MAX_PIXELS
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
@@ -217,7 +226,9 @@ class Folders(SceneData):
             code = self._candidate_code() if of_candidates else self._named[1]
             left_out = self.exclude if of_candidates else ()
             folder = Folder(root / "images", root / "labels")
-            splits[split] = folder.scenes(code, self.height, self.width, prefix=f"{split}/", exclude=left_out)
+            splits[split] = folder.scenes(
+                code, self.height, self.width, prefix=f"{split}/", exclude=left_out, max_pixels=self.max_pixels
+            )
         return splits
 
     def _candidate_code(self) -> LabelCode:
@@ -233,16 +244,12 @@ class Folders(SceneData):
             "source": "folders",
             "files": content(splits.values(), cache),
             "classes": list(self.classes.names),
-            "ids": _listed(self._named[1]),
-            "candidate_ids": _listed(self._candidate_code()),
+            "ids": self._named[1].listed(),
+            "candidate_ids": self._candidate_code().listed(),
             "height": self.height,
             "width": self.width,
             "seed": seed,
         }
-
-
-def _listed(code: LabelCode) -> list[list[int]]:
-    return [list(pair) for pair in sorted(code.ids.items())]
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,7 @@ class GTA5ToCityscapes(SceneData):
     validation, the rest is for test; where it is false, both are all of it, as in the paper, which reports the best
     validation during training. full_labels: both are judged by labels as large as they are on disk.
     gta5: has images/ and labels/. cityscapes: has leftImg8bit/ and gtFine/.
-    exclude: scenes of GTA5 that are left out, by number: "00001".
+    exclude: scenes of GTA5 that are left out, by number: "00001". max_pixels: of an image; larger ones are refused.
     """
 
     gta5: str
@@ -263,6 +270,7 @@ class GTA5ToCityscapes(SceneData):
     exclude: Sequence[str] = ()
     disjoint: bool = True
     full_labels: bool = False
+    max_pixels: Count = MAX_PIXELS
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
@@ -288,10 +296,11 @@ class GTA5ToCityscapes(SceneData):
             )
         code, size = LabelCode(cityscapes.LABEL_IDS, cityscapes.COLOURS), (self.height, self.width)
         frames = Folder(gta5 / "images", gta5 / "labels")
-        train = cityscapes_frames(real, "train", *size)
-        val = cityscapes_frames(real, "val", *size, full_labels=self.full_labels)
+        limit = self.max_pixels
+        train = cityscapes_frames(real, "train", *size, max_pixels=limit)
+        val = cityscapes_frames(real, "val", *size, full_labels=self.full_labels, max_pixels=limit)
         return {
-            "candidates": frames.scenes(code, *size, prefix="gta5/", exclude=set(self.exclude)),
+            "candidates": frames.scenes(code, *size, prefix="gta5/", exclude=set(self.exclude), max_pixels=limit),
             "targets": train,
             "validation": val.take(np.arange(0, len(val), 2)) if self.disjoint else val,
             "test": val.take(np.arange(1, len(val), 2)) if self.disjoint else val,
@@ -311,8 +320,11 @@ class GTA5ToCityscapes(SceneData):
         }
 
 
-def cityscapes_frames(root: Path, split: str, height: int, width: int, *, full_labels: bool = False) -> Scenes:
-    """The finely annotated frames of a split of Cityscapes, with its 19 classes. full_labels: see `Pair`."""
+def cityscapes_frames(
+    root: Path, split: str, height: int, width: int, *, full_labels: bool = False, max_pixels: int = MAX_PIXELS
+) -> Scenes:
+    """The finely annotated frames of a split of Cityscapes, with its 19 classes. For options see `Folder.scenes`."""
     code = LabelCode(cityscapes.LABEL_IDS, cityscapes.COLOURS)
     folder = Folder(root / "leftImg8bit" / split, root / "gtFine" / split, "_leftImg8bit", "_gtFine_labelIds")
-    return folder.scenes(code, height, width, prefix=f"cityscapes/{split}/", full_labels=full_labels)
+    prefix = f"cityscapes/{split}/"
+    return folder.scenes(code, height, width, prefix=prefix, full_labels=full_labels, max_pixels=max_pixels)

@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tarot import InputError
+from tarot.common import files_below
 from tasks.common.contents import hash_named
+from tasks.common.images import PixelLimit, is_image_name, read_pair
 from tasks.segmentation.labels import LabelCode
 from tasks.segmentation.scenes import Pixels, Scenes
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_LIMIT = PixelLimit(option="task.data.max_pixels")
 
 
 @dataclass(frozen=True)
 class Pair:
     """Both are scaled to cover `height` x `width`, images smoothly, and their middle is cut out.
 
-    full_label: the label's middle stays as large as it is on disk.
+    full_label: the label's middle stays as large as it is on disk. limit: how large that may be.
     """
 
     image: Path
@@ -30,43 +32,23 @@ class Pair:
     height: int
     width: int
     full_label: bool = False
+    limit: PixelLimit = _LIMIT
 
     def __call__(self) -> Pixels:
         """Raises InputError, with the file's name, for a file that cannot be read, a label that means nothing, and
         sizes that differ."""
-        image, label = _opened(self.image), _opened(self.label)
-        if image.size != label.size:
-            raise InputError(
-                f"{self.image} is {image.width} x {image.height} pixels and its label {self.label} {label.width} x "
-                f"{label.height}; a label has a class for every pixel"
-            )
-        decoded = Image.fromarray(self.code.decode(label, self.label))
+        image, label = read_pair(self.image, self.label, self.limit)
+        decoded = self.code.decode(label, self.label)
         scale = min(image.width / self.width, image.height / self.height)
         width, height = self.width * scale, self.height * scale
         left, top = (image.width - width) / 2, (image.height - height) / 2
         box, size = (left, top, left + width, top + height), (self.width, self.height)
-        smooth = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, box)
+        smooth = image.resize(size, Image.Resampling.BILINEAR, box)
         if self.full_label:
-            return np.asarray(smooth), np.asarray(
-                decoded.crop((round(left), round(top), round(left + width), round(top + height)))
-            )
-        return np.asarray(smooth), np.asarray(decoded.resize(size, Image.Resampling.NEAREST, box))
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there any more") from error
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:  # SyntaxError: Pillow's for a broken PNG
-        raise InputError(f"{path} holds no image that can be read ({error}); fetch it again") from error
+            rows = slice(round(top), round(top + height))
+            columns = slice(round(left), round(left + width))
+            return np.asarray(smooth), decoded[rows, columns]
+        return np.asarray(smooth), np.asarray(Image.fromarray(decoded).resize(size, Image.Resampling.NEAREST, box))
 
 
 @dataclass(frozen=True)
@@ -90,10 +72,11 @@ class Folder:
         tag: str = "",
         exclude: Collection[str] = (),
         full_labels: bool = False,
+        max_pixels: int = _LIMIT.pixels,
     ) -> Scenes:
         """All pairs in the order of their names; ids are `prefix` and the image's path without ending, less the ones
-        in `exclude`. full_labels: see `Pair`. Raises InputError where a folder is missing or empty, or one of a pair
-        is."""
+        in `exclude`. full_labels, max_pixels: see `Pair`. Raises InputError where a folder is missing or empty, or one
+        of a pair is."""
         images, labels = _listed(self.images, self.image_ending), _listed(self.labels, self.label_ending)
         unknown = sorted(set(exclude) - set(images))
         if unknown:
@@ -109,7 +92,8 @@ class Folder:
                     "take the file away"
                 )
         names = sorted(set(images) - set(exclude))
-        pairs = [Pair(images[name], labels[name], code, height, width, full_labels) for name in names]
+        limit = PixelLimit(max_pixels, _LIMIT.option)
+        pairs = [Pair(images[name], labels[name], code, height, width, full_labels, limit) for name in names]
         return Scenes(np.array([prefix + name for name in names]), np.full(len(names), tag), pairs)
 
 
@@ -126,11 +110,9 @@ def content(parts: Iterable[Scenes], cache: Path | None = None) -> str:
 
 def _listed(folder: Path, ending: str) -> dict[str, Path]:
     """Image files below the folder, by their path in it without ending and type."""
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} is not there")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _IMAGES and path.stem.endswith(ending):
+    for path in files_below(folder, is_image_name):
+        if path.stem.endswith(ending):
             name = path.relative_to(folder).with_name(path.stem.removesuffix(ending)).as_posix()
             if name in found:
                 raise InputError(f"{found[name]} and {path} are the same scene; keep one of them")

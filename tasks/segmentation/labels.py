@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from PIL import Image
 from tarot import InputError
 from tasks.segmentation.scenes import IGNORE, Classes
 
+_LARGEST_ID = 65_535  # of a label in 16 bits
 _UNKNOWN = 254  # in tables: no class, and not to be ignored either
 
 
@@ -21,25 +23,76 @@ _UNKNOWN = 254  # in tables: no class, and not to be ignored either
 class LabelCode:
     """ids: value in a label file -> class, or IGNORE; colours: the same for label files in RGB.
 
-    A palette's colours do not count: the values of a palette image are its ids, as in GTA5.
+    unsaid: ids that are ignored although nobody said so; a file of these and 0 alone is refused, as the mask of an
+    object that would be ignored.
     """
 
     ids: Mapping[int, int]
     colours: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    unsaid: frozenset[int] = frozenset()
 
     def decode(self, label: Image.Image, path: Path) -> np.ndarray:
-        """uint8 [H, W], classes and IGNORE. Raises InputError for what is no id or colour; `path` is named in it."""
-        if label.mode in ("RGB", "RGBA"):
-            return self._of_colours(np.asarray(label.convert("RGB")), path)
-        if label.mode not in ("L", "P", "I", "I;16", "1"):
+        """uint8 [H, W], classes and IGNORE. Raises InputError for what is no id or colour; `path` is named in it.
+
+        A label with a palette has the colours of its palette where that is made of the classes' colours without being
+        in the order of their ids; otherwise, as in GTA5, its values are ids.
+        """
+        if label.mode in ("RGBA", "LA"):
+            label = self._opaque(label, path)
+        if label.mode == "RGB":
+            return self._of_colours(np.asarray(label), path)
+        if label.mode not in ("L", "P", "I", "I;16", "I;16L", "I;16B", "1"):
             raise InputError(f"{path} is an image of mode {label.mode}; labels have ids (L, P, I) or colours (RGB)")
-        return self._of_ids(np.asarray(label).astype(np.int64), path)
+        values = np.asarray(label).astype(np.int64)
+        if label.mode == "P" and (palette := self._palette(label, values)) is not None:
+            return self._of_colours(palette[values], path)
+        self._refuse_mask(values, path)
+        return self._of_ids(values, path)
 
     def mapped(self, classes: Mapping[int, int]) -> LabelCode:
         """The same files, read as other classes: class -> class, or IGNORE."""
         classes = {**classes, IGNORE: IGNORE}
         ids = {label: classes[value] for label, value in self.ids.items()}
-        return LabelCode(ids, {colour: classes[value] for colour, value in self.colours.items()})
+        return LabelCode(ids, {colour: classes[value] for colour, value in self.colours.items()}, self.unsaid)
+
+    def listed(self) -> list[list[int]]:
+        """All of it as plain data, for fingerprints: [id, class] and [red, green, blue, class]."""
+        ids = [list(pair) for pair in sorted(self.ids.items())]
+        return ids + [[*colour, value] for colour, value in sorted(self.colours.items())]
+
+    def _opaque(self, label: Image.Image, path: Path) -> Image.Image:
+        if np.asarray(label.convert("RGBA"))[..., 3].min() < 255:
+            raise InputError(f"{path} is transparent in places, where no class can be told; write it without alpha")
+        return label.convert("L" if label.mode == "LA" else "RGB")
+
+    def _palette(self, label: Image.Image, values: np.ndarray) -> np.ndarray | None:
+        """uint8 [P, 3] where the palette's colours say what the classes are; None where its indices are ids."""
+        flat = label.getpalette("RGB")
+        if not self.colours or not flat:
+            return None
+        palette = np.array(flat, dtype=np.uint8).reshape(-1, 3)
+        by_colour = [self.colours.get((red, green, blue)) for red, green, blue in palette.tolist()]
+        by_id = [self.ids.get(index, IGNORE) for index in range(len(palette))]
+        used = np.flatnonzero(np.bincount(values.ravel())).tolist()
+        if used[-1] >= len(palette) or any(by_colour[index] is None for index in used):
+            return None
+        filled = [index for index in range(len(palette)) if palette[index].any() or index in used]
+        agreed = [by_colour[index] == by_id[index] for index in filled if by_id[index] != IGNORE]
+        if agreed and all(agreed):
+            return None
+        length = max(used[-1] + 1, len(palette) - _padding(palette))
+        all_known = None not in by_colour[:length]
+        all_there = set(self.colours) <= {(red, green, blue) for red, green, blue in palette.tolist()}
+        unknown_ids = any(index not in self.ids for index in used)
+        return palette if all_known or all_there or unknown_ids else None
+
+    def _refuse_mask(self, values: np.ndarray, path: Path) -> None:
+        highest = int(values.max())
+        if highest in self.unsaid and (values == 0).any() and np.isin(values, (0, highest)).all():
+            raise InputError(
+                f"{path} has the values 0 and {highest} alone, as a mask has, and {highest} is ignored; list "
+                f"{highest} in classes.json as the id of a class, or under ignore_index where it is none"
+            )
 
     def _of_ids(self, label: np.ndarray, path: Path) -> np.ndarray:
         decoded = np.take(self._id_table, np.clip(label, -1, len(self._id_table) - 2))  # -1 is the last: unknown
@@ -79,42 +132,65 @@ class LabelCode:
 
     def __getstate__(self) -> dict:
         """Without the tables: workers make their own."""
-        return {"ids": self.ids, "colours": self.colours}
+        return {"ids": self.ids, "colours": self.colours, "unsaid": self.unsaid}
 
 
 def read_classes(path: Path) -> tuple[Classes, LabelCode]:
     """`classes.json`: {"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]}, ...], "ignore_index": 11}.
 
     color is optional; ignore_index is optional, an id or a list of ids, which are no classes even where they are
-    listed. Classes are numbered in the order of their ids. 255 is always ignored. Raises InputError where it is not so.
+    listed. Classes are numbered in the order of their ids, which are whole numbers from 0 to 65,535. 255 is ignored
+    unless it is listed. Raises InputError where it is not so, and where an id, a name or a colour is there twice.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        ignored = content.get("ignore_index", [])
-        ignored = {int(value) for value in (ignored if isinstance(ignored, list) else [ignored])} | {IGNORE}
-        listed = {int(entry["id"]): (str(entry["name"]), entry.get("color")) for entry in content["classes"]}
-        given = {label: colour for label, (_, colour) in listed.items() if colour}
-        colours = {label: tuple(int(part) for part in colour) for label, colour in given.items()}
+        given = content.get("ignore_index", [])
+        ignored = {_id(value) for value in (given if isinstance(given, list) else [given])}
+        entries = [(_id(entry["id"]), str(entry["name"]), _colour(entry.get("color"))) for entry in content["classes"]]
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there: it names the classes of the labels") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} does not say what classes there are ({error!r}); see tasks/segmentation/labels.py"
         ) from error
+    listed = {label: (name, colour) for label, name, colour in entries}
+    if len(listed) < len(entries):
+        (label, count), *_ = Counter(label for label, _, _ in entries).most_common(1)
+        raise InputError(f"{path} has the id {label} {count} times; an id is of one class")
+    unsaid = {IGNORE} - ignored - set(listed)
+    ignored |= unsaid
     kept = [label for label in sorted(listed) if label not in ignored]
-    if not 2 <= len(kept) <= 250 or len({listed[label][0] for label in kept}) < len(kept) or min(listed) < 0:
+    if not 2 <= len(kept) <= 250 or len({listed[label][0] for label in kept}) < len(kept):
         raise InputError(f"{path} must name from 2 to 250 classes, each with an id and a name of its own")
     for label in kept:
         if not listed[label][0].isprintable():
             raise InputError(f"{path}: the name {listed[label][0]!a} has characters that cannot be shown; rename it")
-    if any(len(colour) != 3 or not all(0 <= part <= 255 for part in colour) for colour in colours.values()):
-        raise InputError(f"{path}: a color is three numbers from 0 to 255")
-    shades = {label: (red, green, blue) for label, (red, green, blue) in colours.items()}
-    shown = tuple(shades.get(label, _some_colour(number)) for number, label in enumerate(kept))
     ids = dict.fromkeys(ignored, IGNORE) | {label: number for number, label in enumerate(kept)}
-    by_colour = {shades[label]: IGNORE for label in ignored if label in shades}
-    by_colour |= {shades[label]: number for number, label in enumerate(kept) if label in shades}
-    return Classes(tuple(listed[label][0] for label in kept), shown), LabelCode(ids, by_colour)
+    by_colour: dict[tuple[int, int, int], int] = {}
+    for label, (name, colour) in sorted(listed.items()):
+        if colour is not None and by_colour.setdefault(colour, ids[label]) != ids[label]:
+            raise InputError(
+                f"{path} gives the colour {list(colour)} to {name} and to another class; a colour is of one class "
+                "(leave color out where labels have ids)"
+            )
+    shown = tuple(listed[label][1] or _some_colour(number) for number, label in enumerate(kept))
+    return Classes(tuple(listed[label][0] for label in kept), shown), LabelCode(ids, by_colour, frozenset(unsaid))
+
+
+def _id(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST_ID:
+        raise ValueError(f"an id is a whole number from 0 to {_LARGEST_ID:,}, not {value!r:.40}")
+    return value
+
+
+def _colour(value: object) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    parts = value if isinstance(value, list) else []
+    if len(parts) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in parts):
+        raise ValueError(f"a color is three whole numbers from 0 to 255, not {value!r:.40}")
+    red, green, blue = parts
+    return red, green, blue
 
 
 def match_classes(theirs: Classes, ours: Classes, given: Mapping[str, str | None] | None, where: str) -> dict[int, int]:
@@ -137,6 +213,12 @@ def match_classes(theirs: Classes, ours: Classes, given: Mapping[str, str | None
         number: IGNORE if found[name] is None else ours.names.index(found[name])
         for number, name in enumerate(theirs.names)
     }
+
+
+def _padding(palette: np.ndarray) -> int:
+    """How many entries at the end of a palette are black, as writers fill it up."""
+    coloured = np.flatnonzero(palette.any(axis=1))
+    return len(palette) - (int(coloured[-1]) + 1 if len(coloured) else 0)
 
 
 def _some_colour(number: int) -> tuple[int, int, int]:

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from unittest import mock
 
 import torch
+from hydra._internal.hydra import Hydra
+from hydra.plugins.sweeper import Sweeper
 
 import run
 from experiments.report.style import Figure, Picture
@@ -85,6 +87,17 @@ def undrawn() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def composing_once() -> Iterator[None]:
+    """Within it a config is composed once. Hydra does so twice, which takes a third of a small command: first to look
+    for `hydra.mode`, which no config here sets, and in a sweep to see whether all jobs' configs compose."""
+    with (
+        mock.patch.object(Hydra, "get_mode", lambda *_, **__: None),
+        mock.patch.object(Sweeper, "validate_batch_is_legal", lambda *_: None),
+    ):
+        yield
+
+
 def command(
     folder: Path, *arguments: str, name: str = "run", drawn: bool | Literal["light"] = False, placed: bool = True
 ) -> Outcome:
@@ -99,6 +112,7 @@ def command(
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *given]))
         stack.enter_context(mock.patch.dict("os.environ"))
+        stack.enter_context(composing_once())
         if not drawn:
             stack.enter_context(undrawn())
         elif drawn == "light":
@@ -131,5 +145,5 @@ def started(
 def _run(folder: Path, arguments: Sequence[str], name: str, around: Callable[[], AbstractContextManager]) -> None:
     sys.stdout, sys.stderr = (open(folder / f"{name}.{kind}", "w", buffering=1) for kind in ("out", "err"))  # noqa: SIM115
     sys.argv = ["run.py", *arguments, *places(folder, name)]
-    with around():
+    with composing_once(), around():
         run.main()

@@ -34,7 +34,7 @@ def test_signatures_are_those_of_the_design():
 
     select = inspect.signature(tarot.select).parameters
     assert list(select)[:3] == ["candidates", "targets", "selector"]
-    keywords = {"whitening": "auto", "regularization": None, "norm": "unit", "total": None}
+    keywords = {"whitening": "auto", "regularization": None, "norm": "auto", "total": None}
     keywords |= dict.fromkeys(["candidate_labels", "target_labels", "target_groups", "candidate_ids", "candidate_tags"])
     for name, default in keywords.items():
         assert select[name].kind is inspect.Parameter.KEYWORD_ONLY and select[name].default == default
@@ -350,7 +350,7 @@ def test_sparse_and_masked_features_are_read_or_refused_on_either_side(side):
     name = f"{side[:-1]}_labels"
     labels[name] = np.ma.masked_array(labels[name], mask=np.arange(len(given[side])) == 2)
     with pytest.raises(InputError, match=f"{name} row 2 is masked"):
-        tarot.value(**given, method="lava", **labels)
+        tarot.value(**given, selector="lava", **labels)
 
 
 def call(candidates=CANDIDATES, targets=TARGETS, selector="tarot_fixed", **options) -> Callable[[], object]:

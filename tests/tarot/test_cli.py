@@ -248,7 +248,7 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         ([*SELECT, "--size", "4"], "selector 'tarot_otm' has no option 'size'; its options are: folds, side"),
         ([*SELECT, "-o", "folds"], "NAME=VALUE; this is 'folds'"),
         ([*SELECT, "-o", "folds=many"], "folds must be an integer; it is 'many'"),
-        ([*SELECT, "-o", "side=left"], "side must be fold or rest; it is 'left'"),
+        ([*SELECT, "-o", "side=left"], "side must be rest or fold; it is 'left'"),
         ([*SELECT, "--selector", "tarot_fixed"], "give either size or ratio, not neither"),
         ([*SELECT, "--selector", "tarot_fixed", "--size", "41"], "size must be between 1 and"),
         ([*SELECT, "--selector", "tarot_fixed", "--ratio", "some"], "ratio must be a number or none; it is 'some'"),

@@ -37,7 +37,7 @@ from tasks.common.training import WeightedSampler, epoch_weights
 
 def whiten(candidates, targets, method="cholesky", regularization=1e-3):
     """Of rows as long as they are, at a ridge of a thousandth, unless a test says otherwise: the formula's own."""
-    return tarot.whiten(candidates, targets, method, regularization, norm=None)
+    return tarot.whiten(candidates, targets, method, regularization)
 
 
 def at(*degrees):

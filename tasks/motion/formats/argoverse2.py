@@ -13,6 +13,7 @@ import pyarrow
 from pyarrow import parquet
 
 from tarot import InputError
+from tarot.common import entries, files_below
 from tasks.motion.formats.records import BAD_LINES, cleaned, points
 from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario
 
@@ -51,10 +52,16 @@ MARKS = {
 }
 
 
+def is_argoverse2_name(name: str) -> bool:
+    """scenario_*.parquet"""
+    return name.startswith("scenario_") and name.endswith(".parquet")
+
+
 def argoverse2_folders(root: str | Path) -> list[Path]:
     """Scenarios at or below `root`, sorted. Raises InputError where there are none."""
     root = Path(root)
-    found = sorted({path.parent for path in root.rglob("scenario_*.parquet")})
+    inside = files_below(root) if root.is_dir() else []
+    found = sorted({path.parent for path in inside if is_argoverse2_name(path.name)})
     if not found:
         raise InputError(f"{root} holds no Argoverse 2 scenarios: no scenario_*.parquet")
     return found
@@ -112,7 +119,7 @@ def read_argoverse2(folder: str | Path, *, scored: bool = False) -> Scenario:
 
 
 def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
+    found = [path for path in entries(folder) if path.match(pattern)]
     if len(found) != 1:
         raise InputError(f"{folder} must hold one {pattern}; it holds {len(found)}")
     return found[0]
@@ -145,12 +152,12 @@ def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
         raise InputError(f"{path} is no map of Argoverse 2: {error!r}") from error
     lines: list[MapLine] = []
     problems: Counter[str] = Counter()
-    for name, kind, corners, entries, exits in found:
+    for name, kind, corners, before, after in found:
         xy = points(corners)
         if xy is None:
             problems[BAD_LINES] += 1
         else:
-            lines.append(MapLine(name, kind, xy, entries, exits))
+            lines.append(MapLine(name, kind, xy, before, after))
     return tuple(lines), problems
 
 
@@ -158,8 +165,8 @@ def _lanes(segments: Mapping[str, Any]) -> Iterator[Line]:
     painted: set[tuple[str, frozenset[tuple[float, float]]]] = set()
     for name, lane in segments.items():
         kind = LANES.get(lane["lane_type"], "LANE_UNKNOWN")
-        entries, exits = (tuple(str(i) for i in lane[key]) for key in ("predecessors", "successors"))
-        yield name, kind, _points(lane["centerline"]), entries, exits
+        before, after = (tuple(str(i) for i in lane[key]) for key in ("predecessors", "successors"))
+        yield name, kind, _points(lane["centerline"]), before, after
         for side in ("left", "right"):
             line, mark = _points(lane[f"{side}_lane_boundary"]), MARKS.get(lane[f"{side}_lane_mark_type"])
             same = frozenset(line)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
+from tarot.common import entries
 from tasks.common.safe_pickle import load_pickle
 from tasks.motion.formats.records import BAD_LIGHTS, BAD_LINES, Arrays, cleaned, column, names, points, shown, text
 from tasks.motion.formats.scenario import RATE, MapLine, Scenario, TrafficLight
@@ -53,13 +54,14 @@ def databases(root: str | Path) -> list[Path]:
 
 
 def _databases(folder: Path, seen: set[Path]) -> list[Path]:
-    if (real := folder.resolve()) in seen:  # a link that leads back
+    if (real := folder.resolve()) in seen:
+        log.info("%s is left out: it is a link to %s, which is read already", folder, real)
         return []
     seen.add(real)
-    entries = sorted(folder.iterdir())
-    if any(e.name in (SUMMARY, MAPPING) or (is_scenario_name(e.name) and e.is_file()) for e in entries):
+    inside = entries(folder)
+    if any(e.name in (SUMMARY, MAPPING) or (is_scenario_name(e.name) and e.is_file()) for e in inside):
         return [folder]
-    return [database for e in entries if e.is_dir() for database in _databases(e, seen)]
+    return [database for e in inside if e.is_dir() for database in _databases(e, seen)]
 
 
 def scenario_files(database: str | Path, allow_outside: bool | str | Path = False) -> dict[str, Path]:
@@ -81,7 +83,7 @@ def scenario_files(database: str | Path, allow_outside: bool | str | Path = Fals
     elif mapping is not None:
         listed = list(mapping)
     else:
-        listed = [entry.name for entry in database.iterdir() if is_scenario_name(entry.name)]
+        listed = [entry.name for entry in entries(database) if is_scenario_name(entry.name)]
     root = database.resolve() if isinstance(allow_outside, bool) else Path(allow_outside).resolve()
     files = {}
     for name in sorted(listed, key=str):

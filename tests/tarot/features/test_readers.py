@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from tarot.common.errors import InputError
 from tarot.features.arrays import read_block, read_rows
+from tarot.features.readers import file_identity
 from tarot.features.store import open_features
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -145,3 +147,19 @@ def test_an_array_that_is_no_matrix_of_numbers_is_refused(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(InputError, match=r"x\.npy"):
         open_features(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "parquet"])
+def test_a_pipe_in_place_of_features_is_not_waited_for(tmp_path, kind):
+    os.mkfifo(tmp_path / f"x.{kind}")
+    with pytest.raises(InputError, match=rf"x\.{kind} is no file"):
+        open_features(tmp_path / f"x.{kind}")
+
+
+def test_the_identity_of_a_folder_has_what_lies_behind_links(tmp_path):
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
+    np.save(tmp_path / "elsewhere" / "x.npy", FEATURES)
+    ((place, size, _),) = file_identity(tmp_path / "here")
+    assert place == str(tmp_path / "elsewhere" / "x.npy") and size == (tmp_path / "elsewhere" / "x.npy").stat().st_size

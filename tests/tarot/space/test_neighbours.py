@@ -120,7 +120,7 @@ def test_public_nearest_whitens_as_selection_does_unless_told_otherwise():
     mixing = generator.normal(size=(5, 5))
     candidates, targets = generator.normal(size=(90, 5)) @ mixing + 3, generator.normal(size=(8, 5)) @ mixing + 3
     x, y = torch.from_numpy(candidates).float(), torch.from_numpy(targets).float()
-    whitener = fit_whitener(x, y, regularization=None, norm="unit")
+    whitener = fit_whitener(x, y, regularization=None)
     by_whitening = {"auto": whiten(x, y), "cholesky": (whitener(x), whitener(y)), None: (unit_norm(x), unit_norm(y))}
     for whitening, (c, t) in by_whitening.items():
         distance, index = nearest(candidates, targets, k=4, whitening=whitening)

@@ -20,8 +20,8 @@ def test_the_length_of_a_row_decides_nothing():
     c, t = lengths(), lengths(30, seed=1)
     generator = np.random.default_rng(2)
     other = [rows * generator.choice([2.0**-12, 1, 2.0**9], size=(len(rows), 1)) for rows in (c, t)]
-    for whitening in ("chosen", "local", "cholesky", None):
-        one, same = (tarot.select(*pair, "tarot_fixed", size=40, whitening=whitening) for pair in ((c, t), other))
+    for how in ({}, {"whitening": "local"}, {"whitening": "cholesky", "norm": "unit"}, {"whitening": None}):
+        one, same = (tarot.select(*pair, "tarot_fixed", size=40, **how) for pair in ((c, t), other))
         np.testing.assert_array_equal(one.indices, same.indices)
         assert one.ot_distance == pytest.approx(same.ot_distance, abs=1e-5)
 
@@ -71,5 +71,5 @@ def test_few_rows_that_are_most_of_the_variance_are_warned_of():
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(InputError, match='norm must be "unit", "clip" or None; it is \'max\''):
+    with pytest.raises(InputError, match='norm must be "auto", "unit", "clip" or None; it is \'max\''):
         tarot.select(lengths(), lengths(9), "tarot_fixed", size=3, norm="max")

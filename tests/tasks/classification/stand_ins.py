@@ -27,7 +27,7 @@ def cifar10_arrays(part: str) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.uint8), labels
 
 
-def _png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image.transpose(1, 2, 0)).save(file, "png")
     return file.getvalue()
@@ -38,7 +38,7 @@ def write_cifar10(folder: Path, layout: str = "parquet") -> None:
     for part in SIZES:
         images, labels = cifar10_arrays(part)
         if layout == "parquet":
-            rows = [{"bytes": _png(image), "path": f"{i}.png"} for i, image in enumerate(images)]
+            rows = [{"bytes": png(image), "path": f"{i}.png"} for i, image in enumerate(images)]
             (folder / "cifar10").mkdir(parents=True, exist_ok=True)
             table = pa.table({"img": rows, "label": labels})
             pq.write_table(table, folder / "cifar10" / f"{part}-00000-of-00001.parquet")
@@ -46,7 +46,7 @@ def write_cifar10(folder: Path, layout: str = "parquet") -> None:
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
                 path = folder / part / CLASSES[label] / f"{i:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_png(image))
+                path.write_bytes(png(image))
         else:
             batches = folder / "cifar-10-batches-py"
             batches.mkdir(parents=True, exist_ok=True)

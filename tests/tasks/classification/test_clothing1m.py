@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def test_an_image_that_is_broken(root, kind):
 def test_an_image_that_is_missing(root):
     candidates = task(root).candidates()
     (root / candidates.ids[4]).unlink()
-    with pytest.raises(InputError, match=f"{candidates.ids[4]} is in the lists but not on disk"):
+    with pytest.raises(InputError, match=f"{candidates.ids[4]} is not there"):
         candidates[4]
 
 
@@ -224,3 +225,33 @@ def test_class_names_that_are_too_few(root):
     (root / "category_names_eng.txt").write_text("shirt\n")
     with pytest.raises(InputError, match="names 1 classes"):
         _ = task(root).classes
+
+
+def test_a_photograph_is_upright(root):
+    candidates = task(root, "size=28").candidates()
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    pixels = rng.integers(0, 255, (48, 40, 3)).astype(np.uint8)
+    for place, orientation in enumerate((1, 8)):
+        stored = pixels if orientation == 1 else np.rot90(pixels, -1)
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(root / candidates.ids[place], "png", exif=exif)
+    assert torch.equal(candidates[0][0], candidates[1][0])
+
+
+def test_a_pipe_in_place_of_an_image(root):
+    candidates = task(root).candidates()
+    path = root / candidates.ids[3]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=f"{path} is no file"):
+        candidates[3]
+
+
+def test_images_that_are_too_large(root):
+    candidates = task(root, "max_pixels=1919").candidates()
+    with pytest.raises(InputError, match=r"has 40 x 48 = 1,920 pixels, .* set task\.max_pixels=1920"):
+        candidates[3]
+    assert task(root, "max_pixels=1919").recipe() == task(root).recipe()
+    Image.new("L", (100_000, 1)).save(root / candidates.ids[0], "png")
+    with pytest.raises(InputError, match="100000 x 1, which is no picture but a line"):
+        task(root, "size=224").candidates()[0]

@@ -68,3 +68,20 @@ def test_errors_name_the_option(files):
     np.save(files / "objects.npy", np.array([{}] * 6, dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="no plain array"):
         FeatureTask(**good, labels=files / "objects.npy")
+
+
+def test_features_behind_a_link_are_known_by_what_is_in_them(files):
+    """A TRAK run, whose model lies elsewhere."""
+    (files / "run").mkdir()
+    (files / "model").mkdir()
+    (files / "run" / "0").symlink_to(files / "model")
+    features = np.load(files / "c.npy")
+    np.save(files / "done.npy", np.ones(len(features), np.int32))
+    (files / "done.npy").rename(files / "model" / "_is_featurized.mmap")
+
+    def recipe(rows: np.ndarray) -> str:
+        with open(files / "model" / "grads.mmap", "wb") as file:
+            np.save(file, rows)
+        return json.dumps(FeatureTask(name="features", candidates=files / "run", targets=files / "t.npy").recipe())
+
+    assert recipe(features) == recipe(features) != recipe(features + 1)

@@ -254,6 +254,15 @@ def test_bbh_targets_to_the_letter(bbh):
     assert found.answer == " Let's think.\nSo the answer is (1)." and rows[1].answer == "(1)"
 
 
+def test_what_a_mac_leaves_behind_is_no_corpus(mmlu, bbh):
+    """Both fixtures share one folder."""
+    known = [row.id for row in (*mmlu_targets(mmlu), *bbh_targets(bbh))]
+    for name in ("dev/._anatomy_dev.csv", "bbh/._a_task.json"):
+        (mmlu / name).write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert [row.id for row in (*mmlu_targets(mmlu), *bbh_targets(bbh))] == known
+    assert len(bbh_questions(bbh)) == 14
+
+
 def test_bbh_questions(bbh):
     rows = bbh_questions(bbh, shots=1)
     assert len(rows) == 14

@@ -11,7 +11,7 @@ from tarot import InputError
 
 pytest.importorskip("transformers")
 
-from tasks.instruction.rows import read_rows
+from tasks.instruction.rows import _kept_in, read_rows
 from tests.tasks.instruction.conversations import TALK
 
 
@@ -175,3 +175,14 @@ def test_rows_as_much_of_the_hub_has_them(tmp_path):
     assert rows[0].messages == (("system", "Be brief."), *pair)
     assert rows[1].messages == (("system", "Be brief."), ("user", "q0"), ("assistant", "a0"), *pair)
     assert rows[2].messages == (("prompt", "q"), ("completion", "a"))
+
+
+def test_a_local_dataset_is_known_by_what_lies_behind_its_links(tmp_path):
+    for name in ("dataset", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dataset" / "data").symlink_to(tmp_path / "elsewhere")
+    kept = set()
+    for content in ("{}", '{"a": 1}'):
+        (tmp_path / "elsewhere" / "train.jsonl").write_text(content)
+        kept.add(_kept_in(str(tmp_path / "dataset")))
+    assert len(kept) == 2

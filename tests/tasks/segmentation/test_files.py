@@ -12,12 +12,13 @@ from PIL import Image
 
 from tarot import InputError
 from tasks.segmentation import cityscapes
-from tasks.segmentation.data import GTA5ToCityscapes, cityscapes_frames
+from tasks.segmentation.data import Folders, GTA5ToCityscapes, cityscapes_frames
 from tasks.segmentation.files import Folder, Pair, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
 from tasks.segmentation.scenes import IGNORE, Classes, coloured
 from tests.tasks.segmentation.scene_trees import (
     CLASSES,
+    IDS,
     SPLITS,
     blocks,
     classes_json,
@@ -212,6 +213,236 @@ def test_classes_are_matched_by_name_and_by_map():
     ):
         with pytest.raises(InputError, match=message):
             match_classes(theirs, ours, given, "the candidates")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}, {"id": 2, "name": "c"}]}', "the id 1 2 times"),
+        (
+            '{"classes": [{"id": 1, "name": "a", "color": [1, 2, 3]}, {"id": 2, "name": "b", "color": [1, 2, 3]}]}',
+            r"the colour \[1, 2, 3\] to b and to another class",
+        ),
+        (
+            '{"classes": [{"id": 0, "name": "a", "color": [1, 2, 3]}, {"id": 1, "name": "b"}, '
+            '{"id": 2, "name": "void", "color": [1, 2, 3]}], "ignore_index": 2}',
+            r"the colour \[1, 2, 3\] to void",
+        ),
+        ('{"classes": [{"id": 1.5, "name": "a"}, {"id": 2, "name": "b"}]}', "whole number from 0 to 65,535, not 1.5"),
+        ('{"classes": [{"id": true, "name": "a"}, {"id": 2, "name": "b"}]}', "not True"),
+        ('{"classes": [{"id": 99999999999, "name": "a"}, {"id": 2, "name": "b"}]}', "not 99999999999"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "ignore_index": -100}', "not -100"),
+        ('{"classes": [{"id": 1, "name": "a", "color": [1, 2, 3.5]}, {"id": 2, "name": "b"}]}', "three whole numbers"),
+    ],
+)
+def test_a_classes_json_that_says_two_things(tmp_path, content, message):
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_classes(tmp_path / "classes.json")
+    assert "classes.json" in one_line(error)
+
+
+def test_ignored_classes_may_share_a_colour(tmp_path):
+    void = [{"id": 7, "name": "void", "color": [0, 0, 0]}, {"id": 8, "name": "border", "color": [0, 0, 0]}]
+    entries = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, *void]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": entries, "ignore_index": [7, 8]}))
+    assert read_classes(tmp_path / "classes.json")[1].colours == {(0, 0, 0): IGNORE}
+
+
+def test_colours_that_change_places_change_the_recipe(tmp_path):
+    write_folders(tmp_path)
+    splits = {split: str(tmp_path / split) for split in SPLITS}
+    before, after = tmp_path / "classes.json", tmp_path / "after.json"
+    after.write_text(before.read_text().replace("128, 64, 128", "9, 9, 9").replace("70, 130, 180", "128, 64, 128"))
+    data = [Folders(**splits, classes_file=str(path), height=8, width=8) for path in (before, after)]
+    read = [one.splits(0) for one in data]
+    assert data[0].recipe(0, read[0]) != data[1].recipe(0, read[1])
+
+
+# --- palettes --------------------------------------------------------------------------------------------------------
+
+SHADES = list(CLASSES.values())
+OF_FOLDERS = LabelCode(
+    {0: IGNORE, 255: IGNORE, 3: 0, 5: 1, 9: 2}, {colour: number for number, colour in enumerate(SHADES)}
+)
+
+
+def with_palette(indices: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
+    label = Image.fromarray(indices.astype(np.uint8), mode="P")
+    label.putpalette([part for colour in palette for part in colour])
+    return label
+
+
+def stored(label: Image.Image, path: Path) -> Image.Image:
+    label.save(path)
+    with Image.open(path) as read:
+        read.load()
+        return read
+
+
+def test_a_palette_of_the_classes_colours_is_read_by_colour(tmp_path):
+    """As drawing programs write it: the colours are right, their order is any."""
+    label = blocks(np.random.default_rng(0))[1]
+    drawn = Image.fromarray(np.array(SHADES, np.uint8)[label]).quantize(3, dither=Image.Dither.NONE)
+    assert np.array_equal(OF_FOLDERS.decode(stored(drawn, tmp_path / "a.png"), tmp_path), label)
+    classes = {(128, 64, 128): 0, (70, 130, 180): 1, (0, 0, 142): 2}
+    dense = LabelCode({0: 0, 1: 1, 2: 2, 255: IGNORE}, classes)  # every index is the id of some class
+    for order in ([1, 2, 0], [2, 1, 0], [0, 2, 1], [0, 1, 2]):
+        for padding in ([], [(0, 0, 0)] * 253):
+            palette = [SHADES[number] for number in order] + padding
+            drawn = with_palette(np.argsort(order)[label], palette)
+            found = dense.decode(stored(drawn, tmp_path / "a.png"), tmp_path)
+            assert np.array_equal(found, label), (order, len(padding))
+
+
+def test_one_class_alone_in_a_palette_is_read_by_its_colour(tmp_path):
+    code = LabelCode({0: 0, 1: 1, 2: 2}, OF_FOLDERS.colours)
+    assert (code.decode(stored(with_palette(np.zeros((4, 4)), [SHADES[2]]), tmp_path / "a.png"), tmp_path) == 2).all()
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        [(index, index, index) for index in range(256)],
+        [(index % 7 * 30, index % 5 * 50, 255 - index) for index in range(256)],
+        [(0, 0, 0)] * 3 + [SHADES[0], (9, 9, 9), SHADES[1], (0, 0, 0), (0, 0, 0), (0, 0, 0), SHADES[2]],
+    ],
+    ids=["grey", "arbitrary", "by id"],
+)
+def test_other_palettes_are_of_no_meaning(tmp_path, palette):
+    label = blocks(np.random.default_rng(0))[1]
+    drawn = stored(with_palette(np.array([3, 5, 9])[label], palette), tmp_path / "a.png")
+    assert np.array_equal(OF_FOLDERS.decode(drawn, tmp_path), label)
+
+
+def test_gta5s_palette_is_by_id_although_a_colour_is_there_twice(tmp_path):
+    """A polegroup (18) has a pole's colour, a licence plate (34) a car's; both are ignored by their ids."""
+    by_id = {label: cityscapes.CLASSES.colours[train] for label, train in cityscapes.LABEL_IDS.items() if train != 255}
+    by_id |= {18: by_id[17], 34: by_id[26]}
+    palette = [by_id.get(label, (0, 0, 0)) for label in range(256)]
+    drawn = stored(with_palette(np.array([[17, 18, 26, 34, 7, 0]]), palette), tmp_path / "a.png")
+    assert CITY.decode(drawn, tmp_path).tolist() == [[5, IGNORE, 13, IGNORE, 0, IGNORE]]
+
+
+# --- masks, alpha and bits -------------------------------------------------------------------------------------------
+
+
+def classes_of(path: Path, ids: list[int], **more: object) -> LabelCode:
+    entries = [{"id": label, "name": f"class {label}"} for label in ids]
+    path.write_text(json.dumps({"classes": entries, **more}))
+    return read_classes(path)[1]
+
+
+def test_a_mask_of_0_and_255_is_refused_unless_classes_json_says_what_255_is(tmp_path):
+    mask = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8))
+    where = tmp_path / "classes.json"
+    with pytest.raises(InputError) as error:
+        classes_of(where, [0, 1]).decode(mask, tmp_path / "mask.png")
+    assert "mask.png has the values 0 and 255 alone" in one_line(error) and "ignore_index" in str(error.value)
+    assert classes_of(where, [0, 255]).decode(mask, tmp_path).tolist() == [[0, 1], [1, 0]]
+    ignored = classes_of(where, [0, 1], ignore_index=255).decode(mask, tmp_path)
+    assert ignored.tolist() == [[0, IGNORE], [IGNORE, 0]]
+    bordered = Image.fromarray(np.array([[0, 1], [255, 0]], np.uint8))
+    assert classes_of(where, [0, 1]).decode(bordered, tmp_path).tolist() == [[0, 1], [IGNORE, 0]]
+    assert (classes_of(where, [0, 1]).decode(Image.new("L", (2, 2), 255), tmp_path) == IGNORE).all()
+    assert classes_of(where, [0, 1]).mapped({0: 1, 1: 0}).unsaid == {255}
+
+
+def test_labels_of_one_bit_are_0_and_1(tmp_path):
+    mask = stored(Image.fromarray(np.array([[True, False]])), tmp_path / "a.png")
+    assert mask.mode == "1" and LabelCode({0: 0, 1: 1}).decode(mask, tmp_path).tolist() == [[1, 0]]
+
+
+def test_labels_with_alpha_are_whole_or_refused(tmp_path):
+    colours = np.array([[(*SHADES[1], 255), (*SHADES[2], 255)]], np.uint8)
+    assert OF_FOLDERS.decode(Image.fromarray(colours), tmp_path).tolist() == [[1, 2]]
+    colours[0, 1, 3] = 0
+    with pytest.raises(InputError, match=r"a\.png is transparent"):
+        OF_FOLDERS.decode(Image.fromarray(colours), tmp_path / "a.png")
+    grey = np.array([[[3, 255], [9, 255]]], np.uint8)
+    assert OF_FOLDERS.decode(Image.fromarray(grey, "LA"), tmp_path).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "F", "LAB"])
+def test_modes_that_are_no_labels_are_named(tmp_path, mode):
+    with pytest.raises(InputError, match=f"a.png is an image of mode {mode}"):
+        OF_FOLDERS.decode(Image.new(mode, (2, 2)), tmp_path / "a.png")
+
+
+def test_labels_of_16_bits_are_ids(tmp_path):
+    label = stored(Image.fromarray(np.array([[300, 5]], np.uint16)), tmp_path / "a.png")
+    assert LabelCode({300: 0, 5: 1}).decode(label, tmp_path).tolist() == [[0, 1]]
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_a_link_is_read(tree):
+    known = content([scenes(tree)])
+    for part in ("images", "labels"):
+        (tree / part / "drive").rename(tree.parent / f"{part} of the drive")
+        (tree / part / "drive").symlink_to(tree.parent / f"{part} of the drive")
+    assert scenes(tree).ids.tolist() == [f"drive/{i:03d}" for i in range(8)]
+    assert content([scenes(tree)]) == known
+    path = tree.parent / "labels of the drive" / "003.png"
+    Image.fromarray(np.full((40, 56), 3, np.uint8)).save(path)
+    assert content([scenes(tree)]) != known, "a label behind a link is no part of the content"
+
+
+def test_a_city_of_cityscapes_that_is_a_link_is_read(tmp_path):
+    write_cityscapes(tmp_path / "cityscapes", {"train": 3})
+    for part in ("leftImg8bit", "gtFine"):
+        city = tmp_path / "cityscapes" / part / "train" / "ulm"
+        city.rename(tmp_path / f"{part} of ulm")
+        city.symlink_to(tmp_path / f"{part} of ulm")
+    assert len(cityscapes_frames(tmp_path / "cityscapes", "train", 16, 32)) == 3
+
+
+def test_what_a_mac_leaves_behind_is_no_image(tree, caplog):
+    for name in ("images/drive/._000.jpg", "images/.DS_Store", "labels/.thumbs/000.png"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"Mac OS X")
+    with caplog.at_level("INFO", "tarot"):
+        assert len(scenes(tree)) == 8
+    assert f"{tree / 'images'}: 2 hidden files and folders are left out (.DS_Store, drive/._000.jpg)" in caplog.text
+
+
+def test_a_link_back_is_no_second_drive(tree):
+    (tree / "images" / "drive" / "again").symlink_to(tree / "images")
+    assert len(scenes(tree)) == 8
+
+
+@pytest.mark.parametrize("part", ["images/drive/001.jpg", "labels/drive/001.png"])
+def test_a_pipe_and_a_link_to_nowhere_are_named(tree, part):
+    found, path = scenes(tree), tree / part
+    path.unlink()
+    os.mkfifo(path)
+    content([found])
+    with pytest.raises(InputError, match=f"{path} is no file"):
+        found.read(1)
+    path.unlink()
+    path.symlink_to(tree / "nowhere")
+    assert len(scenes(tree)) == 8
+    with pytest.raises(InputError, match=f"{path} is not there"):
+        scenes(tree).read(1)
+
+
+def test_large_images_need_an_option(tree):
+    with pytest.raises(InputError, match=r"000\.jpg has 56 x 40 = 2,240 pixels, .* set task\.data\.max_pixels=2240"):
+        folder(tree).scenes(CODE, 40, 56, max_pixels=2000).read(0)
+    folder(tree).scenes(CODE, 40, 56, max_pixels=2240).read(0)
+
+
+def test_a_photograph_lies_as_its_label_does(tree):
+    """A camera held upright stores its pixels on their side, and says so."""
+    image, label = blocks(np.random.default_rng(5))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tree / "images" / "drive" / "000.jpg"
+    Image.fromarray(np.rot90(image)).save(path, exif=exif, quality=100, subsampling=0)
+    Image.fromarray(np.array(IDS, np.uint8)[label]).save(tree / "labels" / "drive" / "000.png")
+    seen, classes = scenes(tree).read(0)
+    assert np.array_equal(classes, label) and np.abs(seen.astype(int) - image).mean() < 5
 
 
 # --- GTA5 and Cityscapes ---------------------------------------------------------------------------------------------

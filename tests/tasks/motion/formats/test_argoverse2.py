@@ -144,3 +144,21 @@ def test_folders_that_cannot_be_read(folder, tmp_path):
         read_argoverse2(folder)
     with pytest.raises(InputError, match="holds no Argoverse 2 scenarios"):
         argoverse2_folders(tmp_path / "copy" / "nothing")
+
+
+def test_scenarios_behind_links_are_found_and_part_of_the_content(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "b").mkdir(parents=True)
+    for path in (tmp_path / "elsewhere" / "scenario_1.parquet", tmp_path / "root" / "b" / "scenario_2.parquet"):
+        path.write_bytes(b"rows")
+    (tmp_path / "root" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "b" / "up").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "b" / ".DS_Store").write_bytes(b"Mac OS X")
+    assert argoverse2_folders(tmp_path / "root") == [tmp_path / "root" / "a", tmp_path / "root" / "b"]
+    source = Source(tmp_path / "root", allow_outside=False)
+    assert [path.name for path in source.paths()] == ["scenario_1.parquet", "scenario_2.parquet"]
+    before = source.content()
+    (tmp_path / "root" / "b" / ".DS_Store").write_bytes(b"Mac OS Y")
+    assert source.content() == before
+    (tmp_path / "elsewhere" / "scenario_1.parquet").write_bytes(b"other rows")
+    assert source.content() != before

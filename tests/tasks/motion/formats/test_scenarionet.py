@@ -439,3 +439,12 @@ def test_the_ten_scenes_of_nuscenes_mini_are_cut_every_so_many_seconds():
     assert {TYPES[kind] for kind in samples.types} >= {"straight", "left", "right", "stationary"}
     longer = samples_of(scenarios, MINI, every=4.0)
     assert set(longer.ids) < set(samples.ids)
+
+
+def test_hidden_files_and_folders_are_no_scenarios(tmp_path, caplog):
+    write_scenarios(tmp_path / "a", "sd_a.pkl", "._sd_a.pkl")
+    write_scenarios(tmp_path / ".trash", "sd_b.pkl")
+    with caplog.at_level("INFO", "tarot"):
+        assert databases(tmp_path) == [tmp_path / "a"]
+    assert list(scenario_files(tmp_path / "a")) == ["sd_a.pkl"]
+    assert f"{tmp_path}: 1 hidden files and folders are left out (.trash)" in caplog.text
