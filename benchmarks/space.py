@@ -173,6 +173,7 @@ SPACES: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     "1e-3": partial(whitened, regularization=1e-3),
     **{f"unit, {ridge:g}": partial(whitened, regularization=ridge, norm="unit") for ridge in (1e-3, 0.1, 1, 10)},
     "local": partial(whitened, method="local", regularization=None, norm="unit"),
+    "local, clip": partial(whitened, method="local", regularization=None, norm="clip"),
     **{f"local, {r}": partial(whitened, method="local", regularization=float(r), norm="unit") for r in (1, 10)},
     "centred": partial(whitened, method="cholesky", regularization=1e6, norm="unit"),
     "released": released,
@@ -183,7 +184,7 @@ CHOSEN = "chosen"  # by a look at all models at once
 def in_space(case: Case, space: str) -> tuple[torch.Tensor, torch.Tensor]:
     sides = [[torch.from_numpy(rows) for rows in side] for side in (case.candidates, case.targets)]
     if space == CHOSEN:
-        maps = fit_space(list(zip(*sides, strict=True)), "chosen", None, "unit").maps
+        maps = fit_space(list(zip(*sides, strict=True)), "chosen", None, "auto").maps
     else:
         maps = [SPACES[space](c, t) for c, t in zip(case.candidates, case.targets, strict=True)]
     candidates, targets = (joined([f(rows) for f, rows in zip(maps, side, strict=True)]) for side in sides)

@@ -88,15 +88,16 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     similarities are then averaged.
     selector: a name from `tarot.selectors.SELECTORS` with its `options`, or a selector object.
     whitening: how rows are made comparable. "local": by the covariance of near neighbours' differences; "centred": by
-    subtracting the mean alone; None: rows as they are; "chosen": that of these three in which targets find one another
-    best; "cholesky" or "zca" (the same distances): by the covariance of all rows; "paper": Cholesky at a ridge of 1e-3,
-    of rows as long as they are.
+    subtracting the mean alone; None: rows as they are; "chosen": that of these three in which targets agree best on
+    candidates; "cholesky" or "zca" (the same distances): by the covariance of all rows; "paper": Cholesky at a ridge of
+    1e-3, of rows as long as they are.
     "auto": what the selector declares, "chosen" for `tarot_*` ("local" where a ridge is given), none for the others.
     Methods that compare rows in their own way (`less`, `dsdm`, `tracin`, `lava`, `sava`, `batchwise_lava`,
     `knn_shapley`, `prototypes`) value them as they are; for them it shapes the reported distances alone.
     regularization: ridge of the whitening, relative to the mean variance; None: chosen.
-    norm: of rows before they are whitened: "unit", "clip" (at the 99th percentile), None, or "auto": none
-    before "cholesky", "zca" and "paper", as in the paper, and unit before the rest. After whitening it is always 1.
+    norm: of rows before they are whitened: "unit", "clip" (at the 99th percentile), None, or "auto": none before
+    "cholesky", "zca" and "paper", as in the paper, one of "unit" and "clip" where all is chosen, and unit before the
+    rest. After whitening it is always 1.
     total: what the weights sum to; None: N for `tarot_*`, sampling counts for `tsds`, one each for the others.
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
     candidate_labels, target_labels: the class of each candidate [N] and target [M].

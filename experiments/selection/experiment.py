@@ -232,8 +232,9 @@ def _why(space: Space) -> str:
     """For a person: how the space came about."""
     if space.agreement is None:
         return "chosen: there are too few targets to ask them" if space.chosen else "given"
-    found = ", ".join(f"{name} {value:.2f}" for name, value in space.agreement.items())
-    return f"in which targets find one another best among candidates: {found}; .5 is chance"
+    repeated = space.repetition or {}
+    found = "; ".join(f"{name} {value:.2f} + {repeated.get(name, 0):.2f}" for name, value in space.agreement.items())
+    return f"in which targets agree best on candidates (they find one another + halves select the same): {found}"
 
 
 def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Table:

@@ -55,7 +55,7 @@ FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 class SelectionProblem:
     """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
 
-    whitening: "chosen" (of "local", "centred" and None, where targets find one another best), "local", "centred",
+    whitening: "chosen" (of "local", "centred" and None, where targets agree best on candidates), "local", "centred",
     "cholesky", "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None:
     chosen by shrinkage. norm: of rows before that, "unit", "clip", None, or "auto" (None before "cholesky", "zca" and
     "paper", unit before the rest). total: the sum of the selection's weights, None where the selector decides;

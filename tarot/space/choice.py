@@ -1,7 +1,7 @@
 """The space in which rows are compared: what was asked for, and what was chosen by a look at candidates and targets.
 
-No whitening is right for all data. "chosen" compares rows that are whitened by near neighbours, centred alone, and as
-they are, by how well targets find one another among the candidates (`agreement`).
+No whitening is right for all data. "chosen" compares rows that are whitened by near neighbours, with their lengths or
+without, centred alone, and as they are, by how well targets agree on candidates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tarot.common import InputError
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
 from tarot.space.local import content_sample
 from tarot.space.norm import NORMS, AskedNorm, Norm, RowMap, unit_norm
-from tarot.space.target_agreement import agreement
+from tarot.space.target_agreement import agreement, repetition
 from tarot.space.whitening import (
     Centred,
     JoinedRows,
@@ -48,9 +48,9 @@ class Space:
 
     whitening: "local", "centred" (its mean is subtracted, and that is all), "cholesky", "zca", "paper" or None (rows as
     they are). norm: of rows before that. centre: the rows whose mean is subtracted; None where nothing is.
-    regularization: the relative ridge of each model's whitening. chosen: whether all this was chosen by `agreement`:
-    how well targets found one another with "local", "centred" and "none", from .5 (no better than candidates) to 1;
-    None where there are not two targets.
+    regularization: the relative ridge of each model's whitening. chosen: whether all this was chosen by how well
+    targets agree on candidates: the `agreement` (chance is .5) and `repetition` of each choice; None where they were
+    not asked.
     """
 
     whitening: Whitening
@@ -59,6 +59,7 @@ class Space:
     regularization: tuple[float, ...]
     chosen: bool = False
     agreement: dict[str, float] | None = None
+    repetition: dict[str, float] | None = None
 
     @property
     def name(self) -> str:
@@ -118,14 +119,15 @@ def check_space(whitening: object, regularization: float | None, norm: object) -
 
 
 def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: AskedNorm) -> FittedSpace:
-    """regularization: None: chosen. norm: "auto": none before "cholesky", "zca" and "paper", as in the paper, and unit
-    before the rest. "paper" is Cholesky's at a ridge of 1e-3, of rows as long as they are."""
+    """regularization: None: chosen. norm: "auto": none before "cholesky", "zca" and "paper", as in the paper, one of
+    "unit" and "clip" where all is chosen, and unit before the rest. "paper" is Cholesky's at a ridge of 1e-3, of rows
+    as long as they are."""
     if whitening is None:
         return FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
-    if norm == "auto":
-        norm = None if whitening in ("cholesky", "zca", "paper") else "unit"
     if whitening == "chosen":
         return _chosen(pairs, norm)
+    if norm == "auto":
+        norm = None if whitening in ("cholesky", "zca", "paper") else "unit"
     if whitening == "centred":
         return FittedSpace(Space("centred", norm, "union", ()), [fit_centre(c, t, norm) for c, t in pairs])
     if whitening == "paper":
@@ -193,25 +195,33 @@ def whiten(
     return results[0], results[1]
 
 
-def _chosen(pairs: Pairs, norm: Norm | None) -> FittedSpace:
-    whitened = [fit_whitener(c, t, "local", None, "union", norm) for c, t in pairs]
-    ridges = tuple(fitted.regularization for fitted in whitened)
-    choices = {
-        "local": FittedSpace(Space("local", norm, "union", ridges), list(whitened)),
-        "centred": FittedSpace(Space("centred", norm, "union", ()), [Centred(f.mean, f.prepare) for f in whitened]),
-        "none": FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs]),
-    }
-    found = _agreements(pairs, list(choices.values()))
-    if found is None:
-        return FittedSpace(replace(choices["local"].space, chosen=True), choices["local"].maps)
-    means = {name: float(values.mean()) for name, values in zip(choices, found, strict=True)}
-    best = max(means, key=lambda name: means[name])  # the first of equals
-    _warn_of_strangers(found[list(choices).index(best)])
-    return FittedSpace(replace(choices[best].space, chosen=True, agreement=means), choices[best].maps)
+def _chosen(pairs: Pairs, norm: AskedNorm) -> FittedSpace:
+    choices: dict[str, FittedSpace] = {}
+    kinds: tuple[Norm | None, ...] = ("unit", "clip") if norm == "auto" else (norm,)
+    for kept in kinds:
+        whitened = [fit_whitener(c, t, "local", None, "union", kept) for c, t in pairs]
+        ridges = tuple(fitted.regularization for fitted in whitened)
+        name = "local" if kept == "unit" else f"local, {kept or 'any'} norm"
+        choices[name] = FittedSpace(Space("local", kept, "union", ridges), list(whitened))
+        if "centred" not in choices:
+            centred: Maps = [Centred(fitted.mean, fitted.prepare) for fitted in whitened]
+            choices["centred"] = FittedSpace(Space("centred", kept, "union", ()), centred)
+    choices["none"] = FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
+    asked = _asked(pairs, list(choices.values()))
+    if asked is None:
+        first = next(iter(choices.values()))
+        return FittedSpace(replace(first.space, chosen=True), first.maps)
+    found = {name: float(agreed.mean()) for name, (agreed, _) in zip(choices, asked, strict=True)}
+    repeated = {name: again for name, (_, again) in zip(choices, asked, strict=True)}
+    best = max(choices, key=lambda name: found[name] + repeated[name])  # the first of equals
+    _warn_of_strangers(asked[list(choices).index(best)][0])
+    space = replace(choices[best].space, chosen=True, agreement=found, repetition=repeated)
+    return FittedSpace(space, choices[best].maps)
 
 
-def _agreements(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[NDArray[np.float64]] | None:
-    """In each space, of the same targets; None where there are fewer than two of these, or no candidate."""
+def _asked(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[tuple[NDArray[np.float64], float]] | None:
+    """`agreement` and `repetition` of the same targets in each space; None where there are fewer than two of these, or
+    no candidate."""
     candidates, targets = ([pair[side] for pair in pairs] for side in (0, 1))
     among = content_sample(candidates[0], COMPARED, "candidates")
     sought = content_sample(targets[0], SHOWN, "targets")
@@ -220,7 +230,8 @@ def _agreements(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[NDArray[np.
     usable = [torch.stack([rows.any(dim=1) for rows in side]).all(dim=0) for side in (z, x)]
     if not usable[0].any() or usable[1].sum() < 2:
         return None
-    return [agreement(c[usable[0]], t[usable[1]]) for c, t in zip(z, x, strict=True)]
+    sides = [(c[usable[0]], t[usable[1]]) for c, t in zip(z, x, strict=True)]
+    return [(agreement(*side), repetition(*side)) for side in sides]
 
 
 def _warn_of_strangers(found: NDArray[np.float64]) -> None:

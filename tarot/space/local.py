@@ -61,11 +61,10 @@ def content_keys(block: Tensor) -> NDArray[np.uint64]:
 
 
 def content_sample(rows: Rows, size: int, name: str) -> NDArray[np.int64]:
-    """The positions of `size` rows drawn by content, or of all where there are no more: int64."""
-    if rows.shape[0] <= size:
-        return np.arange(rows.shape[0])
+    """The positions of `size` rows drawn by content, or of all where there are no more, in an order of their content:
+    int64."""
     keys = np.concatenate([content_keys(block) for _, block in blocks(rows, name=name)])
-    return np.sort(np.argsort(keys, kind="stable")[:size])
+    return np.argsort(keys, kind="stable")[:size]
 
 
 def mean_and_sample(sources: Mapping[str, Rows], prepare: RowMap, size: int = SAMPLE) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,17 @@ import torch
 
 import tarot
 from tarot import InputError
-from tarot.space import Space, agreement, distances
+from tarot.space import Space, distances
+from tarot.space.local import content_sample
+from tarot.space.target_agreement import agreement, repetition
 from tests.tarot.space.test_local import clusters
+
+CHOICES = {
+    "local": ("local", "unit"),
+    "local, clip norm": ("local", "clip"),
+    "centred": ("centred", "unit"),
+    "none": (None, "unit"),
+}
 
 
 def rows(n, d=8, seed=0):
@@ -65,10 +74,10 @@ def test_whitening_is_chosen_where_what_varies_hides_the_targets():
         np.concatenate([side, 40 * generator.normal(size=(len(side), 2))], axis=1) for side in (candidates, targets)
     ]
     s = tarot.select(*noisy, "tarot_fixed", size=60)
-    assert s.space.chosen and s.space.whitening == "local" and s.space.norm == "unit" and s.space.centre == "union"
+    assert s.space.chosen and s.space.whitening == "local" and s.space.centre == "union"
     assert s.space.agreement["local"] > 0.8 > s.space.agreement["none"]
     assert np.isin(group[s.indices], [0, 1]).mean() > 0.95
-    same = tarot.select(*noisy, "tarot_fixed", size=60, whitening="local")
+    same = tarot.select(*noisy, "tarot_fixed", size=60, whitening="local", norm=s.space.norm)
     assert same.indices.tolist() == s.indices.tolist() and same.space.agreement is None and not same.space.chosen
 
 
@@ -91,15 +100,19 @@ def test_centring_is_chosen_where_all_rows_have_much_in_common():
     assert s.space.name == "centred, not whitened"
 
 
-def test_the_choice_is_the_largest_agreement():
+def test_the_choice_is_where_agreement_and_repetition_are_largest():
     for seed in range(6):
         candidates, targets, _ = clusters(n=200, m=20, noise=3.0, seed=seed)
         space = tarot.select(candidates, targets, "tarot_fixed", size=20).space
-        assert space.agreement[space.whitening or "none"] == max(space.agreement.values())
-        for whitening in ("local", "centred", None):
-            problem = tarot.select(candidates, targets, "tarot_fixed", size=20, whitening=whitening).problem
-            found = agreement(problem.candidates[:], problem.targets).mean()
-            assert space.agreement[whitening or "none"] == pytest.approx(found, abs=1e-9)
+        total = {name: space.agreement[name] + space.repetition[name] for name in CHOICES}
+        best = max(total, key=total.get)
+        whitening, norm = CHOICES[best]
+        assert space.whitening == whitening and (whitening is None or space.norm == norm)
+        ordered = [side[content_sample(side, len(side), "rows")] for side in (candidates, targets)]
+        for name, (whitening, norm) in CHOICES.items():
+            seen = tarot.whiten(*(torch.from_numpy(side) for side in ordered), whitening, norm=norm)
+            assert space.agreement[name] == pytest.approx(agreement(*seen).mean(), abs=1e-3)
+            assert space.repetition[name] == pytest.approx(repetition(*seen), abs=1e-2)
 
 
 def test_one_target_cannot_be_asked():
@@ -134,7 +147,7 @@ def test_several_models_are_asked_together():
     other = [side[:, ::2] ** 3 for side in (candidates, targets)]
     space = tarot.select([candidates, other[0]], [targets, other[1]], "tarot_fixed", size=60).space
     assert len(space.regularization) == (2 if space.whitening == "local" else 0)
-    assert set(space.agreement) == {"local", "centred", "none"}
+    assert set(space.agreement) == set(space.repetition) == set(CHOICES)
 
 
 def test_targets_that_do_not_look_like_one_another_are_warned_of():
