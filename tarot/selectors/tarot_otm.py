@@ -17,7 +17,7 @@ from torch import Tensor
 from tarot.common import Count, InputError, Natural, above, check_options, progress, within
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.options import described, random_generator
-from tarot.space import Whitening
+from tarot.space import Whitening, content_sample
 from tarot.transport import dense, solve_exact
 
 _ROUNDING = 1e-9  # relative: distances that differ by less are the same
@@ -57,7 +57,7 @@ class TarotOTM:
         check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
-        sides = self._sides(len(problem.targets))
+        sides = self._sides(problem)
         distances = _Distances(problem)
         stopped = threading.Event()  # an interrupt reaches this thread alone
         with progress("layers of nearest candidates", None, "layers") as advance:
@@ -84,10 +84,14 @@ class TarotOTM:
         _warn_if_swallowed(len(chosen), problem.n, curves)
         return problem.selection(chosen, described(self), total=problem.n, curve={"ot_by_layer": list(curves)})
 
-    def _sides(self, m: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """(targets that select, targets that evaluate) of every fold."""
-        everyone = random_generator(self.seed).permutation(m)
-        folds = np.array_split(everyone, min(self.folds, m))
+    def _sides(self, problem: SelectionProblem) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(targets that select, targets that evaluate) of every fold. Folds are drawn of targets in an order of their
+        content, so that the order in which they are given decides nothing."""
+        rank = np.empty(problem.m, dtype=np.int64)
+        rank[content_sample(problem.target_views[0], problem.m, "targets")] = np.arange(problem.m)
+        by_content = np.argsort(rank[problem.usable_targets])
+        everyone = random_generator(self.seed).permutation(by_content)
+        folds = np.array_split(everyone, min(self.folds, len(everyone)))
         if len(folds) == 1:
             return [(everyone, everyone)]
         sides = [(np.sort(fold), np.sort(np.setdiff1d(everyone, fold))) for fold in folds]

@@ -21,7 +21,6 @@ EXEMPT = {
     ("tarot_exact", "follows_its_candidates"): "which of several optima is found depends on the order of rows",
     ("tarot_exact", "differs_by_seed"): 'draws folds for size="auto" alone, and a given size needs none',
     ("tsds", "selects_the_most_valuable"): "draws from its values, which are probabilities",
-    ("tarot_otm", "follows_no_order_of_targets"): "draws its folds of the targets by position",
     ("el2n", "looks_at_its_targets"): "values a sample by the model's error on it, whatever the targets",
     ("el2n", "serves_its_targets"): "values a sample by the model's error on it, whatever the targets",
     ("influence", "looks_at_its_targets"): "was measured on the targets before, and is given as candidate_scores",
