@@ -128,22 +128,23 @@ def slow_otm(distance, sides, tolerance=0.0, min_cos=None, stop="least"):
 @pytest.mark.parametrize("folds", [1, 2, 5, 12])
 def test_otm_is_the_algorithm(folds, side, seed):
     c, t = mixture(60, 12, seed=seed)
-    sides = TarotOTM(folds=folds, side=side, seed=seed)._sides(12)
+    sides = TarotOTM(folds=folds, side=side, seed=seed)._sides(SelectionProblem(c, t))
     s = select(c, t, "tarot_otm", folds=folds, side=side, seed=seed)
     assert s.indices.tolist() == slow_otm(distance_matrix(c, t), sides)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5, 7])
 def test_folds_are_equal_disjoint_and_seeded(folds):
+    problem = SelectionProblem(*mixture(20, 17))
     for side in ("fold", "rest"):
-        sides = TarotOTM(folds=folds, side=side)._sides(17)
+        sides = TarotOTM(folds=folds, side=side)._sides(problem)
         assert len(sides) == folds
         small = [pair[0] if side == "fold" else pair[1] for pair in sides]
         assert sorted(np.concatenate(small)) == list(range(17))
         assert max(map(len, small)) - min(map(len, small)) <= 1
         for one, other in sides:
             assert sorted([*one, *other]) == list(range(17))
-    first, again, other = (TarotOTM(folds=folds, seed=s)._sides(17) for s in (0, 0, 1))
+    first, again, other = (TarotOTM(folds=folds, seed=s)._sides(problem) for s in (0, 0, 1))
     assert all((a[0] == b[0]).all() for a, b in zip(first, again, strict=True))
     assert any(a[0].tolist() != b[0].tolist() for a, b in zip(first, other, strict=True))
 
@@ -183,7 +184,7 @@ def test_otm_stops_where_the_distance_rises_by_more_than_the_tolerance(tolerance
     options = {"folds": 3, "side": "fold", "tolerance": tolerance, "stop": stop}
     s = select(c, t, "tarot_otm", **options)
     assert s.indices.tolist() == slow_otm(
-        distance_matrix(c, t), TarotOTM(**options)._sides(9), tolerance=tolerance, stop=stop
+        distance_matrix(c, t), TarotOTM(**options)._sides(SelectionProblem(c, t)), tolerance=tolerance, stop=stop
     )
     if tolerance == 10.0:
         assert all(len(fold) > 10 for fold in s.curve["ot_by_layer"])  # to the end of the pool
@@ -224,7 +225,7 @@ def test_otm_warns_where_it_swallows_the_pool():
 @pytest.mark.parametrize("min_cos", [0.0, 0.4, 0.7])
 def test_otm_with_a_similarity_threshold(min_cos):
     c, t = mixture(50, 9)
-    sides = TarotOTM(folds=3)._sides(9)
+    sides = TarotOTM(folds=3)._sides(SelectionProblem(c, t))
     s = select(c, t, "tarot_otm", folds=3, min_cos=min_cos)
     assert s.indices.tolist() == slow_otm(distance_matrix(c, t), sides, min_cos=min_cos)
 
