@@ -69,7 +69,8 @@ class Space:
         if self.whitening == "centred":
             return "centred, not whitened"
         kind = {"local": "local", "cholesky": "Cholesky", "zca": "ZCA", "paper": "the paper's"}[self.whitening]
-        return f"{kind} whitening, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
+        lengths = " of clipped rows" if self.norm == "clip" else ""
+        return f"{kind} whitening{lengths}, ridge {' / '.join(f'{ridge:.2g}' for ridge in self.regularization)}"
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for a file."""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -204,3 +205,4 @@ def test_a_space_is_plain_data():
     space = Space("local", "unit", "union", (0.25, 3.0), chosen=True, agreement={"local": 0.9, "none": 0.8})
     assert Space.of_dict(json.loads(json.dumps(space.as_dict()))) == space
     assert space.name == "local whitening, ridge 0.25 / 3"
+    assert replace(space, norm="clip").name == "local whitening of clipped rows, ridge 0.25 / 3"
