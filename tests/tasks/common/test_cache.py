@@ -88,7 +88,9 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path):
 
 
 def somebody_else(folder: Path, queue: multiprocessing.Queue) -> None:
-    """Reads all that is there, and may change nothing."""
+    """Reads all that is there, and may change nothing. It stands in the folder: those above it may be closed to it."""
+    os.chdir(folder)
+    here = Path()
     os.setgid(65534)
     os.setuid(65534)
 
@@ -96,10 +98,10 @@ def somebody_else(folder: Path, queue: multiprocessing.Queue) -> None:
         raise AssertionError("it is there")
 
     try:
-        (folder / "new").mkdir()
+        (here / "new").mkdir()
     except PermissionError:
-        found = cached_arrays(folder / "a.npz", never)["x"].tolist(), kept(folder / "m.json", never, read)
-        queue.put((*found, len(hash_file(folder / "m.json", folder))))
+        found = cached_arrays(here / "a.npz", never)["x"].tolist(), kept(here / "m.json", never, read)
+        queue.put((*found, len(hash_file(here / "m.json", here))))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
@@ -113,5 +115,6 @@ def test_a_warm_cache_that_cannot_be_written_to_can_be_used():
         queue = context.Queue()
         other = context.Process(target=somebody_else, args=(folder, queue))
         other.start()
+        other.join(timeout=300)
+        assert other.exitcode == 0, "it did not get what is there"
         assert queue.get(timeout=300) == ([0, 1, 2], {"accuracy": 0.5}, 64)
-        other.join()
