@@ -87,7 +87,7 @@ def settings(folder: Path) -> list[Setting]:
 
     What did not apply (the ratio of a selector that chooses its own size) tells no settings apart, and its repetitions
     count once."""
-    paths = sorted(folder.glob("*/metrics.json"), key=_job_number)
+    paths = sorted(folder.glob(f"*/{DONE}"), key=_job_number)
     runs = [{**json.loads(path.read_text()), "folder": path.parent} for path in paths]
     groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for run in runs:

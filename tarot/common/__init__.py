@@ -2,7 +2,7 @@
 
 from tarot.common.errors import InputError
 from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
-from tarot.common.fingerprints import canonical, difference, fingerprint, hash_tensors
+from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
 from tarot.common.folders import entries, files_below
 from tarot.common.locks import claimed, locked
 from tarot.common.memory import memory_limit
@@ -39,6 +39,7 @@ __all__ = [
     "entries",
     "files_below",
     "fingerprint",
+    "hash_content",
     "hash_tensors",
     "locked",
     "memory_limit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,12 @@ def canonical(recipe: Any) -> str:
 def fingerprint(recipe: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of `canonical(recipe)`."""
     return hashlib.sha256(canonical(recipe).encode()).hexdigest()[:16]
+
+
+def hash_content(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of what is in a file, as hexadecimal digits. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_tensors(state: Mapping[str, Tensor]) -> str:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, locked, progress
+from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, hash_content, locked, progress
 from tarot.features.arrays import Rows
 from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
@@ -305,7 +305,7 @@ def _write_shard(part: Path, number: int, tensors: dict[str, Tensor]) -> Shard:
 def _whole_shard(part: Path, number: int) -> Shard | None:
     """The entry of a shard that an earlier run finished. One whose bits are not those of its name is removed."""
     for file in part.glob(f"{number:05d}-*.safetensors"):
-        sha256 = _file_hash(file)
+        sha256 = hash_content(file)
         if file.stem == f"{number:05d}-{sha256[:16]}":
             with safe_open(file, "pt") as shard:
                 zero_rows = int(shard.metadata()["zero_rows"])
@@ -353,7 +353,7 @@ def _size_damage(path: Path, shard: Shard) -> str | None:
 
 def _bit_damage(path: Path, shard: Shard) -> str | None:
     file = path / shard["file"]
-    return None if _file_hash(file) == shard["sha256"] else f"{file} is damaged: its bits differ from its checksum"
+    return None if hash_content(file) == shard["sha256"] else f"{file} is damaged: its bits differ from its checksum"
 
 
 def _refuse_difference(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -362,11 +362,6 @@ def _refuse_difference(path: Path, there: Mapping[str, Any], wanted: Mapping[str
         if key in wanted and there[key] != wanted[key]:
             was, now = difference(there[key], wanted[key], key)
             raise StoreError(f"{path} holds other features: {was} in it, {now} wanted. Use another path, or delete it")
-
-
-def _file_hash(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _map_shard(file: Path) -> dict[str, Tensor]:

@@ -57,12 +57,11 @@ class SelectionProblem:
 
     whitening: "chosen" (of "local", "centred" and None, where targets agree best on candidates), "local", "centred",
     "cholesky", "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None:
-    chosen by shrinkage. norm: of rows before that, "unit", "clip", None, or "auto" (None before "cholesky", "zca" and
-    "paper", unit before the rest). total: the sum of the selection's weights, None where the selector decides;
-    total_may_grow: it becomes the size of a selection that is larger. labels [N], [M]; groups [M] (subtasks); ids [N];
-    tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q); scores: one [N] per model of
-    what was measured on the model itself and features do not say (EL2N's error norms, influences); learning_rates: one
-    per model (None: all alike).
+    chosen by shrinkage. norm: of rows before that, "unit", "clip", None, or "auto" (see `tarot.select`). total: the sum
+    of the selection's weights, None where the selector decides; total_may_grow: it becomes the size of a selection that
+    is larger. labels [N], [M]; groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals:
+    one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model itself and features do not
+    say (EL2N's error norms, influences); learning_rates: one per model (None: all alike).
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -288,11 +287,7 @@ class SelectionProblem:
 
     def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
-        part = replace(self, total=None, _table={}, _lock=threading.Lock())
-        kept = vars(part)  # where functools.cached_property looks first
-        kept["_fitted"], kept["_spaces"] = self._fitted, self._spaces
-        kept["targets"] = self.targets[targets]
-        kept["usable_targets"] = self.usable_targets[targets]
+        part = self._with_targets(self.targets[targets], self.usable_targets[targets])
         part._table.update(
             {name: (distance[targets], index[targets]) for name, (distance, index) in self._table.items()}
         )
@@ -307,11 +302,15 @@ class SelectionProblem:
             .fill_diagonal_(-1)
             .topk(min(count + 1, len(self.targets)), dim=1, largest=False)
         )
+        means = torch.stack([unit_norm(self.targets[i].mean(0, keepdim=True))[0] for i in near.indices])
+        return self._with_targets(means, self.usable_targets)
+
+    def _with_targets(self, targets: Tensor, usable: NDArray[np.int64]) -> SelectionProblem:
+        """The same pool and space, as fitted, with these targets [M'', d] in the place of ours."""
         part = replace(self, total=None, _table={}, _lock=threading.Lock())
-        kept = vars(part)  # where functools.cached_property looks first
-        kept["_fitted"], kept["_spaces"] = self._fitted, self._spaces
-        kept["usable_targets"] = self.usable_targets
-        kept["targets"] = torch.stack([unit_norm(self.targets[i].mean(0, keepdim=True))[0] for i in near.indices])
+        vars(part).update(  # where functools.cached_property looks first
+            {"_fitted": self._fitted, "_spaces": self._spaces, "targets": targets, "usable_targets": usable}
+        )
         return part
 
     def capacity_plan(self, size: int) -> CapacityPlan:

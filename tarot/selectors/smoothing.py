@@ -27,14 +27,15 @@ Choose = Callable[[SelectionProblem], NDArray[np.int64]]
 
 def smoothed(
     problem: SelectionProblem, smoothing: int | Literal["auto"], seed: int, choose: Choose
-) -> tuple[SelectionProblem, dict[str, list[Any]]]:
-    """The problem whose targets are averaged with the `smoothing` nearest others, and the curve that decided.
+) -> tuple[SelectionProblem, dict[str, list[Any]] | None]:
+    """The problem whose targets are averaged with the `smoothing` nearest others, and the curve that decided, if one
+    did.
 
     "auto": the number of which `choose`, on four fifths of the targets, comes nearest to the last fifth: the least mean
     over five folds of the exact OT distance. Raises InputError where there are too few targets to hold any out.
     """
     if smoothing != "auto":
-        return problem.smoothed(smoothing), {}
+        return problem.smoothed(smoothing), None
     m = len(problem.targets)
     if m < 2:
         raise InputError('smoothing="auto" holds targets out, so it needs at least 2 of them; give a number')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +60,8 @@ class TarotExact:
         budget = problem.budget(self.size, self.ratio)
         seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0)[0])
         chosen, bound = best_subset(seen, budget, self.swaps)
-        known: dict[str, Any] = {"curve": curve} if curve else {}
-        if seen is problem:  # otherwise the bound is one of the distance to other targets
-            known["lower_bound"] = bound
-        return problem.selection(chosen, described(self), total=problem.n, **known)
+        own = bound if seen is problem else None  # otherwise it bounds the distance to other targets
+        return problem.selection(chosen, described(self), total=problem.n, curve=curve, lower_bound=own)
 
     def _choose_size(self, problem: SelectionProblem) -> Selection:
         """The smallest size within one standard error of the least held-out distance; then solved on all targets."""

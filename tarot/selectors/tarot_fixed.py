@@ -56,7 +56,7 @@ class TarotFixed:
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
         seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
-        return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve or None)
+        return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve)
 
     def _layers(self, problem: SelectionProblem, budget: int) -> NDArray[np.int64]:
         """So many candidates, layer by layer."""

@@ -207,15 +207,16 @@ def _chosen(pairs: Pairs, norm: AskedNorm) -> FittedSpace:
         if "centred" not in choices:
             centred: Maps = [Centred(fitted.mean, fitted.prepare) for fitted in whitened]
             choices["centred"] = FittedSpace(Space("centred", kept, "union", ()), centred)
-    choices["none"] = FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
+    choices["none"] = fit_space(pairs, None, None, None)
     asked = _asked(pairs, list(choices.values()))
     if asked is None:
         first = next(iter(choices.values()))
         return FittedSpace(replace(first.space, chosen=True), first.maps)
-    found = {name: float(agreed.mean()) for name, (agreed, _) in zip(choices, asked, strict=True)}
+    agreed = {name: each for name, (each, _) in zip(choices, asked, strict=True)}
+    found = {name: float(of_targets.mean()) for name, of_targets in agreed.items()}
     repeated = {name: again for name, (_, again) in zip(choices, asked, strict=True)}
     best = max(choices, key=lambda name: found[name] + repeated[name])  # the first of equals
-    _warn_of_strangers(asked[list(choices).index(best)][0])
+    _warn_of_strangers(agreed[best])
     space = replace(choices[best].space, chosen=True, agreement=found, repetition=repeated)
     return FittedSpace(space, choices[best].maps)
 
@@ -224,15 +225,20 @@ def _asked(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[tuple[NDArray[np
     """`agreement` and `repetition` of the same targets in each space; None where there are fewer than two of these, or
     no candidate."""
     candidates, targets = ([pair[side] for pair in pairs] for side in (0, 1))
-    among = content_sample(candidates[0], COMPARED, "candidates")
-    sought = content_sample(targets[0], SHOWN, "targets")
-    z = [read_rows(in_space(candidates, space.maps, "candidates"), among, "candidates") for space in spaces]
-    x = [read_rows(in_space(targets, space.maps, "targets"), sought, "targets") for space in spaces]
+    z = _drawn(candidates, COMPARED, spaces, "candidates")
+    x = _drawn(targets, SHOWN, spaces, "targets")
     usable = [torch.stack([rows.any(dim=1) for rows in side]).all(dim=0) for side in (z, x)]
     if not usable[0].any() or usable[1].sum() < 2:
         return None
     sides = [(c[usable[0]], t[usable[1]]) for c, t in zip(z, x, strict=True)]
     return [(agreement(*side), repetition(*side)) for side in sides]
+
+
+def _drawn(views: Sequence[Rows], size: int, spaces: Sequence[FittedSpace], name: str) -> list[Tensor]:
+    """So many rows [n, d] in each space, the same in all, read once."""
+    which = content_sample(views[0], size, name)
+    rows = [read_rows(view, which, name) for view in views]
+    return [in_space(rows, space.maps, name)[:] for space in spaces]
 
 
 def _warn_of_strangers(found: NDArray[np.float64]) -> None:

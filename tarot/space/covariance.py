@@ -19,22 +19,25 @@ FEW, MOST = 0.01, 0.5  # of the rows, of the trace: a warning where so few make 
 
 def is_zero(block: Tensor) -> Tensor:
     """Which rows of a block [b, d] are zero, bool [b]."""
-    zero: Tensor = (
-        torch.linalg.vector_norm(block, dim=1) == 0
-    )  # 20x as fast as a maximum; squares may underflow, so look again
-    if zero.any():
+    zero: Tensor = torch.linalg.vector_norm(block, dim=1) == 0  # 20x as fast as a maximum
+    if zero.any():  # squares may underflow, so look again
         zero[zero.clone()] = (block[zero] == 0).all(dim=1)
     return zero
 
 
 def usable_blocks(sources: Mapping[str, Rows], prepare: RowMap) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows as they are, rows prepared) of each block of all sources, without zero rows; empty blocks are skipped."""
+    """(rows as they are, rows prepared) of each block of all sources, without zero rows; empty blocks are skipped.
+    Raises InputError, at the end, where nothing is left."""
+    found = False
     for name, rows in sources.items():
         for _, block in blocks(rows, block_size(rows.shape[1]) // 4, name):
             zero = is_zero(block)
             usable = block[~zero] if zero.any() else block
             if len(usable):
+                found = True
                 yield usable, prepare(usable)
+    if not found:
+        raise InputError(f"{' and '.join(sources)} hold only zero rows")
 
 
 def mean_of(sources: Mapping[str, Rows], prepare: RowMap) -> Tensor:
@@ -43,8 +46,6 @@ def mean_of(sources: Mapping[str, Rows], prepare: RowMap) -> Tensor:
     for _, rows in usable_blocks(sources, prepare):
         n += len(rows)
         total += rows.double().sum(dim=0)
-    if not n:
-        raise InputError(f"{' and '.join(sources)} hold only zero rows")
     return total / n
 
 
@@ -54,21 +55,19 @@ def moments(sources: dict[str, Rows], prepare: RowMap, centred: bool) -> tuple[i
     Warns where few rows make up most of the trace.
     """
     n, d = 0, next(iter(sources.values())).shape[1]
-    shift: Tensor | None = None
+    shift = torch.zeros(d, dtype=torch.float64)
     total, scatter = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
     shares: list[Tensor] = []
     for _, rows in usable_blocks(sources, prepare):
         block = rows.double()
-        if shift is None:
+        if centred and n == 0:
             # Moments about a point near the mean: subtracting n * mean * mean^T at the end then cancels nothing.
-            shift = block.mean(dim=0) if centred else torch.zeros_like(total)
+            shift = block.mean(dim=0)
         block = block - shift
         n += len(block)
         total += block.sum(dim=0)
         scatter.addmm_(block.T, block)
         shares.append(block.square().sum(dim=1))
-    if shift is None:
-        raise InputError(f"{' and '.join(sources)} hold only zero rows")
     _warn_of_few(torch.cat(shares))
     if not centred:
         return n, torch.zeros_like(total), scatter / n

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import InputError
 from tarot.features import Rows, blocks
 from tarot.space.covariance import inverse_root, oracle_ridge, ridged, usable_blocks
 from tarot.space.norm import RowMap, unit_norm
@@ -75,8 +74,6 @@ def mean_and_sample(sources: Mapping[str, Rows], prepare: RowMap, size: int = SA
         n += len(rows)
         total += rows.double().sum(dim=0)
         sample = sample.add(content_keys(given), rows, size)
-    if not n:
-        raise InputError(f"{' and '.join(sources)} hold only zero rows")
     return total / n, sample.rows
 
 

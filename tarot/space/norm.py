@@ -46,9 +46,7 @@ def norm_map(norm: Norm | None, sources: Iterable[tuple[str, Rows]]) -> RowMap:
         return unit_norm
     if norm is None:
         return as_they_are
-    norms = torch.cat(
-        [torch.linalg.vector_norm(b.double(), dim=1) for name, r in sources for _, b in blocks(r, None, name)]
-    )
+    norms = torch.cat([_norms(block) for name, rows in sources for _, block in blocks(rows, None, name)])
     norms = norms[norms > 0].sort().values
     if not len(norms):
         return as_they_are  # whoever takes moments of zero rows says that there is nothing else

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tarot import InputError
-from tarot.common import atomic_directory, atomic_file, fingerprint, locked
+from tarot.common import atomic_directory, atomic_file, fingerprint, hash_content, locked
 from tasks.task import Checkpoint
 
 Read = TypeVar("Read")
@@ -98,8 +98,7 @@ def _seal(path: Path) -> Path:
 def _digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and digests of all files in a folder."""
     if not path.is_dir():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_content(path)
     inside = sorted(file for file in path.rglob("*") if file.is_file())
     known = [[file.relative_to(path).as_posix(), _digest(file)] for file in inside]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()

@@ -15,7 +15,7 @@ import inspect
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -77,23 +77,16 @@ def parts_of(owner: Any, depth: int = 2) -> list[type]:
 
 @cache
 def _hash(kinds: tuple[Any, ...], alone: tuple[str, ...]) -> str:
-    known: dict[str, str] = {}
     nameless: list[str] = []
-    todo: list[str] = []
+    modules: list[str] = []
     for kind in kinds:
         for base in inspect.getmro(kind) if isinstance(kind, type) else [kind]:
             module = base.__name__ if isinstance(base, ModuleType) else getattr(base, "__module__", None) or ""
             if _file(module) is not None:
-                todo.append(module)
+                modules.append(module)
             elif module == "__main__":
                 nameless.append(_typed(base))
-    while todo:
-        name = todo.pop()
-        if name in known or name in WITHOUT_EFFECT or (read := _module(name)) is None:
-            continue
-        known[name] = read.digest
-        for use in read.uses:
-            todo += _modules_of(use)
+    known = {name: read.digest for name, read in _used(modules).items()}
     for name in alone:
         read = _module(name)
         assert read is not None, name
@@ -103,14 +96,20 @@ def _hash(kinds: tuple[Any, ...], alone: tuple[str, ...]) -> str:
 
 def closure(*roots: Any) -> list[str]:
     """The modules that `source_hash` reads, for those who wonder."""
-    found: dict[str, None] = {}
-    todo = [root.__module__ for kind in roots for root in (inspect.getmro(kind) if isinstance(kind, type) else [kind])]
+    kinds = [root for kind in roots for root in (inspect.getmro(kind) if isinstance(kind, type) else [kind])]
+    return sorted(_used([kind.__module__ for kind in kinds]))
+
+
+def _used(names: Iterable[str]) -> dict[str, Module]:
+    """These modules and all that they use, but for those without effect and those that are not read."""
+    found: dict[str, Module] = {}
+    todo = [*names]
     while todo:
         name = todo.pop()
         if name not in found and name not in WITHOUT_EFFECT and (read := _module(name)) is not None:
-            found[name] = None
+            found[name] = read
             todo += [module for use in read.uses for module in _modules_of(use)]
-    return sorted(found)
+    return found
 
 
 def _modules_of(use: Use) -> Iterator[str]:

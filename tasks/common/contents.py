@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tarot.common import atomic_file, locked, progress
+from tarot.common import atomic_file, hash_content, locked, progress
 
 MEMORY = "contents.json"
 """In the cache: a checksum on the first line, then folder -> name -> [size, mtime_ns, ctime_ns, inode, SHA-256]."""
@@ -89,8 +89,7 @@ def _known(path: Path) -> Known | None:
 
 def _read(path: Path) -> str | None:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_content(path)
     except OSError:
         return None
 

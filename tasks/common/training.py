@@ -22,6 +22,12 @@ from tasks.task import Batch, Checkpoint, Model
 MergeTargets = Literal[False, "one", "max"]
 
 
+def evenly_spaced(times: int, steps: int) -> set[int]:
+    """After how many of so many steps something is done so many times, the last time at the end; fewer times where
+    there are fewer steps."""
+    return {math.ceil(steps * (i + 1) / times) for i in range(times)}
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """The models that gradients are taken of: `runs` of them, trained independently on all candidates (or what else
@@ -58,7 +64,7 @@ class Surrogate:
         saved = self.checkpoints if self.saved is None else self.saved
         if self.saved is not None and saved > steps:
             raise InputError(f"task.surrogate.saved: a training of {steps} steps cannot save {saved} checkpoints")
-        return sorted({math.ceil(steps * (i + 1) / saved) for i in range(saved)})
+        return sorted(evenly_spaced(saved, steps))
 
 
 ONE_SURROGATE = Surrogate()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tarot import InputError
 from tarot.common import Count, Positive, Share
-from tasks.common.training import EpochTraining, Surrogate, Training, fit
+from tasks.common.training import EpochTraining, Surrogate, Training, evenly_spaced, fit
 from tasks.task import Batch, Checkpoint, Model
 
 
@@ -66,7 +66,7 @@ class MotionTraining(EpochTraining):
         """After how many steps the model is judged."""
         if self.choose == "last":
             return set()
-        return {math.ceil(self.steps * (i + 1) / self.validations) for i in range(self.validations)}
+        return evenly_spaced(self.validations, self.steps)
 
     def rate(self, step: int) -> float:
         if self.schedule == "triangle":

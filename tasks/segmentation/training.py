@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tarot import InputError
 from tarot.common import Count, NonNegative, Positive
-from tasks.common.training import Training, endless_batches
+from tasks.common.training import Training, endless_batches, evenly_spaced
 from tasks.segmentation.scenes import IGNORE, MEAN, Pixels, Scenes, tensors
 
 
@@ -61,7 +60,7 @@ class SegmentationTraining(Training):
 
     def moments(self) -> set[int]:
         """After how many steps the model is validated."""
-        return {math.ceil(self.steps * (i + 1) / self.validations) for i in range(self.validations)}
+        return evenly_spaced(self.validations, self.steps)
 
 
 def augmented(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, scales: Sequence[float]) -> Pixels:
