@@ -23,7 +23,7 @@ class Bids:
     that no target counts for more because all its influences are large. Then, one by one, the candidate i of largest
     max_j (A_ij - mean of the chosen's A_.j). Ties go to the smaller index.
 
-    Values are computed anew only of candidates that may be the next; no matrix of more than 256 MB is held.
+    Values are computed anew only of candidates that may be the next; no matrix of more than 1 GB is held.
     """
 
     features: ClassVar[str | None] = "less"
@@ -57,14 +57,18 @@ def balanced(similarities: Similarities, budget: int) -> NDArray[np.int64]:
     total = np.zeros(similarities.m)  # of the chosen candidates' influences
     average = total
 
-    def lead(candidate: int) -> float:
-        return float(((similarities.of(candidate) - mean) * scale - average).max())
+    def standardised(candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        return (similarities.of(candidates) - mean) * scale
+
+    def lead(candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        ahead: NDArray[np.float64] = (standardised(candidates) - average).max(axis=1)
+        return ahead
 
     chosen: list[int] = []
     while len(chosen) < budget:
         candidate, _ = lazily.best(lead)
         chosen.append(candidate)
-        total = total + (similarities.of(candidate) - mean) * scale
+        total = total + standardised(np.array([candidate]))[0]
         before, average = average, total / len(chosen)
         lazily.lifted(max(0.0, float((before - average).max())))
     return np.array(chosen, dtype=np.int64)

@@ -21,7 +21,7 @@ class FacilityLocation:
 
     F is monotone and submodular, so that F is at least 1 - 1/e of the largest there is for as many. Where no candidate
     adds anything, the rest are those of highest mean cosine with all targets. Ties go to the smaller index. Gains are
-    computed anew only of candidates that may be the next (lazy evaluation); no matrix of more than 256 MB is held. The
+    computed anew only of candidates that may be the next (lazy evaluation); no matrix of more than 1 GB is held. The
     selection's `curve` has F for every size ("covered").
     """
 
@@ -52,10 +52,10 @@ def covering(similarities: Similarities, budget: int) -> tuple[NDArray[np.int64]
         means[here][usable] = block.double().mean(dim=1).numpy()[usable]
 
     lazily = Lazily(gains)
-    cover = np.zeros(similarities.m)
+    cover = np.zeros(similarities.m, dtype=np.float32)
 
-    def gain(candidate: int) -> float:
-        return float(np.maximum(similarities.of(candidate) - cover, 0).sum())
+    def gain(candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.maximum(similarities.of(candidates) - cover, 0).sum(axis=1, dtype=np.float64)
 
     chosen: list[int] = []
     covered: list[float] = []
@@ -64,9 +64,9 @@ def covering(similarities: Similarities, budget: int) -> tuple[NDArray[np.int64]
         if gained <= 0:
             means[chosen] = -np.inf
             rest = np.argsort(-means, kind="stable")[: budget - len(chosen)]
-            covered += [float(cover.sum())] * len(rest)
+            covered += [float(cover.sum(dtype=np.float64))] * len(rest)
             return np.concatenate([np.array(chosen, dtype=np.int64), rest]), covered
         chosen.append(candidate)
-        cover = np.maximum(cover, similarities.of(candidate))
-        covered.append(float(cover.sum()))
+        cover = np.maximum(cover, similarities.of(np.array([candidate]))[0])
+        covered.append(float(cover.sum(dtype=np.float64)))
     return np.array(chosen, dtype=np.int64), covered

@@ -15,7 +15,10 @@ from tarot.common import InputError
 from tarot.features import block_size, blocks, read_rows
 from tarot.selection import SelectionProblem
 
-HELD = 1 << 26  # cosines held in memory, 256 MB of float32; beyond, a candidate's are computed as they are asked for
+HELD = (
+    250_000_000  # cosines held in memory, 1 GB of float32; beyond, those of single candidates are computed when asked
+)
+_AT_ONCE = 256  # values computed in one call
 
 
 class Similarities:
@@ -42,12 +45,11 @@ class Similarities:
                 "are zero (a zero gradient teaches nothing)"
             )
 
-    def of(self, candidate: int) -> NDArray[np.float32]:
-        """Those of one candidate, float32 [M']."""
+    def of(self, candidates: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Those of these candidates, float32 [b, M']."""
         if self._held is not None:
-            return self._held[candidate].numpy()
-        row = read_rows(self._candidates, np.array([candidate]), "candidates")
-        found: NDArray[np.float32] = (row @ self._targets.T)[0].numpy()
+            return self._held.numpy()[candidates]
+        found: NDArray[np.float32] = (read_rows(self._candidates, candidates, "candidates") @ self._targets.T).numpy()
         return found
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
@@ -85,12 +87,18 @@ class Lazily:
     def lifted(self, by: float) -> None:
         self._lift += by
 
-    def best(self, value: Callable[[int], float]) -> tuple[int, float]:
-        """The index of highest value, which is taken out, and its value. `value` computes a candidate's."""
+    def best(self, values: Callable[[NDArray[np.int64]], NDArray[np.float64]]) -> tuple[int, float]:
+        """The index of highest value, which is taken out, and its value. `values` computes those of several candidates;
+        it is asked of one, then two, then four, ..., so that few are in vain and few calls are made."""
         current: set[int] = set()
-        while True:
-            key, i = heapq.heappop(self._heap)
-            if i in current:
-                return i, self._lift - key
-            current.add(i)
-            heapq.heappush(self._heap, (self._lift - value(i), i))
+        many = 1
+        while self._heap[0][1] not in current:
+            stale = []
+            while self._heap and len(stale) < many and self._heap[0][1] not in current:
+                stale.append(heapq.heappop(self._heap)[1])
+            for value, i in zip(values(np.array(stale)).tolist(), stale, strict=True):
+                heapq.heappush(self._heap, (self._lift - value, i))
+            current.update(stale)
+            many = min(2 * many, _AT_ONCE)
+        key, i = heapq.heappop(self._heap)
+        return i, self._lift - key

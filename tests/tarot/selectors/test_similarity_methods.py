@@ -195,6 +195,6 @@ def test_few_gains_are_computed_anew(monkeypatch):
     of_problem = Similarities(SelectionProblem(*rows(2000, 20, 0, d=16), whitening=None))
     asked: list[int] = []
     of = of_problem.of
-    monkeypatch.setattr(of_problem, "of", lambda i: asked.append(i) or of(i))
+    monkeypatch.setattr(of_problem, "of", lambda some: asked.extend(some) or of(some))
     covering(of_problem, 100)
     assert len(asked) < 0.1 * 2000 * 100
