@@ -55,7 +55,8 @@ def covering(similarities: Similarities, budget: int) -> tuple[NDArray[np.int64]
     cover = np.zeros(similarities.m, dtype=np.float32)
 
     def gain(candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.maximum(similarities.of(candidates) - cover, 0).sum(axis=1, dtype=np.float64)
+        gained: NDArray[np.float64] = np.maximum(similarities.of(candidates) - cover, 0).sum(axis=1, dtype=np.float64)
+        return gained
 
     chosen: list[int] = []
     covered: list[float] = []

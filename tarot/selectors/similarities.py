@@ -93,7 +93,7 @@ class Lazily:
         current: set[int] = set()
         many = 1
         while self._heap[0][1] not in current:
-            stale = []
+            stale: list[int] = []
             while self._heap and len(stale) < many and self._heap[0][1] not in current:
                 stale.append(heapq.heappop(self._heap)[1])
             for value, i in zip(values(np.array(stale)).tolist(), stale, strict=True):

@@ -17,6 +17,8 @@ from tarot.selectors.options import Ratio, Size, described
 from tarot.space import Whitening
 from tarot.transport import ConvergenceError
 
+_FLOAT32 = 1e-6  # changes of all masses together that float32 can tell from its rounding
+
 
 @dataclass(frozen=True)
 class Uot:
@@ -55,6 +57,7 @@ class Uot:
             raise InputError("candidates: every row is zero, so none can receive mass")
         log_share = torch.full((n,), -math.inf, dtype=torch.float64)
         log_share[torch.from_numpy(usable)] = -math.log(usable.sum())
+        dtype = torch.float32 if self.tolerance >= _FLOAT32 else torch.float64  # which takes twice the time
         relaxed = self.rho / (self.rho + epsilon)
 
         f, g = torch.zeros(n, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)  # in units of epsilon
@@ -65,12 +68,12 @@ class Uot:
             mass = np.empty(n)
             for start, rows in blocks(problem.candidates, step, name="candidates"):
                 here = slice(start, start + len(rows))
-                kernel = (rows @ targets.T).double().sub_(1).div_(2 * epsilon)  # minus the cost
-                reach = torch.logsumexp(kernel + g, dim=1) - math.log(m)
+                kernel = (rows @ targets.T).to(dtype).sub_(1).div_(2 * epsilon)  # minus the cost
+                reach = torch.logsumexp(kernel + g.to(dtype), dim=1).double() - math.log(m)
                 mass[here] = (log_share[here] + f[here] + reach).exp().numpy()
                 f[here] = -relaxed * reach
-                kernel.add_((f[here] + log_share[here])[:, None])
-                sums = torch.logaddexp(sums, torch.logsumexp(kernel, dim=0))
+                kernel.add_((f[here] + log_share[here]).to(dtype)[:, None])
+                sums = torch.logaddexp(sums, torch.logsumexp(kernel, dim=0).double())
             g = -sums
             if np.abs(mass - before).sum() <= self.tolerance:
                 return mass
