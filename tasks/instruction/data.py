@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, Natural, check_options, fingerprint, within
-from tasks.instruction.rows import Row, check_ids, read_rows
+from tasks.instruction.reading import Row, check_ids, columns_of, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
 from tasks.task import SPLITS, Split
@@ -79,8 +80,11 @@ class Skills(Conversations):
 
 @dataclass(frozen=True)
 class Files(Conversations):
-    """jsonl files (`tasks.instruction.rows`) or datasets on the hub; one, several, or a mapping of names to them.
+    """Files of rows (`tasks.instruction.reading`) or datasets on the hub; one, several, or a mapping of names to them.
 
+    columns: what columns mean where their names do not say it, such as {prompt: ask, response: reply}; of all files
+        that have them. on_bad_row: what becomes of a row that nothing could be learned from: drop (it is counted and
+        named), or raise.
     validation, test: null takes them from the targets, of which selection then sees the share 1 - `held_out`: a third
         of what is held out for validation, two thirds for test.
     """
@@ -90,16 +94,23 @@ class Files(Conversations):
     validation: Paths | None = None
     test: Paths | None = None
     held_out: Annotated[float, within("(0, 1)")] = 0.3
+    columns: Mapping[str, str] | None = None
+    on_bad_row: Literal["drop", "raise"] = "drop"
 
     def __post_init__(self) -> None:
         check_options(self, "task")
+        if self.columns is not None:
+            columns_of(self.columns)
 
     def candidates_of(self, seed: int) -> list[Row]:
-        return read_rows(self.candidates)
+        return self._read(self.candidates)
+
+    def _read(self, places: Paths) -> list[Row]:
+        return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row)
 
     def rows(self, seed: int, fits: Fits) -> Rows:
         given = {split: getattr(self, split) for split in SPLITS}
-        rows: Rows = {split: read_rows(paths) for split, paths in given.items() if paths is not None}
+        rows: Rows = {split: self._read(paths) for split, paths in given.items() if paths is not None}
         rows |= hold_out(rows.pop("targets"), [s for s in SPLITS if s not in rows and s != "targets"], self, seed)
         refuse_shared(rows)
         return distinct(rows)
@@ -203,9 +214,14 @@ def refuse_shared(rows: Rows) -> None:
 
 
 def said(row: Row) -> tuple[tuple[str, str], ...]:
-    """A conversation without what no template would keep: blanks around a message, and which kind of row it was."""
+    """A conversation without what no template would keep: blanks around a message, and which kind of row it was. What a
+    message calls or thinks is said, too."""
     roles = {"prompt": "user", "completion": "assistant"}
-    return tuple((roles.get(role, role), content.strip()) for role, content in row.messages)
+    besides = {place: json.dumps(more, sort_keys=True, default=str) for place, more in row.more.items()}
+    return tuple(
+        (roles.get(role, role), content.strip() + besides.get(place, ""))
+        for place, (role, content) in enumerate(row.messages)
+    )
 
 
 def asked(row: Row) -> tuple[tuple[str, str], ...]:
@@ -227,8 +243,11 @@ def distinct(rows: Rows) -> Rows:
 
 def digest(rows: list[Row]) -> str:
     """Of all that a model could read of them, and of their names."""
-    known = [
-        [row.id, [list(turn) for turn in row.messages], row.group, row.prefill, row.open, list(row.options), row.answer]
-        for row in rows
-    ]
+    known: list[list[Any]] = []
+    for row in rows:
+        turns = [list(turn) for turn in row.messages]
+        known.append([row.id, turns, row.group, row.prefill, row.open, list(row.options), row.answer])
+        if row.masked or row.more or row.tools:
+            besides = [sorted(row.masked), sorted(row.more.items()), row.tools]
+            known[-1].append(json.dumps(besides, sort_keys=True, default=str))
     return fingerprint({"rows": known})

@@ -10,7 +10,7 @@ from typing import Any
 
 from tarot import Selection
 from tarot.common import atomic_file
-from tasks.instruction.rows import Row
+from tasks.instruction.reading import Row
 
 COLUMNS = ("weight", "nearest_target", "distance")
 # JSON allows them inside of a string, but programs that split text into lines break it there

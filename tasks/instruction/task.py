@@ -26,7 +26,7 @@ from tasks.instruction.data import Conversations, Files, Paths, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
-from tasks.instruction.rows import Row
+from tasks.instruction.reading import NAMED, Row
 from tasks.instruction.selected import write_selected
 from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
@@ -131,6 +131,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
+            if found.refused:
+                log.warning("%d %s cannot be written by the template and are left out:", len(found.refused), split)
+                for error in found.refused[:NAMED]:
+                    log.warning("    %s", error)
             if found.dropped:
                 log.warning(
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
@@ -416,6 +420,9 @@ class FilesTask(InstructionTask):
         validation: Paths | None = None,
         test: Paths | None = None,
         held_out: Annotated[float, within("(0, 1)")] = 0.3,
+        columns: Mapping[str, str] | None = None,
+        on_bad_row: Literal["drop", "raise"] = "drop",
         **options: Any,
     ) -> None:
-        super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)
+        data = Files(candidates, targets, validation, test, held_out, columns, on_bad_row)
+        super().__init__(data=data, **options)

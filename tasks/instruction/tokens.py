@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
 from tarot.gradients import batches_by_cost
-from tasks.instruction.rows import Row
-from tasks.instruction.template import Rendered, Template
+from tasks.instruction.reading import BadRowError, Row
+from tasks.instruction.rendered import Rendered
+from tasks.instruction.template import Template
 
 IGNORE = -100  # the label of a token that is not learned
 Sample = dict[str, Tensor]
@@ -26,7 +27,8 @@ class Tokenized:
     """[i] -> {"input_ids": int64 [L], "labels": int64 [L]}, where labels are the ids, or IGNORE where not learned.
 
     rows: the conversations that are left. starts: int64 [n + 1], sample i is at starts[i]:starts[i + 1] of ids int32
-    and learned bool. cut: bool [n], whether a row was longer than the context. dropped: ids of rows that were left out.
+    and learned bool. cut: bool [n], whether a row was longer than the context. dropped: ids of rows that were left out
+    because no answer was within it. refused: what was wrong with those that the template could not write.
     """
 
     rows: tuple[Row, ...]
@@ -35,6 +37,7 @@ class Tokenized:
     learned: np.ndarray
     cut: np.ndarray
     dropped: tuple[str, ...] = ()
+    refused: tuple[BadRowError, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,6 +95,7 @@ class Tokenized:
             np.concatenate([self.learned, other.learned]),
             np.concatenate([self.cut, other.cut]),
             self.dropped + other.dropped,
+            self.refused + other.refused,
         )
 
 
@@ -106,7 +110,8 @@ def tokenize(
     """The rows' first `max_length` tokens.
 
     A token is learned where the text it stands for begins in a learned span (blanks before it aside). nothing_left:
-    what becomes of a row without a learned token in its context that the model could predict: "raise", or "drop".
+    what becomes of a row without a learned token in its context that the model could predict, and of one that the
+    template cannot write: "raise", or "drop".
 
     Raises InputError for such a row, naming it, and where no row is left.
     """
@@ -115,9 +120,17 @@ def tokenize(
     if max_length < 2:
         raise InputError(f"max_length must be at least 2; it is {max_length}")
     kept, tokens, learned, cut, dropped = [], [], [], [], []
+    refused: list[BadRowError] = []
     for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        rendered = [template(row) for row in some]
+        some, rendered = [], []
+        for row in rows[start : start + _AT_ONCE]:
+            try:
+                rendered.append(template(row))
+                some.append(row)
+            except BadRowError as error:
+                if nothing_left == "raise":
+                    raise
+                refused.append(error)
         for row, (ids, mask) in zip(some, _encode(rendered, tokenizer), strict=True):
             if mask[1:max_length].any():
                 kept.append(row)
@@ -133,8 +146,9 @@ def tokenize(
                     "(nothing_left=drop)"
                 )
     if not kept:
-        raise InputError(f"none of {len(rows)} rows has an answer within {max_length} tokens")
-    return _joined(kept, tokens, learned, cut, tuple(dropped))
+        first = f"; {len(refused)} cannot be written, such as {refused[0]}" if refused else ""
+        raise InputError(f"none of {len(rows)} rows has an answer within {max_length} tokens{first}")
+    return _joined(kept, tokens, learned, cut, tuple(dropped), tuple(refused))
 
 
 def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -151,15 +165,31 @@ def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) ->
             return_attention_mask=False,
             verbose=False,
         )
-        for i, ids, offsets in zip(places, found["input_ids"], found["offset_mapping"], strict=True):
-            encoded[i] = (np.array(ids, dtype=np.int32), learned_tokens(rendered[i], offsets))
+        for place, i in enumerate(places):
+            ids, offsets = found["input_ids"][place], np.array(found["offset_mapping"][place], dtype=np.int64)
+            of_text = np.array([part is not None for part in found.sequence_ids(place)], dtype=bool)
+            spans = token_spans(offsets.reshape(-1, 2), of_text)
+            encoded[i] = (np.array(ids, dtype=np.int32), learned_tokens(rendered[i], spans))
     return encoded
 
 
-def learned_tokens(rendered: Rendered, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+def token_spans(offsets: np.ndarray, of_text: np.ndarray) -> np.ndarray:
+    """Which characters each token stands for, int64 [L, 2].
+
+    offsets: as the tokenizer says it, int64 [L, 2]. of_text: which tokens are, rather than put around it, bool [L].
+    Some tokenizers (GPT-NeoX's) leave blanks out of what they say, so that a token of blanks alone, such as a line's
+    indentation, seems to stand for nothing: it stands for what is between the token before it and its own end.
+    """
+    ends = np.maximum.accumulate(np.where(of_text, offsets[:, 1], 0)) if len(offsets) else offsets[:, 1]
+    before = np.concatenate([[0], ends])[:-1]
+    trimmed = of_text & (offsets[:, 0] == offsets[:, 1])
+    return np.stack([np.where(trimmed, np.minimum(before, offsets[:, 0]), offsets[:, 0]), offsets[:, 1]], axis=1)
+
+
+def learned_tokens(rendered: Rendered, places: np.ndarray) -> np.ndarray:
     """Which tokens are learned, bool [L]: those that begin in a span. Blanks before a span do not count, since some
-    tokenizers put the blank between two words into the token of the second; tokens of no text are not learned."""
-    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    tokenizers put the blank between two words into the token of the second; tokens of no text are not learned.
+    places: the characters that tokens stand for, int64 [L, 2]."""
     learned = np.zeros(len(places), dtype=bool)
     for start, stop in rendered.spans:
         reach = start - (len(rendered.text[:start]) - len(rendered.text[:start].rstrip()))
@@ -167,7 +197,14 @@ def learned_tokens(rendered: Rendered, offsets: Sequence[tuple[int, int]]) -> np
     return learned & (places[:, 1] > places[:, 0])
 
 
-def _joined(rows: list[Row], tokens: list, learned: list, cut: list, dropped: tuple[str, ...] = ()) -> Tokenized:
+def _joined(
+    rows: list[Row],
+    tokens: list,
+    learned: list,
+    cut: list,
+    dropped: tuple[str, ...] = (),
+    refused: tuple[BadRowError, ...] = (),
+) -> Tokenized:
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens], dtype=np.int64)]).astype(np.int64)
     none = [np.zeros(0, dtype=np.int32)]
     return Tokenized(
@@ -177,6 +214,7 @@ def _joined(rows: list[Row], tokens: list, learned: list, cut: list, dropped: tu
         np.concatenate(none + learned).astype(bool),
         np.array(cut, dtype=bool),
         dropped,
+        refused,
     )
 
 

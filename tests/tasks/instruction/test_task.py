@@ -37,7 +37,7 @@ from tasks.instruction.evaluation import (
     prompts,
     written,
 )
-from tasks.instruction.rows import Row
+from tasks.instruction.reading import Row
 from tasks.instruction.tokenizer import identity, train_tokenizer
 from tasks.instruction.tokens import IGNORE, collate, tokenize
 from tasks.instruction.training import tune

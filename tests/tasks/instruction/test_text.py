@@ -12,9 +12,10 @@ from tarot import InputError
 
 pytest.importorskip("transformers")
 
+from tasks.instruction.chat import ChatTemplate
 from tasks.instruction.evaluation import prompts
-from tasks.instruction.rows import Row
-from tasks.instruction.template import ChatTemplate, LessTemplate, stop_tokens, template_of
+from tasks.instruction.reading import Row
+from tasks.instruction.template import LessTemplate, stop_tokens, template_of
 from tasks.instruction.tokenizer import SMALLEST, cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches, tokenize
 from tests.tasks.instruction.conversations import TALK
@@ -77,12 +78,12 @@ def test_the_tokenizers_own_template(tokenizer):
     turns = tuple((turn["role"], turn["content"]) for turn in TALK)
     found = template_of("chat", tokenizer)(row(*turns))
     assert found.whole
-    assert [found.text[a:b] for a, b in found.spans] == ["14. Ça va<|im_end|>\n", "Nothing 更多<|im_end|>\n"]
+    assert [found.text[a:b] for a, b in found.spans] == ["  14. Ça va <|im_end|>\n", "Nothing 更多<|im_end|>\n"]
     given = ChatTemplate(tokenizer)(row(("user", "q"), ("assistant", "A: yes"), prefill="A:", open=True))
     assert given.text == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nA: yes" and given.answer == " yes"
     tokenizer.chat_template = "{{ messages | length }}" + CHATML
-    with pytest.raises(InputError, match="rewrites"):
-        ChatTemplate(tokenizer)(row(*turns))
+    again = ChatTemplate(tokenizer)(row(*turns))  # nothing of it is as it was after the turn before
+    assert again.text == f"5{found.text}" and again.spans == tuple((a + 1, b + 1) for a, b in found.spans)
     with pytest.raises(InputError, match="'less' or 'chat'"):
         template_of("other", tokenizer)
 
