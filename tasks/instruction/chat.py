@@ -149,7 +149,13 @@ class ChatTemplate:
         if after is None:
             return past
         closing = after[_end(after, self._altered(row, turns[: place + 1], place)) :]
-        return past + _alike(text[past:], closing)
+        same = _alike(text[past:], closing)
+        return past + max((stop for stop in self._token_ends(closing) if stop <= same), default=0)
+
+    def _token_ends(self, text: str) -> list[int]:
+        """Where its tokens end: what begins with "<" as the end token does is not yet the same."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [stop for _, stop in found["offset_mapping"]]
 
     def _altered(self, row: Row, turns: Sequence[Turn], place: int, opening: bool = False) -> str:
         """The text with something else in the place of what one message says."""

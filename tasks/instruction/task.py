@@ -269,14 +269,17 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def model(self) -> LanguageModel:
         """Its frozen weights are always the same; the adapters are fresh.
 
-        Raises InputError where the language does not know all tokens, or is not made for so long conversations.
+        Raises InputError where the language does not know a token that occurs, or is not made for so long
+        conversations.
         """
         model = self.language.build(len(self.tokenizer), self.adapter, self._weights)
         known = cast("nn.Embedding", model.causal.get_input_embeddings()).num_embeddings
-        if len(self.tokenizer) > known:
+        highest = max(self.pad, *self.stops, *(int(split.tokens.max()) for split in self.splits.values()))
+        if highest >= known:  # a tokenizer may have more tokens, as long as they do not occur, and a language, too
             raise InputError(
-                f"the tokenizer has {len(self.tokenizer):,} tokens, of which the language knows {known:,}: give the "
-                "tokenizer that it was trained with (task.tokenizer=null)"
+                f"the conversations hold the token {self.tokenizer.convert_ids_to_tokens(highest)!r}, number "
+                f"{highest:,}, and the language knows {known:,}: give the tokenizer that it was trained with "
+                "(task.tokenizer=null)"
             )
         context = getattr(model.causal.config, "max_position_embeddings", None)
         longest = max(int(split.lengths.max()) for split in self.splits.values())

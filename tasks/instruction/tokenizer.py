@@ -90,9 +90,12 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What fills up a batch: the padding token, or the end token where there is none (LLaMA). It is never seen: padded
-    places are masked from attention and from the loss."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if found is None:
+    """What fills up a batch: the padding token, or the end token where there is none (LLaMA), or where the padding
+    token was added after all others, so that the language may not know it. It is never seen: padded places are masked
+    from attention and from the loss."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    if pad is None and end is None:
         raise InputError("the tokenizer has neither a padding token nor an end token; give it one (eos_token)")
-    return found
+    if pad is None or (end is not None and pad > max(end, tokenizer.vocab_size - 1)):
+        return int(end)
+    return int(pad)

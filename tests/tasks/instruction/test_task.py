@@ -38,7 +38,7 @@ from tasks.instruction.evaluation import (
     written,
 )
 from tasks.instruction.reading import Row
-from tasks.instruction.tokenizer import identity, train_tokenizer
+from tasks.instruction.tokenizer import identity, load_tokenizer, train_tokenizer
 from tasks.instruction.tokens import IGNORE, collate, tokenize
 from tasks.instruction.training import tune
 from tests.tasks.instruction.conversations import write_conversations
@@ -193,8 +193,16 @@ def test_a_language_that_does_not_fit_is_refused(tmp_path):
     train_tokenizer(["a text"], 262).save_pretrained(tmp_path / "tokenizer")
     Language(**SIZES).base(100).save_pretrained(tmp_path / "language")
     options = {"language": Language(path=str(tmp_path / "language")), "tokenizer": str(tmp_path / "tokenizer")}
-    with pytest.raises(InputError, match="262 tokens, of which the language knows 100"):
+    with pytest.raises(InputError, match=r"hold the token '.*', number \d+, and the language knows 100"):
         task_of(tmp_path, **options).model()
+    Language(**SIZES).base(288).save_pretrained(tmp_path / "language")  # more than there are tokens, as is usual
+    task_of(tmp_path, **options).model()
+    longer = load_tokenizer(tmp_path / "tokenizer")
+    longer.add_tokens([f"[unused{i}]" for i in range(50)])
+    longer.add_special_tokens({"pad_token": "[PAD]"})
+    longer.save_pretrained(tmp_path / "longer")  # which do not occur
+    task = task_of(tmp_path, **{**options, "tokenizer": str(tmp_path / "longer")})
+    assert len(task.tokenizer) > 288 > task.pad and task.model() is not None
     with pytest.raises(InputError, match="tokens, the language's context 16: lower"):
         task_of(tmp_path, language=Language(**{**SIZES, "context": 16})).model()
 
