@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -87,6 +89,26 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return hashlib.sha256(json.dumps([backend, special], sort_keys=True).encode()).hexdigest()
+
+
+def with_blanks(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The same, saying of every token all the characters that it stands for. Some (GPT-NeoX's, RoBERTa's) leave blanks
+    out of that, so that a line's indentation seems to stand for nothing."""
+    processor = tokenizer.backend_tokenizer.post_processor
+    if processor is None or b'"trim_offsets":true' not in processor.__getstate__():
+        return tokenizer
+    return _with_blanks(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _with_blanks(tokenizer: PreTrainedTokenizerBase, _: int) -> PreTrainedTokenizerBase:
+    """The number of its tokens is there so that one to which some are added is made again."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    told = json.dumps(state["post_processor"]).replace('"trim_offsets": true', '"trim_offsets": false')
+    exact = copy.deepcopy(tokenizer)
+    whole = Tokenizer.from_str(json.dumps(state | {"post_processor": json.loads(told)}))
+    exact.backend_tokenizer.post_processor = whole.post_processor
+    return exact
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -16,6 +16,7 @@ from tarot.gradients import batches_by_cost
 from tasks.instruction.reading import BadRowError, Row
 from tasks.instruction.rendered import Rendered
 from tasks.instruction.template import Template
+from tasks.instruction.tokenizer import with_blanks
 
 IGNORE = -100  # the label of a token that is not learned
 Sample = dict[str, Tensor]
@@ -153,6 +154,7 @@ def tokenize(
 
 def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[tuple[np.ndarray, np.ndarray]]:
     """(tokens int32 [L], learned bool [L]) of each text."""
+    tokenizer = with_blanks(tokenizer)
     encoded: list = [None] * len(rendered)
     for whole in (False, True):
         places = [i for i, one in enumerate(rendered) if one.whole == whole]
@@ -165,31 +167,15 @@ def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) ->
             return_attention_mask=False,
             verbose=False,
         )
-        for place, i in enumerate(places):
-            ids, offsets = found["input_ids"][place], np.array(found["offset_mapping"][place], dtype=np.int64)
-            of_text = np.array([part is not None for part in found.sequence_ids(place)], dtype=bool)
-            spans = token_spans(offsets.reshape(-1, 2), of_text)
-            encoded[i] = (np.array(ids, dtype=np.int32), learned_tokens(rendered[i], spans))
+        for i, ids, offsets in zip(places, found["input_ids"], found["offset_mapping"], strict=True):
+            encoded[i] = (np.array(ids, dtype=np.int32), learned_tokens(rendered[i], offsets))
     return encoded
 
 
-def token_spans(offsets: np.ndarray, of_text: np.ndarray) -> np.ndarray:
-    """Which characters each token stands for, int64 [L, 2].
-
-    offsets: as the tokenizer says it, int64 [L, 2]. of_text: which tokens are, rather than put around it, bool [L].
-    Some tokenizers (GPT-NeoX's) leave blanks out of what they say, so that a token of blanks alone, such as a line's
-    indentation, seems to stand for nothing: it stands for what is between the token before it and its own end.
-    """
-    ends = np.maximum.accumulate(np.where(of_text, offsets[:, 1], 0)) if len(offsets) else offsets[:, 1]
-    before = np.concatenate([[0], ends])[:-1]
-    trimmed = of_text & (offsets[:, 0] == offsets[:, 1])
-    return np.stack([np.where(trimmed, np.minimum(before, offsets[:, 0]), offsets[:, 0]), offsets[:, 1]], axis=1)
-
-
-def learned_tokens(rendered: Rendered, places: np.ndarray) -> np.ndarray:
+def learned_tokens(rendered: Rendered, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
     """Which tokens are learned, bool [L]: those that begin in a span. Blanks before a span do not count, since some
-    tokenizers put the blank between two words into the token of the second; tokens of no text are not learned.
-    places: the characters that tokens stand for, int64 [L, 2]."""
+    tokenizers put the blank between two words into the token of the second; tokens of no text are not learned."""
+    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     learned = np.zeros(len(places), dtype=bool)
     for start, stop in rendered.spans:
         reach = start - (len(rendered.text[:start]) - len(rendered.text[:start].rstrip()))
