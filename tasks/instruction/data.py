@@ -6,13 +6,14 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, Natural, check_options, fingerprint, within
+from tasks.instruction.duplicates import nearly_same, one_of_each, same, say
 from tasks.instruction.reading import Row, check_ids, columns_of, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
@@ -84,7 +85,8 @@ class Files(Conversations):
 
     columns: what columns mean where their names do not say it, such as {prompt: ask, response: reply}; of all files
         that have them. on_bad_row: what becomes of a row that nothing could be learned from: drop (it is counted and
-        named), or raise.
+        named), or raise. deduplicate: of candidates that say the same one is kept: exact, word for word, or minhash,
+        nearly (`tasks.instruction.duplicates`); null keeps all, and says how many there are.
     validation, test: null takes them from the targets, of which selection then sees the share 1 - `held_out`: a third
         of what is held out for validation, two thirds for test.
     """
@@ -96,6 +98,8 @@ class Files(Conversations):
     held_out: Annotated[float, within("(0, 1)")] = 0.3
     columns: Mapping[str, str] | None = None
     on_bad_row: Literal["drop", "raise"] = "drop"
+    deduplicate: Literal["exact", "minhash"] | None = None
+    _pool: list[list[Row]] = field(default_factory=list, init=False, repr=False, compare=False)  # one, once it is read
 
     def __post_init__(self) -> None:
         check_options(self, "task")
@@ -103,14 +107,17 @@ class Files(Conversations):
             columns_of(self.columns)
 
     def candidates_of(self, seed: int) -> list[Row]:
-        return self._read(self.candidates)
+        if not self._pool:
+            self._pool.append(distinct_rows(self._read(self.candidates), self.deduplicate))
+        return self._pool[0]
 
     def _read(self, places: Paths) -> list[Row]:
         return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row)
 
     def rows(self, seed: int, fits: Fits) -> Rows:
         given = {split: getattr(self, split) for split in SPLITS}
-        rows: Rows = {split: self._read(paths) for split, paths in given.items() if paths is not None}
+        rows: Rows = {"candidates": self.candidates_of(seed)}
+        rows |= {split: self._read(paths) for split, paths in given.items() if paths is not None and split not in rows}
         rows |= hold_out(rows.pop("targets"), [s for s in SPLITS if s not in rows and s != "targets"], self, seed)
         refuse_shared(rows)
         return distinct(rows)
@@ -193,6 +200,17 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     for row in targets:
         rows[split_of.get(kind(row), "targets")].append(row)
     return rows
+
+
+def distinct_rows(rows: list[Row], how: str | None) -> list[Row]:
+    """The rows, or one of each that say the same; how many there are is said in any case."""
+    exact, near = same(rows), nearly_same(rows)
+    if how is None:
+        say(rows, exact, near)
+        return rows
+    kept = one_of_each(rows, exact if how == "exact" else near)
+    log.info("%d of %d candidates say what another says (%s) and are left out", len(rows) - len(kept), len(rows), how)
+    return kept
 
 
 def refuse_shared(rows: Rows) -> None:

@@ -425,7 +425,8 @@ class FilesTask(InstructionTask):
         held_out: Annotated[float, within("(0, 1)")] = 0.3,
         columns: Mapping[str, str] | None = None,
         on_bad_row: Literal["drop", "raise"] = "drop",
+        deduplicate: Literal["exact", "minhash"] | None = None,
         **options: Any,
     ) -> None:
-        data = Files(candidates, targets, validation, test, held_out, columns, on_bad_row)
+        data = Files(candidates, targets, validation, test, held_out, columns, on_bad_row, deduplicate)
         super().__init__(data=data, **options)

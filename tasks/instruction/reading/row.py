@@ -25,7 +25,7 @@ class Row:
     answer: what an exact match is measured against; None: the last message. where: file and line.
     masked: places of answers that are given, not learned. more: what a message has besides, by its place:
     `tool_calls` (each {"type": "function", "function": {"name", "arguments"}}), `reasoning_content`, `name`,
-    `tool_call_id`. tools: what may be called, as JSON schemas.
+    `tool_call_id`. tools: what may be called, as JSON schemas. copies: how many rows of the pool it stands for.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Row:
     masked: frozenset[int] = frozenset()
     more: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
+    copies: int = 1
 
     @property
     def plain(self) -> bool:
