@@ -27,7 +27,7 @@ from tasks.instruction.evaluation import Evaluation, answer_start, metrics, writ
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.reading import NAMED, Row
-from tasks.instruction.selected import write_selected
+from tasks.instruction.selected import ForTrainers, write_selected
 from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
@@ -51,6 +51,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     selected with. It has a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
+    format: of the trainer that what is selected is written for, too; repeat: there rows come as often as their weights
+    say.
     Other options are `SupervisedTask`'s.
     """
 
@@ -75,6 +77,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         nothing_left: Literal["raise", "drop"] = "raise",
         transfer: Language | Mapping[str, Any] | None = None,
         total_share: Positive | None = None,
+        format: Literal["trl", "llamafactory", "axolotl"] | None = None,
+        repeat: bool = False,
         **options: Any,
     ) -> None:
         if language.path is not None and pretraining is not None:
@@ -91,6 +95,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.evaluation, self.pretraining = evaluation, pretraining
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
+        self.for_trainers = ForTrainers(format, repeat)
         self.learner = self if transfer is None else self._with(transfer)
 
     def _with(self, language: Language) -> InstructionTask:
@@ -354,6 +359,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)
+
+    def selected_files(self, selection: Selection) -> dict[str, Callable[[Path], None]]:
+        return self.for_trainers.files(self.candidates().rows, self.ids("targets"), selection)
 
     def lower_is_better(self, metric: str) -> bool:
         return metric.partition("/")[0] == "loss"
