@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tarot import Selection
 from tarot.common import atomic_file
 from tasks.instruction.reading import Row
-from tasks.instruction.trainers import Format, for_trainer, snippet_of
+from tasks.instruction.trainers import Format, for_trainer, snippets_of
 
 COLUMNS = ("weight", "nearest_target", "distance")
 MESSAGES = "selected.messages.jsonl"
@@ -71,10 +72,8 @@ class ForTrainers:
         kind, name = self.format, f"selected.{self.format}.jsonl"
         weights = selection.weights.tolist() if self.repeat else [1] * len(chosen)
         repeated = [row for row, weight in zip(chosen, weights, strict=True) for _ in range(weight)]
-        snippet = snippet_of(repeated, kind, name)
         found[name] = lambda path: _write(path, for_trainer(repeated, kind))
-        found[snippet.name] = lambda path: _write_text(path, snippet.text)
-        return found
+        return found | {one.name: partial(_write_text, text=one.text) for one in snippets_of(repeated, kind, name)}
 
     def _repeated(self, lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for line in lines:

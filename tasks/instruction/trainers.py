@@ -42,22 +42,26 @@ def for_trainer(rows: Sequence[Row], kind: Format) -> Iterator[dict[str, Any]]:
     return _trl(rows) if kind == "trl" else _llamafactory(rows)
 
 
-def snippet_of(rows: Sequence[Row], kind: Format, name: str) -> Snippet:
+def snippets_of(rows: Sequence[Row], kind: Format, name: str) -> list[Snippet]:
     """What loads the file `name` of these rows."""
     if kind == "axolotl":
         kind_of = "type: input_output\n" if _all_plain(rows) else _AXOLOTL
         text = f"datasets:\n  - path: {name}\n    ds_type: json\n    {kind_of}train_on_inputs: false\n"
-        return Snippet("selected.axolotl.yaml", text)
+        return [Snippet("selected.axolotl.yaml", text)]
     if kind == "llamafactory":
-        return Snippet("dataset_info.json", json.dumps({"selected": _entry(name)}, indent=2) + "\n")
+        arguments = f"dataset_dir: .\ndataset: selected\nmask_history: {str(_by_answer(rows)).lower()}\n"
+        return [
+            Snippet("dataset_info.json", json.dumps({"selected": _entry(name)}, indent=2) + "\n"),
+            Snippet("selected.llamafactory.yaml", arguments),
+        ]
     learned = "completion_only_loss=True" if _by_completion(rows) else "assistant_only_loss=True"
-    return Snippet(
-        "selected.trl.py",
+    text = (
         "from datasets import load_dataset\n"
         "from trl import SFTConfig, SFTTrainer\n\n"
         f'dataset = load_dataset("json", data_files="{name}", split="train")\n'
-        f'trainer = SFTTrainer("MODEL", args=SFTConfig({learned}), train_dataset=dataset)\n',
+        f'trainer = SFTTrainer("MODEL", args=SFTConfig({learned}), train_dataset=dataset)\n'
     )
+    return [Snippet("selected.trl.py", text)]
 
 
 # --- which form ------------------------------------------------------------------------------------------------------
@@ -111,7 +115,8 @@ def _trl(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             yield {"messages": messages, **_columns(rows, row)}
             continue
         for end in _ends(row, by_answer=True):
-            yield {"prompt": messages[: end - 1], "completion": messages[end - 1 : end], **_columns(rows, row)}
+            before = messages[: end - 1] or [{"role": "user", "content": ""}]  # it wants something to be said before
+            yield {"prompt": before, "completion": messages[end - 1 : end], **_columns(rows, row)}
 
 
 def _llamafactory(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

@@ -118,8 +118,8 @@ def _columns(entry: Mapping[str, Any], where: str) -> Columns:
     names = {_MEANINGS[name]: column for name, column in {**default, **given}.items() if column}
     if formatting == "alpaca":
         return Columns(names, joint="\n", kept=False)
-    tags = {"role_tag": "from", "content_tag": "value", **dict(entry.get("tags") or {})}
-    speakers = {str(tags.get(tag, usual)): role for tag, (usual, role) in _TAGS.items()}
-    if formatting == "openai":
-        return Columns(names, joint="\n", kept=False)
-    return Columns(names, "\n", speakers, str(tags["role_tag"]), str(tags["content_tag"]), kept=False)
+    given_tags = dict(entry.get("tags") or {})
+    usual = {"role_tag": "from", "content_tag": "value"} if formatting == "sharegpt" else {}
+    tags = {**usual, **given_tags}
+    speakers = {str(tags.get(tag, name)): role for tag, (name, role) in _TAGS.items() if usual or tag in given_tags}
+    return Columns(names, "\n", speakers, str(tags.get("role_tag", "")), str(tags.get("content_tag", "")), kept=False)

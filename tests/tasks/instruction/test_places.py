@@ -185,6 +185,12 @@ INFO = {
         "tags": {"role_tag": "who", "content_tag": "what", "user_tag": "me", "assistant_tag": "you"},
     },
     "openai": {"file_name": "openai.jsonl", "formatting": "openai", "columns": {"messages": "messages"}},
+    "openai_tagged": {
+        "file_name": "openai_tagged.jsonl",
+        "formatting": "openai",
+        "columns": {"messages": "messages"},
+        "tags": {"role_tag": "speaker", "content_tag": "said", "user_tag": "customer"},
+    },
     "kto": {
         "file_name": "kto.json",
         "formatting": "sharegpt",
@@ -220,6 +226,9 @@ SAMPLES = {
     ],
     "tagged.jsonl": [{"talk": [{"who": "me", "what": "q"}, {"who": "you", "what": "a"}]}],
     "openai.jsonl": [TALKS[0]],
+    "openai_tagged.jsonl": [
+        {"messages": [{"speaker": "customer", "said": "q"}, {"speaker": "assistant", "said": "a"}]},
+    ],
     "kto.json": [{**talk, "label": i == 1} for i, talk in enumerate(TALKS[:2])],
 }
 
@@ -251,6 +260,7 @@ def test_llama_factorys_samples(factory, caplog):
     assert row.tools == ({"type": "function", "function": TOOL},) and row.learned == (1, 3)
     assert [row.messages for row in of("tagged")] == [(("user", "q"), ("assistant", "a"))]
     assert [row.messages for row in of("openai")] == SAID[:1]
+    assert [row.messages for row in of("openai_tagged")] == [(("user", "q"), ("assistant", "a"))]
     assert [row.messages for row in of("kto")] == SAID[1:2]
     assert "1 of 2 rows" in caplog.text and "1 with label false" in caplog.text
     assert [row.dataset for row in of("alpaca,tagged")] == ["alpaca", "alpaca", "tagged"]
@@ -265,7 +275,7 @@ def test_llama_factorys_samples(factory, caplog):
         (":elsewhere", "is at ms_hub_url, which is not read"),
         (":strange", "says colour, which is not known"),
         (":nowhere", "lists no dataset 'nowhere', but alpaca"),
-        ("", "lists 11 datasets; say which"),
+        ("", "lists 12 datasets; say which"),
     ],
 )
 def test_what_llama_factorys_list_cannot_mean(factory, name, says):

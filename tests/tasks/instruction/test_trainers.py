@@ -100,7 +100,7 @@ def test_trl(tmp_path):
     found = written(tmp_path, "text", "talk", "masked", format="trl")  # each learned answer, behind what comes before
     lines = found["selected.trl.jsonl"]
     assert [(len(line["prompt"]), line["completion"][0]["content"]) for line in lines] == [
-        (0, "y"),
+        (1, "y"),
         (2, "a"),
         (4, "a2"),
         (3, "a2"),
@@ -123,6 +123,7 @@ def test_llamafactory(tmp_path, caplog):
     assert rows[2].more[1]["tool_calls"] == [CALL] and rows[2].tools == (TOOL,)
     found = written(tmp_path, "talk", "masked", format="llamafactory")
     assert [line["conversations"][-1]["value"] for line in found["selected.llamafactory.jsonl"]] == ["a", "a2", "a2"]
+    assert yaml.safe_load(found["selected.llamafactory.yaml"])["mask_history"] is True
 
 
 def test_axolotl(tmp_path):
