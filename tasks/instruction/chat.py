@@ -88,7 +88,9 @@ class ChatTemplate:
         raise refusal
 
     def _text(self, turns: Sequence[Turn], row: Row | None = None, opening: bool = False) -> str:
-        tools = [dict(tool) for tool in row.tools] if row is not None and row.tools else None
+        tools: list[dict | Callable] | None = None
+        if row is not None and row.tools:
+            tools = [dict(tool) for tool in row.tools]
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(turn) for turn in turns], tools=tools, tokenize=False, add_generation_prompt=opening
@@ -121,12 +123,14 @@ class ChatTemplate:
         """(start, stop) of what is learned of a turn."""
         before = self._or_none(turns[:place], row, opening=True) if place else None
         after = self._or_none(turns[: place + 1], row)
-        start, stop = before and len(before), after and len(after)
-        if before is None or not text.startswith(before):
+        if before is not None and text.startswith(before):
+            start = len(before)
+        else:
             start = self._start(row, turns, place, text, before)
-        if after is None or not text.startswith(after):
+        if after is not None and text.startswith(after):
+            stop = len(after)
+        else:
             stop = self._stop(row, turns, place, text, after)
-        assert start is not None and stop is not None
         if start >= stop:
             detail = "it is not known which of the chat template's text is an answer; take template=less"
             raise BadRowError(row.where or row.id, "that the chat template refuses", detail)

@@ -41,7 +41,7 @@ def same(rows: Sequence[Row]) -> Places:
 def nearly_same(rows: Sequence[Row]) -> Places:
     """The place of the first row that says nearly the same and stands for itself, int64 [n]; its own for that row."""
     found = same(rows)
-    firsts = np.flatnonzero(found == np.arange(len(rows)))
+    firsts = np.flatnonzero(found == np.arange(len(rows))).tolist()
     factors, shifts = _hashes()
     runs = [_runs(rows[place], range(len(rows[place].messages))) for place in firsts]
     learned = [_runs(rows[place], rows[place].learned) for place in firsts]
@@ -66,7 +66,7 @@ def nearly_same(rows: Sequence[Row]) -> Places:
 def one_of_each(rows: Sequence[Row], stands_for: Places) -> list[Row]:
     """The rows that stand for themselves, each with how many it stands for (`copies`)."""
     count = np.bincount(stands_for, minlength=len(rows))
-    return [replace(rows[place], copies=int(count[place])) for place in np.flatnonzero(count)]
+    return [replace(rows[place], copies=int(count[place])) for place in np.flatnonzero(count).tolist()]
 
 
 def say(rows: Sequence[Row], exact: Places, near: Places) -> None:

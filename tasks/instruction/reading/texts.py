@@ -169,7 +169,8 @@ def _following(content: bytes, path: Path) -> list[Record]:
     """Objects one after another; none where something else is among them, so that lines can say where."""
     try:
         text, place = content.decode(), 0
-        lines, found = _Lines(text), []
+        lines = _Lines(text)
+        found: list[Record] = []
         while (place := _skip(text, place)) < len(text):
             where = f"{path}:{lines.until(place)}"
             value, place = _value(text, place, where)

@@ -145,6 +145,6 @@ def test_what_is_learned_of_them():
 
 
 def test_the_table_in_the_docs():
-    """Of every file what becomes of it; `rows.md` says the same."""
+    """Of every file what becomes of it; `docs/how-to/rows.md` says the same."""
     listed = re.findall(r"^\| `(\w+)` \|.*\| (\w+)[^|]*\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert dict(listed) == ALL and len(listed) == len(ALL) == 54
