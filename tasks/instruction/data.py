@@ -30,6 +30,11 @@ class Conversations(ABC):
 
     tagged: ClassVar[bool] = False
 
+    @property
+    def by_features(self) -> bool:
+        """Whether one of the candidates that look the same to the language is to be kept."""
+        return False
+
     @abstractmethod
     def candidates_of(self, seed: int) -> list[Row]:
         """The candidates alone."""
@@ -86,7 +91,8 @@ class Files(Conversations):
     columns: what columns mean where their names do not say it, such as {prompt: ask, response: reply}; of all files
         that have them. on_bad_row: what becomes of a row that nothing could be learned from: drop (it is counted and
         named), or raise. deduplicate: of candidates that say the same one is kept: exact, word for word, or minhash,
-        nearly (`tasks.instruction.duplicates`); null keeps all, and says how many there are.
+        nearly (`tasks.instruction.duplicates`), or features, as the language sees them; null keeps all, and says how
+        many there are.
     validation, test: null takes them from the targets, of which selection then sees the share 1 - `held_out`: a third
         of what is held out for validation, two thirds for test.
     """
@@ -98,13 +104,17 @@ class Files(Conversations):
     held_out: Annotated[float, within("(0, 1)")] = 0.3
     columns: Mapping[str, str] | None = None
     on_bad_row: Literal["drop", "raise"] = "drop"
-    deduplicate: Literal["exact", "minhash"] | None = None
+    deduplicate: Literal["exact", "minhash", "features"] | None = None
     _pool: list[list[Row]] = field(default_factory=list, init=False, repr=False, compare=False)  # one, once it is read
 
     def __post_init__(self) -> None:
         check_options(self, "task")
         if self.columns is not None:
             columns_of(self.columns)
+
+    @property
+    def by_features(self) -> bool:
+        return self.deduplicate == "features"
 
     def candidates_of(self, seed: int) -> list[Row]:
         if not self._pool:
@@ -203,7 +213,10 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
 
 
 def distinct_rows(rows: list[Row], how: str | None) -> list[Row]:
-    """The rows, or one of each that say the same; how many there are is said in any case."""
+    """The rows, or one of each that say the same; how many there are is said in any case. What looks the same is for
+    whoever has a model."""
+    if how == "features":
+        return rows
     exact, near = same(rows), nearly_same(rows)
     if how is None:
         say(rows, exact, near)

@@ -1,4 +1,4 @@
-"""Rows that say what another row says: word for word, or nearly.
+"""Rows that say what another row says: word for word, or nearly, or as a model sees it.
 
 Nearly the same are rows of whose runs of three words most are the same (Jaccard), and of those of what is learned, too:
 two questions about one long text are not. Rows that may be are found by MinHash
@@ -25,6 +25,9 @@ SAME = 0.8
 """The share of runs of three words from which on two rows are nearly the same."""
 _WORDS = 3
 _BANDS, _IN_A_BAND = 20, 4  # of hashes; a pair at the threshold shares no band with probability (1 - .8^4)^20 = 3e-5
+LOOKS_SAME = 0.99
+"""The cosine, from the mean of all, from which on two rows look the same to a model."""
+_BLOCK = 1024  # rows
 _COMPARED = 32  # rows of a band that one is compared with
 log = logging.getLogger("tarot")
 Places = NDArray[np.int64]
@@ -61,6 +64,35 @@ def nearly_same(rows: Sequence[Row]) -> Places:
                         buckets[key].append(number)
             advance(1)
     return stands_for[found]
+
+
+def alike(vectors: NDArray[np.float32], least: float = LOOKS_SAME) -> Places:
+    """The place of the first row that looks the same and stands for itself, int64 [n]; its own for that row.
+
+    vectors: float32 [n, d], what rows look like; of two that look the same the cosine, measured from the mean of all,
+    is at least `least`. A row that is the mean looks like no other.
+    """
+    rows = vectors - vectors.mean(axis=0)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    stands_for = np.arange(len(rows))
+    kept: list[int] = []
+    with progress("candidates that look the same", len(rows), "rows") as advance:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            before = block @ rows[kept].T
+            inside = np.tril(block @ block.T, -1)
+            own, numbers = stands_for[start:], np.arange(start, start + len(block))
+            for place in range(len(block)):
+                earlier = np.flatnonzero(before[place] >= least)
+                beside = np.flatnonzero((inside[place] >= least) & (own[: len(block)] == numbers))
+                if len(earlier):
+                    stands_for[start + place] = kept[int(earlier[0])]
+                elif len(beside):
+                    stands_for[start + place] = start + beside[0]
+            kept += [place for place in range(start, start + len(block)) if stands_for[place] == place]
+            advance(len(block))
+    return stands_for
 
 
 def one_of_each(rows: Sequence[Row], stands_for: Places) -> list[Row]:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -18,13 +18,15 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, Positive, checked, fingerprint, within
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_checkpoints, kept, read_tensors, write_tensors
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Files, Paths, Rows
+from tasks.instruction.duplicates import alike, one_of_each
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
+from tasks.instruction.looks import look
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.reading import NAMED, Row
 from tasks.instruction.selected import ForTrainers, write_selected
@@ -96,11 +98,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
         self.for_trainers = ForTrainers(format, repeat)
+        self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
-        return InstructionTask(
+        task = InstructionTask(
             name=self.name,
             data=self.data,
             language=language,
@@ -118,6 +121,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             seed=self.seed,
             device=str(self.device),
         )
+        task.one_of_each = False  # the other language may see others as the same, and is given those of this one
+        return task
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -133,6 +138,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     @cached_property
     def splits(self) -> dict[Split, Tokenized]:
         splits = {split: self._tokenize(self.rows[split], self.nothing_left) for split in SPLITS}
+        if self.one_of_each:
+            splits["candidates"] = self._distinct(splits["candidates"])
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
@@ -145,6 +152,21 @@ class InstructionTask(SupervisedTask[LanguageModel]):
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
                 )
         return splits
+
+    def _distinct(self, candidates: Tokenized) -> Tokenized:
+        """One of those that look the same to the language before it learns anything."""
+        seen = [self.data.recipe(self.seed, self.rows)["rows"]["candidates"], self._read_as, self._model_recipe]
+        made_of = fingerprint({"seen": seen, "code": source_hash(look)})
+        path = self.cache_dir / "looks" / f"{self.name}-{made_of}.safetensors"
+
+        def make(temporary: Path) -> None:
+            model = self.language.build(len(self.tokenizer), self.adapter, self._weights).to(self.device)
+            write_tensors(temporary, {"looks": look(model, candidates, self.evaluation.tokens, self.pad)})
+
+        stands_for = alike(kept(path, make, read_tensors)[0]["looks"].numpy())
+        rows = one_of_each(candidates.rows, stands_for)
+        log.info("%d of %d candidates look like others and are left out", len(candidates) - len(rows), len(candidates))
+        return replace(candidates.take(np.unique(stands_for)), rows=tuple(rows), dropped=candidates.dropped)
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
@@ -206,8 +228,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
+        recipe = {**self.data.recipe(self.seed, self.rows), **self._read_as}
+        return {**recipe, "one_of_each": self._model_recipe} if self.one_of_each else recipe
+
+    @property
+    def _read_as(self) -> dict[str, Any]:
         return {
-            **self.data.recipe(self.seed, self.rows),
             "tokenizer": identity(self.tokenizer),
             "template": self.template.recipe(),
             "max_length": self.max_length,
@@ -433,7 +459,7 @@ class FilesTask(InstructionTask):
         held_out: Annotated[float, within("(0, 1)")] = 0.3,
         columns: Mapping[str, str] | None = None,
         on_bad_row: Literal["drop", "raise"] = "drop",
-        deduplicate: Literal["exact", "minhash"] | None = None,
+        deduplicate: Literal["exact", "minhash", "features"] | None = None,
         **options: Any,
     ) -> None:
         data = Files(candidates, targets, validation, test, held_out, columns, on_bad_row, deduplicate)

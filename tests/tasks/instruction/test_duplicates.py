@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from tasks.instruction.data import Files
-from tasks.instruction.duplicates import SAME, nearly_same, one_of_each, same
+from tasks.instruction.duplicates import LOOKS_SAME, SAME, alike, nearly_same, one_of_each, same
 from tasks.instruction.reading import Row
 
 WORDS = [f"word{i}" for i in range(300)]
@@ -21,7 +21,7 @@ def rows_of(texts: list[str]) -> list[Row]:
     return [Row(f"r{i}", (("user", text), ("assistant", "yes"))) for i, text in enumerate(texts)]
 
 
-def alike(one: str, other: str) -> float:
+def shared(one: str, other: str) -> float:
     """The slow and obvious way: of all runs of three words, the share that both have."""
     sets = []
     for text in (one, other):
@@ -64,8 +64,8 @@ def test_nearly_the_same_against_every_pair():
             texts.append(" ".join(other))
     found = nearly_same(rows_of(texts))
     kept = np.flatnonzero(found == np.arange(len(texts)))
-    assert all(alike(texts[one], texts[other]) < SAME for one, other in combinations(kept, 2))
-    assert all(alike(texts[place], texts[first]) >= SAME for place, first in enumerate(found) if place != first)
+    assert all(shared(texts[one], texts[other]) < SAME for one, other in combinations(kept, 2))
+    assert all(shared(texts[place], texts[first]) >= SAME for place, first in enumerate(found) if place != first)
     assert 12 < len(kept) < 50 and set(found) == set(kept.tolist())
 
 
@@ -83,6 +83,24 @@ def test_short_and_empty_texts():
         Row("c", (("prompt", ""), ("completion", "YES"))),
     ]
     assert nearly_same(rows).tolist() == [0, 1, 0]
+
+
+def test_what_looks_the_same_against_every_pair():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((300, 16))
+    vectors = (centres[rng.integers(0, 300, 2500)] + 0.03 * rng.standard_normal((2500, 16))).astype(np.float32)
+    vectors += 5
+    found = alike(vectors)
+    rows = vectors - vectors.mean(0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = rows @ rows.T
+    slow = np.arange(len(rows))
+    for place in range(len(rows)):
+        earlier = [i for i in range(place) if slow[i] == i and cosine[place, i] >= LOOKS_SAME]
+        slow[place] = earlier[0] if earlier else place
+    assert (found != slow).mean() < 1e-3  # a pair at the threshold may fall to either side
+    assert 200 < len(set(found.tolist())) < 600
+    assert alike(np.zeros((3, 2), dtype=np.float32)).tolist() == [0, 1, 2]
 
 
 @pytest.fixture
