@@ -11,7 +11,7 @@ import yaml
 from experiments.frame.outputs import DONE
 from experiments.report import Page, Result, plain
 from tarot.common import fingerprint
-from tasks.task import WritesSelected
+from tasks.task import WritesForTrainers, WritesSelected
 
 if TYPE_CHECKING:
     from experiments.frame.run import Run
@@ -25,6 +25,10 @@ def publish(run: Run, result: Result) -> None:
         if isinstance(run.task, WritesSelected):
             with run.outputs.file("selected.jsonl") as temporary:
                 run.task.write_selected(result.selection, temporary)
+        if isinstance(run.task, WritesForTrainers):
+            for name, write in run.task.selected_files(result.selection).items():
+                with run.outputs.file(name) as temporary:
+                    write(temporary)
     pictures = [figure.render() for figure in result.figures]
     for picture in pictures:
         with run.outputs.file(f"figures/{picture.name}.png") as temporary:

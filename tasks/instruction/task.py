@@ -6,7 +6,7 @@ import hashlib
 import logging
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -18,16 +18,18 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, Positive, checked, fingerprint, within
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_checkpoints, kept, read_tensors, write_tensors
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Files, Paths, Rows
+from tasks.instruction.duplicates import alike, one_of_each
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
+from tasks.instruction.looks import look
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
-from tasks.instruction.rows import Row
-from tasks.instruction.selected import write_selected
+from tasks.instruction.reading import NAMED, Row
+from tasks.instruction.selected import ForTrainers, write_selected
 from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
@@ -51,6 +53,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     selected with. It has a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
+    format: of the trainer that what is selected is written for, too; repeat: there rows come as often as their weights
+    say.
     Other options are `SupervisedTask`'s.
     """
 
@@ -75,6 +79,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         nothing_left: Literal["raise", "drop"] = "raise",
         transfer: Language | Mapping[str, Any] | None = None,
         total_share: Positive | None = None,
+        format: Literal["trl", "llamafactory", "axolotl"] | None = None,
+        repeat: bool = False,
         **options: Any,
     ) -> None:
         if language.path is not None and pretraining is not None:
@@ -91,11 +97,13 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.evaluation, self.pretraining = evaluation, pretraining
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
+        self.for_trainers = ForTrainers(format, repeat)
+        self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
-        return InstructionTask(
+        task = InstructionTask(
             name=self.name,
             data=self.data,
             language=language,
@@ -113,6 +121,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             seed=self.seed,
             device=str(self.device),
         )
+        task.one_of_each = False  # the other language may see others as the same, and is given those of this one
+        return task
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -128,14 +138,35 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     @cached_property
     def splits(self) -> dict[Split, Tokenized]:
         splits = {split: self._tokenize(self.rows[split], self.nothing_left) for split in SPLITS}
+        if self.one_of_each:
+            splits["candidates"] = self._distinct(splits["candidates"])
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
+            if found.refused:
+                log.warning("%d %s cannot be written by the template and are left out:", len(found.refused), split)
+                for error in found.refused[:NAMED]:
+                    log.warning("    %s", error)
             if found.dropped:
                 log.warning(
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
                 )
         return splits
+
+    def _distinct(self, candidates: Tokenized) -> Tokenized:
+        """One of those that look the same to the language before it learns anything."""
+        seen = [self.data.recipe(self.seed, self.rows)["rows"]["candidates"], self._read_as, self._model_recipe]
+        made_of = fingerprint({"seen": seen, "code": source_hash(look)})
+        path = self.cache_dir / "looks" / f"{self.name}-{made_of}.safetensors"
+
+        def make(temporary: Path) -> None:
+            model = self.language.build(len(self.tokenizer), self.adapter, self._weights).to(self.device)
+            write_tensors(temporary, {"looks": look(model, candidates, self.evaluation.tokens, self.pad)})
+
+        stands_for = alike(kept(path, make, read_tensors)[0]["looks"].numpy())
+        rows = one_of_each(candidates.rows, stands_for)
+        log.info("%d of %d candidates look like others and are left out", len(candidates) - len(rows), len(candidates))
+        return replace(candidates.take(np.unique(stands_for)), rows=tuple(rows), dropped=candidates.dropped)
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
@@ -197,8 +228,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
+        recipe = {**self.data.recipe(self.seed, self.rows), **self._read_as}
+        return {**recipe, "one_of_each": self._model_recipe} if self.one_of_each else recipe
+
+    @property
+    def _read_as(self) -> dict[str, Any]:
         return {
-            **self.data.recipe(self.seed, self.rows),
             "tokenizer": identity(self.tokenizer),
             "template": self.template.recipe(),
             "max_length": self.max_length,
@@ -265,14 +300,17 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def model(self) -> LanguageModel:
         """Its frozen weights are always the same; the adapters are fresh.
 
-        Raises InputError where the language does not know all tokens, or is not made for so long conversations.
+        Raises InputError where the language does not know a token that occurs, or is not made for so long
+        conversations.
         """
         model = self.language.build(len(self.tokenizer), self.adapter, self._weights)
         known = cast("nn.Embedding", model.causal.get_input_embeddings()).num_embeddings
-        if len(self.tokenizer) > known:
+        highest = max(self.pad, *self.stops, *(int(split.tokens.max()) for split in self.splits.values()))
+        if highest >= known:  # a tokenizer may have more tokens, as long as they do not occur, and a language, too
             raise InputError(
-                f"the tokenizer has {len(self.tokenizer):,} tokens, of which the language knows {known:,}: give the "
-                "tokenizer that it was trained with (task.tokenizer=null)"
+                f"the conversations hold the token {self.tokenizer.convert_ids_to_tokens(highest)!r}, number "
+                f"{highest:,}, and the language knows {known:,}: give the tokenizer that it was trained with "
+                "(task.tokenizer=null)"
             )
         context = getattr(model.causal.config, "max_position_embeddings", None)
         longest = max(int(split.lengths.max()) for split in self.splits.values())
@@ -348,6 +386,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)
 
+    def selected_files(self, selection: Selection) -> dict[str, Callable[[Path], None]]:
+        return self.for_trainers.files(self.candidates().rows, self.ids("targets"), selection)
+
     def lower_is_better(self, metric: str) -> bool:
         return metric.partition("/")[0] == "loss"
 
@@ -416,6 +457,10 @@ class FilesTask(InstructionTask):
         validation: Paths | None = None,
         test: Paths | None = None,
         held_out: Annotated[float, within("(0, 1)")] = 0.3,
+        columns: Mapping[str, str] | None = None,
+        on_bad_row: Literal["drop", "raise"] = "drop",
+        deduplicate: Literal["exact", "minhash", "features"] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)
+        data = Files(candidates, targets, validation, test, held_out, columns, on_bad_row, deduplicate)
+        super().__init__(data=data, **options)
