@@ -25,6 +25,7 @@ from tarot.selection import knowledge
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
     AskedNorm,
+    Closest,
     FittedSpace,
     Space,
     Whitening,
@@ -212,7 +213,8 @@ class SelectionProblem:
         Those with zero features are passed over. Raises InputError where too few others are left.
         """
         budget = self.budget(size, ratio)
-        return self.selection(self.first_usable(np.argsort(-values, kind="stable"), budget), selector)
+        chosen = self.first_usable(np.argsort(-values, kind="stable"), budget)
+        return self.selection(chosen, selector, values=values)
 
     def zero_rows(self, candidates: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of these candidates have zero features in every view: bool [len(candidates)]. Reads their rows."""
@@ -246,8 +248,34 @@ class SelectionProblem:
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:
-                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k)
+                closest = None if "closest" in self._table else Closest.unknown(self.n)
+                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k, closest=closest)
+                if closest is not None:
+                    self._table["closest"] = (closest.distance, closest.target)
         return known
+
+    def closest(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Of every candidate, the distance to its nearest target, float64 [N], and which that is, int64 [N]; +inf and
+        -1 where its features are zero."""
+        self.neighbours(1)
+        with self._lock:
+            if "closest" not in self._table:  # neighbours of a larger problem, which were looked for there
+                found = Closest.unknown(self.n)
+                nearest_unit(self.candidates, self.targets, 1, closest=found)
+                self._table["closest"] = (found.distance, found.target)
+            distance, position = (column.numpy() for column in self._table["closest"])
+        target = np.where(position < 0, -1, self.usable_targets[position])
+        return distance.astype(np.float64), target
+
+    def layer_of(self) -> NDArray[np.int64]:
+        """In which layer every candidate enters, int64 [N], from 1: the least k of which it is some target's k-th
+        nearest; 0 where nobody has looked so far."""
+        index = self.neighbours(FIRST_NEIGHBOURS)[1].numpy()
+        none = index.shape[1] + 1
+        layer = np.full(self.n, none)
+        ranks = np.broadcast_to(np.arange(1, none), index.shape)
+        np.minimum.at(layer, index[index >= 0], ranks[index >= 0])
+        return np.where(layer == none, 0, layer)
 
     def layers(
         self, targets: NDArray[np.int64] | None = None, expect: int = 0, min_cos: float | None = None
@@ -288,9 +316,8 @@ class SelectionProblem:
     def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
         part = self._with_targets(self.targets[targets], self.usable_targets[targets])
-        part._table.update(
-            {name: (distance[targets], index[targets]) for name, (distance, index) in self._table.items()}
-        )
+        if known := self._table.get("nearest"):
+            part._table["nearest"] = (known[0][targets], known[1][targets])
         return part
 
     def smoothed(self, count: int) -> SelectionProblem:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
-from tarot.common import Count, NonNegative, Positive, Share, check_options
+from tarot.common import Count, NonNegative, Positive, Share, check_options, progress
 from tarot.gradients import resolve_device as resolve_device
 from tasks.task import Batch, Checkpoint, Model
 
@@ -207,11 +207,13 @@ def fit(
     run: int = 0,
     keep: Surrogate | None = None,
     watch: Callable[[Model, int], None] | None = None,
+    told: str | None = None,
 ) -> list[Checkpoint]:
     """Train `model` in place and leave it in eval mode; return the checkpoints that `keep` says, None: none.
 
     loss: the mean one of a batch, a scalar. Raises InputError where it becomes NaN or infinite.
     watch: told the model and the number of steps made, after each; it may leave the model in eval mode.
+    told: what progress calls the training; None: nothing.
     """
     kept: list[Checkpoint] = []
     rates: list[float] = []
@@ -219,21 +221,26 @@ def fit(
     wanted = saved if keep is None else saved[-keep.checkpoints :]
     optimizer = training.make_optimizer(p for p in model.parameters() if p.requires_grad)
     model.train()
-    for step, batch in enumerate(islice(batches, training.steps)):
-        rates.append(training.set_rate(optimizer, step))
-        optimizer.zero_grad()
-        value = loss(model, batch)
-        if not torch.isfinite(value):
-            raise InputError(f"training diverged: the loss is {value.item()} at step {step}; lower the learning rate")
-        value.backward()
-        optimizer.step()
-        if step + 1 in wanted:
-            kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
-        if step + 1 in saved:
-            rates.clear()
-        if watch is not None:
-            watch(model, step + 1)
-            model.train()
+    shown = contextlib.nullcontext(lambda _: None) if told is None else progress(told, training.steps, "steps")
+    with shown as advance:
+        for step, batch in enumerate(islice(batches, training.steps)):
+            rates.append(training.set_rate(optimizer, step))
+            optimizer.zero_grad()
+            value = loss(model, batch)
+            if not torch.isfinite(value):
+                raise InputError(
+                    f"training diverged: the loss is {value.item()} at step {step}; lower the learning rate"
+                )
+            value.backward()
+            optimizer.step()
+            if step + 1 in wanted:
+                kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
+            if step + 1 in saved:
+                rates.clear()
+            if watch is not None:
+                watch(model, step + 1)
+                model.train()
+            advance(1)
     model.eval()
     return kept
 

@@ -129,7 +129,7 @@ def tune(
     training = training.of(int(weights.sum()))
     batches = _steps(rows, weights, training, seed, pad, device)
     with seeded(seed):  # of dropout
-        return fit(model, loss, batches, training, run=run, keep=keep)
+        return fit(model, loss, batches, training, run=run, keep=keep, told="training" if keep is None else "warm-up")
 
 
 def _steps(
@@ -189,5 +189,5 @@ def pretrain(net: PreTrainedModel, text: Tokenized, training: Pretraining, seed:
 
     with seeded(seed):
         net.to(device)  # type: ignore[arg-type]  # transformers' decorator hides what `to` takes
-        fit(net, loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training)
+        fit(net, loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training, told="language")
     return {name: tensor.cpu() for name, tensor in net.state_dict().items()}
