@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def register_resolvers() -> None:
-    """`claimed`: a folder of one's own. `without`: a default that gives way where another option is given.
+    """`claimed`: a folder of one's own. `without`: a default that gives way where another option is given. `if`: the
+    second where the first is given and not 0, else the third.
     `unless_sweep`: a default that the runs of a sweep do not have. `largest` of a list. `among`: those of a default
     list that another list has, too. `run_name`: experiment, task, selector. `sweep_name`: the sweep of a run."""
     resolvers: dict[str, Callable[..., Any]] = {
@@ -24,6 +25,7 @@ def register_resolvers() -> None:
         "unless_sweep": _unless_sweep,
         "largest": max,
         "among": _among,
+        "if": _if,
         "run_name": _run_name,
         "sweep_name": _sweep_name,
     }
@@ -45,6 +47,10 @@ def _claimed(folder: str) -> str:
 
 def _without(given: Any, default: Any) -> Any:
     return default if given is None else None
+
+
+def _if(given: Any, then: Any, otherwise: Any) -> Any:
+    return then if given else otherwise
 
 
 def _unless_sweep(default: Any, *, _root_: DictConfig) -> Any:

@@ -63,6 +63,11 @@ class SelectionExperiment:
 
     def run(self, run: Run) -> Result:
         self._refuse_other_features(run)
+        if self.trainings and has_model(run) and not run.task.ids("test"):
+            raise InputError(
+                f"experiment.trainings={self.trainings}, and nothing is held out to judge models by: give task.test a "
+                "file or task.held_out a share, or end with the selection (experiment.trainings=0)"
+            )
         features = run.features()
         arms = self._select(run)
         scores = self._train(run, arms) if self.trainings and has_model(run) else {}

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import tarot
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.sources import Source
+from experiments.stages.sources import Source, Surrogate
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
 from tarot.common import fingerprint
@@ -89,11 +89,11 @@ class Workbench(Generic[T]):
                 "early ask for more (task.surrogate.checkpoints=4)"
             )
         dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
-        views = []
+        views, surrogate = [], Surrogate(task, device)
         for view, group in enumerate(views_of(checkpoints, recipe.aggregate, recipe.checkpoints)):
             projection = Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view))
-            # a source goes, and its model with it, before there is the next: they may not fit side by side
-            views.append([Source(task, c, recipe, projection, device).seen(self.cache) for c in group])
+            # one source goes before there is the next: they share a model
+            views.append([Source(task, c, recipe, projection, device, surrogate).seen(self.cache) for c in group])
         return joined(views, recipe)
 
     def problem(self) -> SelectionProblem:

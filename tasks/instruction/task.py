@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, Positive, checked, fingerprint, within
@@ -43,8 +43,9 @@ log = logging.getLogger("tarot")
 class InstructionTask(SupervisedTask[LanguageModel]):
     """data: the conversations. language, adapter: what learns. train: on a selection. surrogate: the warm-up.
 
-    pretraining: of a language without a path; null leaves its weights random. tokenizer: a folder or a name on the
-    hub; null: that of language.path, or one of `vocabulary` tokens made of the text that pretraining sees.
+    pretraining: of a language without a path; null leaves its weights random. One with a path is never pretrained.
+    tokenizer: a folder or a name on the hub; null: that of language.path, or one of `vocabulary` tokens made of the
+    text that pretraining sees.
     template: less or chat (the tokenizer's own). max_length: of a conversation, in tokens; the rest is cut off.
     nothing_left: what becomes of conversations without an answer within it: raise, or drop them.
     transfer: the language that is trained on a selection and judged, or its fields; null for the one that it was
@@ -77,8 +78,6 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         total_share: Positive | None = None,
         **options: Any,
     ) -> None:
-        if language.path is not None and pretraining is not None:
-            raise InputError("task.pretraining is of a language that is made on the spot: set it to null with a path")
         if isinstance(transfer, Mapping):
             transfer = Language(**transfer)
         if evaluation.harness and (transfer or language).path is None:
@@ -88,10 +87,11 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             )
         super().__init__(surrogate=surrogate, surrogate_train=surrogate.train, **options)
         self.data, self.language, self.adapter = data, language, adapter
-        self.evaluation, self.pretraining = evaluation, pretraining
+        self.evaluation, self.pretraining = evaluation, pretraining if language.path is None else None
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
         self.learner = self if transfer is None else self._with(transfer)
+        self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
@@ -103,7 +103,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             train=self.training,
             surrogate=self.surrogate,
             evaluation=self.evaluation,
-            pretraining=self.pretraining if language.path is None else None,
+            pretraining=self.pretraining,
             tokenizer=None if language.path is not None else self.tokenizer_path,
             vocabulary=self.vocabulary,
             template=self.template_kind,
@@ -138,6 +138,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         return splits
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
+        if not rows:  # nothing is held out
+            return Tokenized((), np.zeros(1, np.int64), np.zeros(0, np.int32), *(np.zeros(0, bool) for _ in range(2)))
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
 
     def target_groups(self) -> np.ndarray | None:
@@ -267,7 +269,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
         Raises InputError where the language does not know all tokens, or is not made for so long conversations.
         """
-        model = self.language.build(len(self.tokenizer), self.adapter, self._weights)
+        base, self._spare = self._spare, None
+        model = self.language.build(len(self.tokenizer), self.adapter, self._weights, base)
         known = cast("nn.Embedding", model.causal.get_input_embeddings()).num_embeddings
         if len(self.tokenizer) > known:
             raise InputError(
@@ -275,7 +278,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
                 "tokenizer that it was trained with (task.tokenizer=null)"
             )
         context = getattr(model.causal.config, "max_position_embeddings", None)
-        longest = max(int(split.lengths.max()) for split in self.splits.values())
+        longest = max(int(split.lengths.max(initial=0)) for split in self.splits.values())
         if context is not None and longest > context:
             raise InputError(
                 f"a conversation has {longest:,} tokens, the language's context {context:,}: lower task.max_length, "
@@ -300,7 +303,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         weights = self.surrogate.drawn(len(candidates), seed)
         self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
         model = self.fresh(self.model, seed)
-        return tune(model, candidates, weights, self.surrogate_training, seed, self.pad, run=run, keep=keep)
+        kept = tune(model, candidates, weights, self.surrogate_training, seed, self.pad, run=run, keep=keep)
+        self._spare = model.without_adapters()
+        return kept
 
     def downstream(self) -> LanguageModel:
         """The language that selections are trained with: another one where the task says `transfer`."""
@@ -331,6 +336,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         right answers; those that there are, in this order, and then by group. On test, before them, what lm-eval says
         where it is asked."""
         task, asked = self.learner, self.evaluation
+        if not len(task.splits[split]):
+            raise InputError(f"task.held_out is 0, so that there is no {split} to judge by; give task.{split} a file")
         found = metrics(model, task.splits[split], task.tokenizer, task._tokenize, asked, task.stops, task.pad)
         if split != "test" or not asked.harness:
             return found
@@ -405,7 +412,8 @@ def _fitted(text: str, columns: int, lines: int) -> str:
 
 
 class FilesTask(InstructionTask):
-    """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s."""
+    """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s. The language is the
+    user's own, too: InputError where its path is not given."""
 
     @checked("task")
     def __init__(
@@ -415,7 +423,14 @@ class FilesTask(InstructionTask):
         targets: Paths,
         validation: Paths | None = None,
         test: Paths | None = None,
-        held_out: Annotated[float, within("(0, 1)")] = 0.3,
+        held_out: Annotated[float, within("[0, 1)")] = 0.3,
+        language: Language,
         **options: Any,
     ) -> None:
-        super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)
+        if language.path is None:
+            raise InputError(
+                "task.language.path names no language model, whose gradients are to select: give a folder in "
+                "transformers' format or a name on the hub (task.language.path=/models/Qwen2.5-0.5B), features of your "
+                "own (task=features), or see it run without any file of yours (task=instruction)"
+            )
+        super().__init__(data=Files(candidates, targets, validation, test, held_out), language=language, **options)
