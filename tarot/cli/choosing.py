@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tarot.api import select, value
 from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
-from tarot.features import FeatureStore, Rows, existing_paths, open_features, read_vector
+from tarot.features import NAMING, FeatureStore, Rows, existing_paths, open_features, read_vector
 from tarot.selection import Selection
 from tarot.space import WHITENINGS
 
@@ -68,7 +68,7 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
     add("--regularization", type=float, metavar="X", help="ridge of the whitening (default: chosen)")
     norms = ["auto", "unit", "clip", "none"]
     add("--norm", choices=norms, default="auto", help="of rows before that (default: %(default)s)")
-    add("--tensor", metavar="NAME", help="which tensor of .safetensors files with several")
+    add("--tensor", metavar="NAME", help="which tensor of .safetensors, .pt or .npz files with several")
     vector = "a .npy vector, or a text file with one value per line"
     add("--candidate-labels", "--labels", metavar="FILE", help=f"of the candidates: {vector}")
     add("--target-labels", metavar="FILE", help="of the targets")
@@ -161,7 +161,7 @@ def _sides(options: argparse.Namespace) -> tuple[list[Rows], list[Rows]]:
 
 
 def _opened(path: Path, tensor: str | None) -> Rows:
-    return open_features(path, tensor if path.suffix == ".safetensors" else None)
+    return open_features(path, tensor if path.suffix in NAMING else None)
 
 
 def _paths(text: str, name: str) -> list[Path]:

@@ -18,8 +18,8 @@ Paths = str | Path | Sequence[str | Path]
 
 
 class FeatureTask(TaskData):
-    """candidates, targets: files of features [N, d] and [M, d] (.npy, .safetensors, .parquet, a feature store), or a
-    list of them: one per checkpoint or independently trained model, in the same order.
+    """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature store),
+    or a list of them: one per checkpoint or independently trained model, in the same order.
 
     labels, ids: of the candidates; target_labels, groups: of the targets. Each is a .npy vector or a text file with one
     value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). cache_dir:
@@ -46,7 +46,7 @@ class FeatureTask(TaskData):
         if not candidates or not targets:
             raise InputError(
                 "task.candidates and task.targets must name files of features: "
-                ".npy, .safetensors, .parquet or a feature store"
+                ".npy, .npz, .safetensors, .pt, .parquet or a feature store"
             )
         self.name = name
         self.cache_dir = Path(cache_dir)

@@ -303,7 +303,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         weights = self.surrogate.drawn(len(candidates), seed)
         self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
         model = self.fresh(self.model, seed)
-        kept = tune(model, candidates, weights, self.surrogate_training, seed, self.pad, run=run, keep=keep)
+        training, snapshots = self.surrogate_training, self.snapshots(run)
+        kept = tune(model, candidates, weights, training, seed, self.pad, run=run, keep=keep, snapshots=snapshots)
         self._spare = model.without_adapters()
         return kept
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from tarot import InputError
 from tarot.common import Count, NonNegative, Positive, Share, at_least, check_options, within
+from tasks.common.snapshots import Snapshots
 from tasks.common.training import EpochTraining, Surrogate, Training, endless_batches, fit, seeded
 from tasks.instruction.model import LanguageModel, State
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
@@ -109,9 +110,10 @@ def tune(
     *,
     run: int = 0,
     keep: Surrogate | None = None,
+    snapshots: Snapshots | None = None,
 ) -> list[Checkpoint]:
     """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives the
-    checkpoints that `keep` says. The seed decides all."""
+    checkpoints that `keep` says. The seed decides all. snapshots: of this very training, which goes on from them."""
     device = next(model.parameters()).device
 
     def loss(model: LanguageModel, parts: list[Batch]) -> Tensor:
@@ -129,7 +131,8 @@ def tune(
     training = training.of(int(weights.sum()))
     batches = _steps(rows, weights, training, seed, pad, device)
     with seeded(seed):  # of dropout
-        return fit(model, loss, batches, training, run=run, keep=keep, told="training" if keep is None else "warm-up")
+        told = "training" if keep is None else "warm-up"
+        return fit(model, loss, batches, training, run=run, keep=keep, told=told, snapshots=snapshots)
 
 
 def _steps(

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tarot import InputError
+from tasks.common import snapshots
 from tasks.common.training import seeded
 from tasks.instruction import (
     Adapter,
@@ -150,6 +151,36 @@ def test_a_model_after_a_warm_up_is_as_fresh_as_any(tmp_path):
         assert torch.equal(parameter, frozen[1][name]) and parameter.requires_grad == frozen[1][name].requires_grad
     batch = warm.collate([warm.candidates()[0], warm.candidates()[1]])
     assert torch.equal(warm.losses(one.eval(), batch), warm.losses(other.eval(), batch))
+
+
+def test_a_warm_up_that_is_killed_goes_on(tmp_path, monkeypatch):
+    """In the third of six steps, of which every third is a checkpoint: then from what was there after the second or the
+    third; bit by bit what one has that was left alone, dropout and all."""
+    options = {"adapter": Adapter(rank=2, dropout=0.5)}
+    alone = task_of(tmp_path / "alone", **options).checkpoints()
+    steps, rate, die_in = [], Tuning.set_rate, [None]
+
+    def counted(self, optimizer, step):
+        if step == die_in[0]:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return rate(self, optimizer, step)
+
+    monkeypatch.setattr(Tuning, "set_rate", counted)
+    for name, every, killed, left in (("often", 0.0, 2, [2, 3, 4, 5]), ("seldom", 1e9, 4, [3, 4, 5])):
+        monkeypatch.setattr(snapshots.Snapshots.__init__, "__defaults__", (every, None))
+        task, die_in[0] = task_of(tmp_path / name, **options), killed
+        with pytest.raises(KeyboardInterrupt):
+            task.checkpoints()
+        die_in[0] = None
+        steps.clear()
+        found = task_of(tmp_path / name, **options).checkpoints()
+        assert steps == left and not list((tmp_path / name / "cache/trainings").glob("*"))
+        for one, other in zip(found, alone, strict=True):
+            assert (one.name, one.learning_rate) == (other.name, other.learning_rate)
+            assert all(torch.equal(one.state[key], other.state[key]) for key in other.state)
+            for key, moments in other.optimizer_state.items():
+                assert all(torch.equal(one.optimizer_state[key][of], moments[of]) for of in moments)
 
 
 def test_a_warm_up_too_short_for_its_checkpoints_is_refused(tmp_path):
