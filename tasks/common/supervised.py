@@ -158,7 +158,7 @@ class SupervisedTask(Task[Model]):
         with seeded(seed):
             return make().to(self.device)
 
-    def surrogate_optimizer(self) -> str:
+    def surrogate_optimizer(self) -> str | None:
         return self.surrogate_training.optimizer
 
     def merges_targets(self) -> bool:

@@ -18,8 +18,8 @@ Paths = str | Path | Sequence[str | Path]
 
 
 class FeatureTask(TaskData):
-    """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature store),
-    or a list of them: one per checkpoint or independently trained model, in the same order.
+    """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature
+    store), or a list of them: one per checkpoint or independently trained model, in the same order.
 
     labels, ids: of the candidates; target_labels, groups: of the targets. Each is a .npy vector or a text file with one
     value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). cache_dir:

@@ -189,6 +189,18 @@ class Language:
         )  # the file's may ask for penalties, and is asked where we say nothing
         return prepare_model_for_kbit_training(net, use_gradient_checkpointing=False) if self.quantize else net
 
+    def outline(self, vocabulary: int, adapter: Adapter) -> LanguageModel:
+        """The names and shapes of a model's parameters, without their values."""
+        with torch.device("meta"):
+            if self.path is None:
+                return LanguageModel(adapter.attach(self.base(vocabulary)), self)
+            try:
+                config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+                net = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            except (OSError, ValueError, ImportError) as error:
+                raise InputError(_unreadable(self.path, error)) from error
+            return LanguageModel(adapter.attach(net), self)
+
     def build(
         self, vocabulary: int, adapter: Adapter, weights: State | None = None, base: PreTrainedModel | None = None
     ) -> LanguageModel:

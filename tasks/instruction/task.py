@@ -6,10 +6,10 @@ import hashlib
 import logging
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
-from tarot.common import Count, Positive, checked, fingerprint, within
+from tarot.common import Count, Positive, checked, fingerprint
 from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
-from tasks.instruction.data import Conversations, Files, Paths, Rows
+from tasks.instruction.data import Conversations, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
@@ -31,6 +31,7 @@ from tasks.instruction.selected import write_selected
 from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
+from tasks.instruction.trained import Trained
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
 from tasks.task import SPLITS, Batch, Checkpoint, Split
 
@@ -78,6 +79,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         total_share: Positive | None = None,
         **options: Any,
     ) -> None:
+        self.trained = None if surrogate.adapters is None else Trained.of(surrogate.adapters)
+        if self.trained is not None:
+            adapter = self.trained.adapter
+            language = replace(language, path=language.path or self.trained.base)
         if isinstance(transfer, Mapping):
             transfer = Language(**transfer)
         if evaluation.harness and (transfer or language).path is None:
@@ -236,6 +241,18 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     def surrogate_data(self) -> dict[str, Any]:
         return self.split_recipe("candidates")
+
+    def surrogate_recipe(self) -> dict[str, Any]:
+        return super().surrogate_recipe() if self.trained is None else self.trained.recipe(self.cache_dir)
+
+    def surrogate_optimizer(self) -> str | None:
+        return super().surrogate_optimizer() if self.trained is None else self.trained.optimizer
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Of a warm-up; or those of adapters that are there."""
+        if self.trained is None:
+            return super().checkpoints()
+        return self.trained.checkpoints(self.language, len(self.tokenizer))
 
     def recipe(self) -> dict[str, Any]:
         return {**super().recipe(), "evaluation": self.evaluation.recipe()}
@@ -410,28 +427,3 @@ def _fitted(text: str, columns: int, lines: int) -> str:
     for tag in TAGS:
         text = text.replace(tag, " ")
     return "\n".join(textwrap.wrap(" ".join(text.split()), max(8, columns), max_lines=lines, placeholder=" ..."))
-
-
-class FilesTask(InstructionTask):
-    """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s. The language is the
-    user's own, too: InputError where its path is not given."""
-
-    @checked("task")
-    def __init__(
-        self,
-        *,
-        candidates: Paths,
-        targets: Paths,
-        validation: Paths | None = None,
-        test: Paths | None = None,
-        held_out: Annotated[float, within("[0, 1)")] = 0.3,
-        language: Language,
-        **options: Any,
-    ) -> None:
-        if language.path is None:
-            raise InputError(
-                "task.language.path names no language model, whose gradients are to select: give a folder in "
-                "transformers' format or a name on the hub (task.language.path=/models/Qwen2.5-0.5B), features of your "
-                "own (task=features), or see it run without any file of yours (task=instruction)"
-            )
-        super().__init__(data=Files(candidates, targets, validation, test, held_out), language=language, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -72,11 +72,16 @@ class Tuning(EpochTraining):
 @dataclass(frozen=True)
 class WarmUp(Surrogate):
     """LESS's: adapters that a random `share` of the candidates, or a batch of them, is shown, `train.epochs` times, one
-    checkpoint per epoch where there are as many `checkpoints`; the candidates are drawn anew for every run."""
+    checkpoint per epoch where there are as many `checkpoints`; the candidates are drawn anew for every run.
+
+    adapters: those of a training that was made elsewhere, in the place of all this: folders of them, or one that holds
+    checkpoint-* folders (`tasks.instruction.trained`); null: none.
+    """
 
     runs: Count = 1
     checkpoints: Count = 4
     share: Annotated[float, within("(0, 1]")] = 0.05
+    adapters: str | Sequence[str] | None = None
     train: Tuning = field(default_factory=lambda: Tuning(epochs=4.0, batch_size=128))
 
     def recipe(self) -> dict[str, Any]:
