@@ -154,13 +154,24 @@ class Workbench(Generic[T]):
             target_groups=task.target_groups(),
             candidate_ids=task.ids("candidates"),
             candidate_tags=task.candidate_tags(),
+            candidate_costs=task.candidate_costs(),
+            candidate_sources=task.candidate_sources(),
+            group_weights=task.target_weights(),
         )
 
     def _selection_made_of(self, selector: Selector, total: int | None) -> dict[str, Any]:
-        at_least = self.task.total() if total is None else None
+        task, named = self.task, described(selector)
+        at_least = task.total() if total is None else None
+        known = {
+            "costs": task.candidate_costs() if named.get("tokens") else None,
+            "sources": task.candidate_sources() if named.get("quota") or named.get("cap") else None,
+            "groups": task.target_groups() if task.target_weights() else None,
+        }
         return {
             **self._made_of(self.features(), selector),
-            "selector": described(selector),
+            "selector": named,
+            "weights": dict(task.target_weights() or {}),
+            "known": {name: fingerprint({"": values.tolist()}) for name, values in known.items() if values is not None},
             "total": total if at_least is None else {"at_least": at_least},
         }
 

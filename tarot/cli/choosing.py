@@ -31,6 +31,8 @@ def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--total", type=int, metavar="N", help="what the weights sum to (default: the method's)")
     _add_sides(parser)
     parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--costs", metavar="FILE", help="of each candidate, for a budget by -o tokens=X")
+    parser.add_argument("--sources", metavar="FILE", help="of each candidate, for -o quota=NAME:X,... and -o cap=...")
     parser.add_argument("--candidate-tags", metavar="FILE", help="which candidates are like the target, for `oracle`")
     parser.add_argument("--out", type=Path, default=Path("selection.parquet"), help="default: %(default)s")
     parser.set_defaults(run=run_select)
@@ -92,6 +94,8 @@ def run_select(options: argparse.Namespace) -> int:
         total=options.total,
         candidate_ids=_ids(options, candidates),
         candidate_tags=read_vector(options.candidate_tags, "--candidate-tags", n),
+        candidate_costs=_vector_of_numbers(options.costs, "--costs", n),
+        candidate_sources=read_vector(options.sources, "--sources", n),
         **_known(options, n, targets[0].shape[0]),
     )
     selection.save(options.out)
@@ -203,6 +207,11 @@ def _numbers(text: str | None, name: str, length: int) -> list[NDArray[Any]] | N
         except (TypeError, ValueError) as error:
             raise InputError(f"{name}: {path} must hold numbers: {error}") from error
     return vectors
+
+
+def _vector_of_numbers(text: str | None, name: str, length: int) -> NDArray[Any] | None:
+    found = _numbers(text, name, length)
+    return None if found is None else found[0]
 
 
 def _rates(text: str | None) -> list[float] | None:

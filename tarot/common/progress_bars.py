@@ -8,9 +8,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 EVERY = 30.0  # seconds between two lines
@@ -37,12 +47,12 @@ def progress(description: str, total: int | None, unit: str = "rows") -> Iterato
     wish = os.environ.get("TAROT_PROGRESS")
     console = Console(stderr=True, force_terminal=True if wish == "1" else None)
     if wish == "0":
-        yield lambda _=1: None
+        yield _nothing
     elif console.is_terminal:
         with _shown(console) as bar:
             task = bar.add_task(description, total=total, unit=unit)
             try:
-                yield lambda amount=1: bar.advance(task, amount)
+                yield partial(_advanced, bar, task)
             finally:
                 bar.remove_task(task)
     else:
@@ -52,6 +62,14 @@ def progress(description: str, total: int | None, unit: str = "rows") -> Iterato
             yield work.advance
         finally:
             _in_work.remove(work)
+
+
+def _nothing(amount: int = 1) -> None:
+    pass
+
+
+def _advanced(bar: Progress, task: TaskID, amount: int = 1) -> None:
+    bar.advance(task, amount)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tarot.common import InputError
 
 if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
     from tarot.selection.selection import Selection
+
+_LOOKED_AT = 32  # neighbours of every target at least
 
 
 def candidate_table(
@@ -22,7 +25,7 @@ def candidate_table(
     if target_ids is not None and len(target_ids) != problem.m:
         raise InputError(f"target_ids must name each of the {problem.m} targets; there are {len(target_ids)}")
     distance, target = problem.closest()
-    layer, chosen = problem.layer_of(), selection.indices
+    layer, chosen = _layers(problem), selection.indices
     near = np.isfinite(distance)
     known = near[chosen]  # what was chosen blindly may have zero features
     distance[chosen[known]] = selection.nearest_distance[known]
@@ -46,5 +49,16 @@ def candidate_table(
     return pa.table(columns)
 
 
-def _named(target: np.ndarray, names: Sequence[str], near: np.ndarray) -> pa.Array:
+def _named(target: NDArray[np.int64], names: Sequence[str], near: NDArray[np.bool_]) -> pa.Array:
     return pa.array([names[i] if known else None for i, known in zip(target.tolist(), near.tolist(), strict=True)])
+
+
+def _layers(problem: SelectionProblem) -> NDArray[np.int64]:
+    """In which layer every candidate enters, from 1: the least k of which it is some target's k-th nearest; 0 where
+    nobody has looked so far."""
+    index = problem.neighbours(_LOOKED_AT)[1].numpy()
+    nowhere = index.shape[1] + 1
+    layer = np.full(problem.n, nowhere)
+    ranks = np.broadcast_to(np.arange(1, nowhere), index.shape)
+    np.minimum.at(layer, index[index >= 0], ranks[index >= 0])
+    return np.where(layer == nowhere, 0, layer)

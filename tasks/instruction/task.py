@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
-from tarot.common import Count, Positive, checked, fingerprint
+from tarot.common import Count, NonNegative, Positive, checked, fingerprint
 from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
@@ -53,6 +53,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     selected with. It has a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
+    target_weights: in which proportion a selection is shared out to the datasets of the targets; null: as one.
     Other options are `SupervisedTask`'s.
     """
 
@@ -77,6 +78,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         nothing_left: Literal["raise", "drop"] = "raise",
         transfer: Language | Mapping[str, Any] | None = None,
         total_share: Positive | None = None,
+        target_weights: Mapping[str, NonNegative] | None = None,
         **options: Any,
     ) -> None:
         self.trained = None if surrogate.adapters is None else Trained.of(surrogate.adapters)
@@ -95,6 +97,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.evaluation, self.pretraining = evaluation, pretraining if language.path is None else None
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
+        self.weights = target_weights
         self.learner = self if transfer is None else self._with(transfer)
         self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
 
@@ -144,12 +147,23 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         if not rows:  # nothing is held out
-            return Tokenized((), np.zeros(1, np.int64), np.zeros(0, np.int32), *(np.zeros(0, bool) for _ in range(2)))
+            none = np.zeros(0, bool)
+            return Tokenized((), np.zeros(1, np.int64), np.zeros(0, np.int32), none, none)
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
 
     def target_groups(self) -> np.ndarray | None:
-        groups = self.targets().groups
+        """Subtasks where all targets have one, else the datasets that they come from where these are several."""
+        groups, sources = self.targets().groups, np.array([row.dataset for row in self.targets().rows], dtype=np.str_)
+        if self.weights is not None or ((groups == "").any() and len(set(sources.tolist())) > 1):
+            return sources
         return groups if (groups != "").all() else None
+
+    def target_weights(self) -> Mapping[str, float] | None:
+        return self.weights
+
+    def candidate_costs(self) -> np.ndarray:
+        """Tokens, as far as they fit the context."""
+        return self.candidates().lengths.astype(np.float64)
 
     def candidate_tags(self) -> np.ndarray | None:
         return self.candidates().tags if self.data.tagged else None

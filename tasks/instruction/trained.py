@@ -150,8 +150,10 @@ class Trained:
             known = [1.0] * len(rates)
             if len(rates) > 1:
                 log.info("no learning rates are beside the adapters: all %d checkpoints weigh alike", len(rates))
-        found = zip(self.folders, states, known, moments, strict=True)
-        return [Checkpoint(folder.name, *of_it, runs.index(folder.parent)) for folder, *of_it in found]
+        return [
+            Checkpoint(folder.name, state, rate, moment, runs.index(folder.parent))
+            for folder, state, rate, moment in zip(self.folders, states, known, moments, strict=True)
+        ]
 
 
 def _checkpoints_in(path: Path) -> list[Path]:
