@@ -113,7 +113,7 @@ class Allowance:
 
     def may(self, candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of these may still be taken, bool [n]."""
-        closed: NDArray[np.bool_] = (self._draws[candidates] & ~self._open).any(axis=1)
+        closed: NDArray[np.bool_] = np.any(self._draws[candidates] & ~self._open, axis=1)
         return ~closed
 
     def fits(self, candidates: NDArray[np.int64]) -> bool:
