@@ -91,10 +91,10 @@ class SelectionExperiment:
         own = run.name["selector"]
         chosen = {own: run.select(self.total)}
         size = len(chosen[own])
-        with run.clock("select"):
-            for name in dict.fromkeys(self.arms):
-                if name != own and (size or SELECTORS[name].reference):
-                    chosen[name] = run.bench.select(method(name, {}, run.seed, size=size))
+        others = [name for name in dict.fromkeys(self.arms) if name != own and (size or SELECTORS[name].reference)]
+        if others:
+            with run.clock("other arms"):
+                chosen |= {name: run.bench.select(method(name, {}, run.seed, size=size)) for name in others}
         return chosen
 
     def _refuse_other_features(self, run: Run) -> None:
