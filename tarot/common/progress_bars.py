@@ -28,6 +28,7 @@ FIRST = 3  # steps by whose rate a first line says what is to come, where that i
 
 log = logging.getLogger("tarot")
 _on_screen: list[Progress] = []  # the bar of the terminal, to which work within work adds a line of its own
+_tasks: list[TaskID] = []  # on that bar, outermost first
 _in_work: list[_Work] = []  # outermost first
 
 
@@ -51,9 +52,11 @@ def progress(description: str, total: int | None, unit: str = "rows") -> Iterato
     elif console.is_terminal:
         with _shown(console) as bar:
             task = bar.add_task(description, total=total, unit=unit)
+            _tasks.append(task)
             try:
                 yield partial(_advanced, bar, task)
             finally:
+                _tasks.remove(task)
                 bar.remove_task(task)
     else:
         work = _Work(description, total, unit)
@@ -70,6 +73,27 @@ def _nothing(amount: int = 1) -> None:
 
 def _advanced(bar: Progress, task: TaskID, amount: int = 1) -> None:
     bar.advance(task, amount)
+
+
+@contextlib.contextmanager
+def part_of_progress() -> Iterator[Callable[[int], None]]:
+    """Within a block of `progress`, what its next `advance` will be of, seen as it is made: `with part_of_progress() as
+    advance`. Elsewhere nothing."""
+    if _on_screen:
+        bar, task = _on_screen[-1], _tasks[-1]
+        before = bar.tasks[bar.task_ids.index(task)].completed
+        try:
+            yield partial(_advanced, bar, task)
+        finally:
+            bar.update(task, completed=before)
+    elif _in_work:
+        work = _in_work[-1]
+        try:
+            yield work.go_ahead
+        finally:
+            work.ahead = 0
+    else:
+        yield _nothing
 
 
 @contextlib.contextmanager
@@ -95,12 +119,21 @@ class _Work:
     total: int | None
     unit: str
     done: int = 0
+    ahead: int = 0  # of the next `advance`
     steps: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
     said: float = field(default_factory=lambda: time.monotonic())
 
     def advance(self, amount: int = 1) -> None:
         self.done += amount
+        self._tell()
+
+    def go_ahead(self, amount: int = 1) -> None:
+        """So much of the next `advance` is made."""
+        self.ahead += amount
+        self._tell()
+
+    def _tell(self) -> None:
         self.steps += 1
         now = time.monotonic()
         left = self.left(now)
@@ -113,20 +146,20 @@ class _Work:
 
     def left(self, now: float, part: float = 0.0) -> float | None:
         """Seconds that the rest will take at the rate so far; part: how much of the next one is done."""
-        done = self.done + part
+        done = self.done + self.ahead + part
         return None if self.total is None or not done else (now - self.start) * (self.total - done) / done
 
 
 def _line(works: list[_Work], now: float) -> str:
     """Of the first of them, of which the others are parts."""
-    work = works[0]
+    work, done = works[0], works[0].done + works[0].ahead
     part = 0.0
     for inner in reversed(works[1:]):
-        part = 0.0 if not inner.total else (inner.done + part) / inner.total
+        part = 0.0 if not inner.total else (inner.done + inner.ahead + part) / inner.total
     of = "" if work.total is None else f" of {work.total:,}"
-    rate = "" if len(works) > 1 or now <= work.start else f", {work.done / (now - work.start):,.3g} {work.unit}/s"
+    rate = "" if len(works) > 1 or now <= work.start else f", {done / (now - work.start):,.3g} {work.unit}/s"
     left = work.left(now, part)
-    return f"{work.description}: {work.done:,}{of} {work.unit}{rate}" + (
+    return f"{work.description}: {done:,}{of} {work.unit}{rate}" + (
         "" if left is None else f", about {_duration(left)} left"
     )
 

@@ -231,9 +231,8 @@ def fit(
         done, kept, rates = last.step, list(last.kept), list(last.rates)
         log.info("%s goes on after step %d of %d", told or "training", done, training.steps)
     model.train()
-    shown = contextlib.nullcontext(lambda _: None) if told is None else progress(told, training.steps, "steps")
+    shown = contextlib.nullcontext(lambda _: None) if told is None else progress(told, training.steps - done, "steps")
     with shown as advance:
-        advance(done)
         for step, batch in enumerate(islice(batches, done, training.steps), done):
             rates.append(training.set_rate(optimizer, step))
             optimizer.zero_grad()

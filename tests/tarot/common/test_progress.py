@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tarot.common import progress_bars
-from tarot.common.progress_bars import progress
+from tarot.common.progress_bars import part_of_progress, progress
 
 
 @pytest.fixture
@@ -54,6 +54,22 @@ def test_a_part_says_how_far_the_whole_is(clock, caplog):
     )
 
 
+def test_a_part_counts_before_it_is_whole(clock, caplog):
+    with progress("gradients", 100) as advance:
+        for _ in range(2):
+            with part_of_progress() as step:
+                for _ in range(5):
+                    clock[0] += 10
+                    step(10)
+            advance(50)
+    assert [line.partition(",")[0] for line in caplog.messages] == [
+        "gradients: 30 of 100 rows", "gradients: 60 of 100 rows", "gradients: 90 of 100 rows"
+    ]  # fmt: skip
+    with part_of_progress() as step:
+        step(1)
+    assert len(caplog.messages) == 3
+
+
 def test_it_can_be_turned_off(clock, caplog, monkeypatch):
     monkeypatch.setenv("TAROT_PROGRESS", "0")
     with progress("gradients", None) as advance:
@@ -65,7 +81,11 @@ def test_it_can_be_turned_off(clock, caplog, monkeypatch):
 def test_work_within_work_shares_the_bar(monkeypatch, capsys):
     monkeypatch.setenv("TAROT_PROGRESS", "1")
     with progress("outer", 2, "models") as outer, progress("inner", 3, "steps") as inner:
+        with part_of_progress() as step:
+            step(2)
+            assert progress_bars._on_screen[0].tasks[1].completed == 2
         inner(1), outer(1)
+        assert progress_bars._on_screen[0].tasks[1].completed == 1
         assert len(progress_bars._on_screen) == 1
         assert [task.description for task in progress_bars._on_screen[0].tasks] == ["outer", "inner"]
     assert progress_bars._on_screen == []

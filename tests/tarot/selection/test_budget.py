@@ -145,7 +145,7 @@ def test_what_is_not_known_is_asked_for():
         tarot.select(CANDIDATES, TARGETS, "less", size=9, quota={"a": 0.5})
     with pytest.raises(InputError, match="at least 0"):
         tarot.select(CANDIDATES, TARGETS, "less", tokens=9.0, candidate_costs=-COSTS)
-    with pytest.raises(InputError, match="TarotOTM shares out no budget; these do: .*tarot_fixed"):
+    with pytest.raises(InputError, match=r"TarotOTM shares out no budget; these do: .*tarot_fixed"):
         select("tarot_otm", target_groups=GROUPS, group_weights={"x": 1, "y": 1})
 
 
