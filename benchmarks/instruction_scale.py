@@ -37,7 +37,7 @@ from experiments.stages import FeatureRecipe, Workbench
 from tarot.features import FeatureStore, MeanRows
 from tasks.instruction import Adapter, Evaluation, InstructionTask, Language, Pretraining, Skills, Tuning, WarmUp
 from tasks.instruction.data import Files
-from tasks.instruction.rows import read_rows
+from tasks.instruction.reading import read_rows
 
 PAPER = 270_679  # conversations: FLAN v2, CoT, Dolly, OASST1
 TARGETS = 285  # MMLU's development questions; BBH's are 81

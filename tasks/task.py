@@ -218,6 +218,14 @@ class WritesSelected(Protocol):
 
 
 @runtime_checkable
+class WritesForTrainers(Protocol):
+    """A run that makes a selection writes these files beside selected.jsonl."""
+
+    def selected_files(self, selection: Selection) -> dict[str, Callable[[Path], None]]:
+        """Names of files, and what writes each to a path."""
+
+
+@runtime_checkable
 class GivesEmbeddings(Protocol):
     """Methods that compare embeddings."""
 

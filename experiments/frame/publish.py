@@ -14,7 +14,7 @@ import yaml
 from experiments.frame.outputs import DONE
 from experiments.report import Page, Result, plain
 from tarot.common import fingerprint
-from tasks.task import WritesSelected
+from tasks.task import WritesForTrainers, WritesSelected
 
 if TYPE_CHECKING:
     from experiments.frame.run import Run
@@ -38,6 +38,11 @@ def hand_over(run: Run, selection: Selection, scores: Path) -> None:
         written.append(SELECTED)
         with run.outputs.file(SELECTED) as temporary:
             run.task.write_selected(selection, temporary)
+    if isinstance(run.task, WritesForTrainers):
+        for name, write in run.task.selected_files(selection).items():
+            written.append(name)
+            with run.outputs.file(name) as temporary:
+                write(temporary)
     log.info(
         "selected %d of %d: %s", len(selection), selection.n, ", ".join(str(run.output / name) for name in written)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -13,22 +12,26 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, checked, fingerprint
-from tasks.common.cache import cached_checkpoints
+from tasks.common.cache import cached_checkpoints, kept, read_tensors, write_tensors
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Rows
+from tasks.instruction.duplicates import alike, one_of_each
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
+from tasks.instruction.limits import refuse_beyond
+from tasks.instruction.looks import look
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
-from tasks.instruction.rows import Row
-from tasks.instruction.selected import write_selected
-from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
+from tasks.instruction.pictures import draw_conversation
+from tasks.instruction.reading import NAMED, Row
+from tasks.instruction.selected import ForTrainers, write_selected
+from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.trained import Trained
@@ -54,6 +57,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
     target_weights: in which proportion a selection is shared out to the datasets of the targets; null: as one.
+    format: of the trainer that what is selected is written for, too; repeat: there rows come as often as their weights
+    say.
     Other options are `SupervisedTask`'s.
     """
 
@@ -79,6 +84,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         transfer: Language | Mapping[str, Any] | None = None,
         total_share: Positive | None = None,
         target_weights: Mapping[str, NonNegative] | None = None,
+        format: Literal["trl", "llamafactory", "axolotl"] | None = None,
+        repeat: bool = False,
         **options: Any,
     ) -> None:
         self.trained = None if surrogate.adapters is None else Trained.of(surrogate.adapters)
@@ -98,18 +105,20 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
         self.weights = target_weights
+        self.for_trainers = ForTrainers(format, repeat)
+        self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
         self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
-        return InstructionTask(
+        task = InstructionTask(
             name=self.name,
             data=self.data,
             language=language,
             adapter=self.adapter,
             train=self.training,
-            surrogate=self.surrogate,
+            surrogate=replace(self.surrogate, adapters=None),
             evaluation=self.evaluation,
             pretraining=self.pretraining,
             tokenizer=None if language.path is not None else self.tokenizer_path,
@@ -121,6 +130,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             seed=self.seed,
             device=str(self.device),
         )
+        task.one_of_each = False  # the other language may see others as the same, and is given those of this one
+        return task
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -136,14 +147,36 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     @cached_property
     def splits(self) -> dict[Split, Tokenized]:
         splits = {split: self._tokenize(self.rows[split], self.nothing_left) for split in SPLITS}
+        if self.one_of_each:
+            splits["candidates"] = self._distinct(splits["candidates"])
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
+            if found.refused:
+                log.warning("%d %s cannot be written by the template and are left out:", len(found.refused), split)
+                for error in found.refused[:NAMED]:
+                    log.warning("    %s", error)
             if found.dropped:
                 log.warning(
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
                 )
         return splits
+
+    def _distinct(self, candidates: Tokenized) -> Tokenized:
+        """One of those that look the same to the language before it learns anything."""
+        seen = [self.data.recipe(self.seed, self.rows)["rows"]["candidates"], self._read_as, self._model_recipe]
+        made_of = fingerprint({"seen": seen, "code": source_hash(look)})
+        path = self.cache_dir / "looks" / f"{self.name}-{made_of}.safetensors"
+
+        def make(temporary: Path) -> None:
+            model = self.language.build(len(self.tokenizer), self.adapter, self._weights).to(self.device)
+            write_tensors(temporary, {"looks": look(model, candidates, self.evaluation.tokens, self.pad)})
+            self._spare = model.without_adapters()
+
+        stands_for = alike(kept(path, make, read_tensors)[0]["looks"].numpy())
+        rows = one_of_each(candidates.rows, stands_for)
+        log.info("%d of %d candidates look like others and are left out", len(candidates) - len(rows), len(candidates))
+        return replace(candidates.take(np.unique(stands_for)), rows=tuple(rows), dropped=candidates.dropped)
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         if not rows:  # nothing is held out
@@ -218,8 +251,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
+        recipe = {**self.data.recipe(self.seed, self.rows), **self._read_as}
+        return {**recipe, "one_of_each": self._model_recipe} if self.one_of_each else recipe
+
+    @property
+    def _read_as(self) -> dict[str, Any]:
         return {
-            **self.data.recipe(self.seed, self.rows),
             "tokenizer": identity(self.tokenizer),
             "template": self.template.recipe(),
             "max_length": self.max_length,
@@ -298,23 +335,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def model(self) -> LanguageModel:
         """Its frozen weights are always the same; the adapters are fresh.
 
-        Raises InputError where the language does not know all tokens, or is not made for so long conversations.
+        Raises InputError where the language does not know a token that occurs, or is not made for so long
+        conversations.
         """
         base, self._spare = self._spare, None
         model = self.language.build(len(self.tokenizer), self.adapter, self._weights, base)
-        known = cast("nn.Embedding", model.causal.get_input_embeddings()).num_embeddings
-        if len(self.tokenizer) > known:
-            raise InputError(
-                f"the tokenizer has {len(self.tokenizer):,} tokens, of which the language knows {known:,}: give the "
-                "tokenizer that it was trained with (task.tokenizer=null)"
-            )
-        context = getattr(model.causal.config, "max_position_embeddings", None)
-        longest = max(int(split.lengths.max(initial=0)) for split in self.splits.values())
-        if context is not None and longest > context:
-            raise InputError(
-                f"a conversation has {longest:,} tokens, the language's context {context:,}: lower task.max_length, "
-                "or make the language with a larger context (task.language.context)"
-            )
+        refuse_beyond(model, self.tokenizer, list(self.splits.values()), [self.pad, *self.stops])
         return model
 
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
@@ -387,6 +413,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)
 
+    def selected_files(self, selection: Selection) -> dict[str, Callable[[Path], None]]:
+        return self.for_trainers.files(self.candidates().rows, self.ids("targets"), selection)
+
     def lower_is_better(self, metric: str) -> bool:
         return metric.partition("/")[0] == "loss"
 
@@ -405,24 +434,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         answer = self._words(learned)
         if model is not None:
             answer = self.answer(model, sample)
-        size = axes.figure.dpi_scale_trans.inverted().transform_bbox(axes.get_window_extent())  # inches
-        points = 5 if size.width < 1.5 else 7
-        columns = int(0.96 * 72 * size.width / (0.67 * points))  # a bold letter is two thirds as wide as it is high
-        lines = int(0.96 * 72 * size.height / (1.42 * points))
-        below = max(1, (lines + 1) // 2)
-        for text, height, where, weight, most in (
-            (asked, 0.98, "top", "normal", max(1, lines - below)),
-            (answer, 0.02, "bottom", "bold", below),
-        ):
-            axes.text(
-                *(0.02, height),
-                _fitted(text, columns, most),
-                va=where,
-                weight=weight,
-                fontsize=points,
-                transform=axes.transAxes,
-            )
-        axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+        draw_conversation(asked, answer, axes)
 
     def _words(self, ids: Tensor) -> str:
         return cast("str", self.tokenizer.decode(ids, skip_special_tokens=True))  # as it is of one sequence
@@ -434,10 +446,3 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         if task is not self:
             ids = task.tokenizer(self._words(ids), return_tensors="pt").input_ids[0]
         return written(model, [ids], task.tokenizer, self.evaluation, task.stops, task.pad)[0]
-
-
-def _fitted(text: str, columns: int, lines: int) -> str:
-    """Its beginning, in so many lines at most, without the template's tags."""
-    for tag in TAGS:
-        text = text.replace(tag, " ")
-    return "\n".join(textwrap.wrap(" ".join(text.split()), max(8, columns), max_lines=lines, placeholder=" ..."))

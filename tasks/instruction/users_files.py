@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from tarot import InputError
 from tarot.common import checked, within
@@ -25,6 +26,9 @@ class FilesTask(InstructionTask):
         validation: Paths | None = None,
         test: Paths | None = None,
         held_out: Annotated[float, within("[0, 1)")] = 0.3,
+        columns: Mapping[str, str] | None = None,
+        on_bad_row: Literal["drop", "raise"] = "drop",
+        deduplicate: Literal["exact", "minhash", "features"] | None = None,
         language: Language,
         surrogate: WarmUp,
         **options: Any,
@@ -36,4 +40,5 @@ class FilesTask(InstructionTask):
                 "own (task=features), or see it run without any file of yours (task=instruction)"
             )
         options |= {"language": language, "surrogate": surrogate}
-        super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)
+        data = Files(candidates, targets, validation, test, held_out, columns, on_bad_row, deduplicate)
+        super().__init__(data=data, **options)

@@ -85,8 +85,16 @@ def run(folder: Path, *options: str, name: str) -> Outcome:
 
 # options, and what the sentence must name
 BAD = {
-    "no answer": ("task.candidates={}/unanswered.jsonl", "unanswered.jsonl:2", "no message is the assistant's"),
-    "no answer in a target": ("task.targets={}/unanswered.jsonl", "unanswered.jsonl:2", "the assistant's"),
+    "no answer": (
+        "task.candidates={}/unanswered.jsonl task.on_bad_row=raise",
+        "unanswered.jsonl:2",
+        "no message is the assistant's",
+    ),
+    "no answer in a target": (
+        "task.targets={}/unanswered.jsonl task.on_bad_row=raise",
+        "unanswered.jsonl:2",
+        "the assistant's",
+    ),
     "no rows": ("task.candidates={}/empty.jsonl", "empty.jsonl is empty"),
     "no targets": ("task.targets={}/empty.jsonl", "empty.jsonl is empty"),
     "no file": ("task.candidates={}/nowhere.jsonl", "nowhere.jsonl is not there"),
@@ -97,7 +105,14 @@ BAD = {
         "nothing_left=drop",
     ),
     "nothing left of any": ("task.candidates={}/all_long.jsonl", "none of 1 rows has an answer within 64 tokens"),
-    "an id twice": ("task.candidates={}/twice.jsonl", "twice.jsonl:3", "the id 'x'", "twice.jsonl:1"),
+    "an id twice": (
+        "task.candidates={}/twice.jsonl task.on_bad_row=raise",
+        "twice.jsonl:3",
+        "the id 'x'",
+        "twice.jsonl:1",
+    ),
+    "columns": ("task.columns={{question:q}}", "task.columns names", "prompt"),
+    "a format": ("task.format=alpaca", "task.format", "trl", "axolotl", "'alpaca'"),
     "modules": ("task.adapter.modules=[q_proj,query]", "task.adapter.modules", "'query'", "q_proj"),
     "tokenizer": ("task.tokenizer={}/nowhere", "tokenizer", "nowhere"),
     "language": ("task.language.path={0}/nowhere task.tokenizer={0}/good/model", "nowhere"),

@@ -15,7 +15,7 @@ pytest.importorskip("peft")
 import hydra
 
 from experiments.stages import Workbench
-from tasks.instruction.rows import read_rows
+from tasks.instruction.reading import read_rows
 from tasks.instruction.selected import write_selected
 from tests.experiments.command.test_configs import composed
 from tests.experiments.command.test_errors import refused

@@ -38,8 +38,8 @@ from tasks.instruction.evaluation import (
     prompts,
     written,
 )
-from tasks.instruction.rows import Row
-from tasks.instruction.tokenizer import identity, train_tokenizer
+from tasks.instruction.reading import Row
+from tasks.instruction.tokenizer import identity, load_tokenizer, train_tokenizer
 from tasks.instruction.tokens import IGNORE, collate, tokenize
 from tasks.instruction.training import tune
 from tasks.task import SPLITS
@@ -241,10 +241,39 @@ def test_a_language_that_does_not_fit_is_refused(tmp_path):
     train_tokenizer(["a text"], 262).save_pretrained(tmp_path / "tokenizer")
     Language(**SIZES).base(100).save_pretrained(tmp_path / "language")
     options = {"language": Language(path=str(tmp_path / "language")), "tokenizer": str(tmp_path / "tokenizer")}
-    with pytest.raises(InputError, match="262 tokens, of which the language knows 100"):
+    with pytest.raises(InputError, match=r"hold the token '.*', number \d+, and the language knows 100"):
         task_of(tmp_path, **options).model()
+    Language(**SIZES).base(288).save_pretrained(tmp_path / "language")  # more than there are tokens, as is usual
+    task_of(tmp_path, **options).model()
+    longer = load_tokenizer(tmp_path / "tokenizer")
+    longer.add_tokens([f"[unused{i}]" for i in range(50)])
+    longer.add_special_tokens({"pad_token": "[PAD]"})
+    longer.save_pretrained(tmp_path / "longer")  # which do not occur
+    task = task_of(tmp_path, **{**options, "tokenizer": str(tmp_path / "longer")})
+    assert len(task.tokenizer) > 288 > task.pad and task.model() is not None
     with pytest.raises(InputError, match="tokens, the language's context 16: lower"):
         task_of(tmp_path, language=Language(**{**SIZES, "context": 16})).model()
+
+
+def test_one_of_candidates_that_look_the_same_to_the_language(tmp_path):
+    """Copies word for word do, whatever else there is; the language is asked once."""
+    texts = [f"{'abcdefgh'[i]} is {i * 37} and {i}" for i in range(8)] * 3
+    rows = [{"prompt": "what?", "response": text} for text in texts]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "targets.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"{i}?", "response": "yes"}) for i in range(9))
+    )
+    data = Files(str(tmp_path / "pool.jsonl"), str(tmp_path / "targets.jsonl"), deduplicate="features")
+    task = task_of(tmp_path, data=data)
+    assert [row.where[-1:] for row in task.candidates().rows] == list("12345678")
+    assert [row.copies for row in task.candidates().rows] == [3] * 8
+    (looks,) = (tmp_path / "cache" / "looks").glob("*.safetensors")
+    again = task_of(tmp_path, data=replace(data))
+    assert again.candidates().ids == task.candidates().ids == [f"pool:{i}" for i in range(1, 9)]
+    assert list((tmp_path / "cache" / "looks").glob("*.safetensors")) == [looks]
+    plain = task_of(tmp_path, data=replace(data, deduplicate=None))
+    assert len(plain.candidates()) == 24
+    assert plain.split_recipe("candidates") != task.split_recipe("candidates")
 
 
 def test_tokenizers_that_differ_in_a_special_token_do_not_mix(tmp_path):
