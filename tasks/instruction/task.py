@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -18,19 +17,19 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, Positive, checked, fingerprint, within
-from tasks.common.cache import cached_checkpoints, kept, read_tensors, write_tensors
+from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Files, Paths, Rows
-from tasks.instruction.duplicates import alike, one_of_each
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
-from tasks.instruction.looks import look
+from tasks.instruction.looks import look, one_of_those_alike
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
-from tasks.instruction.reading import NAMED, Row
+from tasks.instruction.pictures import write_on
+from tasks.instruction.reading import Row
 from tasks.instruction.selected import ForTrainers, write_selected
-from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
+from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
@@ -143,10 +142,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
-            if found.refused:
-                log.warning("%d %s cannot be written by the template and are left out:", len(found.refused), split)
-                for error in found.refused[:NAMED]:
-                    log.warning("    %s", error)
+            found.say_refused(split)
             if found.dropped:
                 log.warning(
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
@@ -156,17 +152,13 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def _distinct(self, candidates: Tokenized) -> Tokenized:
         """One of those that look the same to the language before it learns anything."""
         seen = [self.data.recipe(self.seed, self.rows)["rows"]["candidates"], self._read_as, self._model_recipe]
-        made_of = fingerprint({"seen": seen, "code": source_hash(look)})
-        path = self.cache_dir / "looks" / f"{self.name}-{made_of}.safetensors"
+        path = self.cache_dir / "looks" / f"{self.name}-{fingerprint({'seen': seen, 'code': source_hash(look)})}"
 
-        def make(temporary: Path) -> None:
+        def looks() -> Tensor:
             model = self.language.build(len(self.tokenizer), self.adapter, self._weights).to(self.device)
-            write_tensors(temporary, {"looks": look(model, candidates, self.evaluation.tokens, self.pad)})
+            return look(model, candidates, self.evaluation.tokens, self.pad)
 
-        stands_for = alike(kept(path, make, read_tensors)[0]["looks"].numpy())
-        rows = one_of_each(candidates.rows, stands_for)
-        log.info("%d of %d candidates look like others and are left out", len(candidates) - len(rows), len(candidates))
-        return replace(candidates.take(np.unique(stands_for)), rows=tuple(rows), dropped=candidates.dropped)
+        return one_of_those_alike(candidates, path.with_suffix(".safetensors"), looks)
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
@@ -407,24 +399,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         answer = self._words(learned)
         if model is not None:
             answer = self.answer(model, sample)
-        size = axes.figure.dpi_scale_trans.inverted().transform_bbox(axes.get_window_extent())  # inches
-        points = 5 if size.width < 1.5 else 7
-        columns = int(0.96 * 72 * size.width / (0.67 * points))  # a bold letter is two thirds as wide as it is high
-        lines = int(0.96 * 72 * size.height / (1.42 * points))
-        below = max(1, (lines + 1) // 2)
-        for text, height, where, weight, most in (
-            (asked, 0.98, "top", "normal", max(1, lines - below)),
-            (answer, 0.02, "bottom", "bold", below),
-        ):
-            axes.text(
-                *(0.02, height),
-                _fitted(text, columns, most),
-                va=where,
-                weight=weight,
-                fontsize=points,
-                transform=axes.transAxes,
-            )
-        axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+        write_on(axes, asked, answer)
 
     def _words(self, ids: Tensor) -> str:
         return cast("str", self.tokenizer.decode(ids, skip_special_tokens=True))  # as it is of one sequence
@@ -436,13 +411,6 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         if task is not self:
             ids = task.tokenizer(self._words(ids), return_tensors="pt").input_ids[0]
         return written(model, [ids], task.tokenizer, self.evaluation, task.stops, task.pad)[0]
-
-
-def _fitted(text: str, columns: int, lines: int) -> str:
-    """Its beginning, in so many lines at most, without the template's tags."""
-    for tag in TAGS:
-        text = text.replace(tag, " ")
-    return "\n".join(textwrap.wrap(" ".join(text.split()), max(8, columns), max_lines=lines, placeholder=" ..."))
 
 
 class FilesTask(InstructionTask):
