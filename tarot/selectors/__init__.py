@@ -4,41 +4,51 @@ of `Selector`."""
 from __future__ import annotations
 
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
+from tarot.selectors.bids import Bids
 from tarot.selectors.contract import Selector, Valuing, check_selector
+from tarot.selectors.doubly_greedy import DoublyGreedy
 from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.el2n import El2n
+from tarot.selectors.facility_location import FacilityLocation
 from tarot.selectors.influence import Influence
 from tarot.selectors.knn_shapley import KnnShapley
 from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
 from tarot.selectors.options import described
 from tarot.selectors.prototypes import Prototypes
+from tarot.selectors.round_robin import RoundRobin
 from tarot.selectors.sava import BatchwiseLava, Sava
 from tarot.selectors.tarot_exact import TarotExact
 from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.selectors.tarot_otm import TarotOTM
 from tarot.selectors.tracin import TracIn
 from tarot.selectors.tsds import Tsds
+from tarot.selectors.uot import Uot
 
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
     "target_only": TargetOnly,
     "oracle": Oracle,
     "batchwise_lava": BatchwiseLava,
+    "bids": Bids,
+    "doubly_greedy": DoublyGreedy,
     "dsdm": Dsdm,
     "el2n": El2n,
+    "facility_location": FacilityLocation,
     "influence": Influence,
     "knn_shapley": KnnShapley,
     "lava": Lava,
     "less": Less,
     "prototypes": Prototypes,
     "random": Random,
+    "round_robin": RoundRobin,
     "sava": Sava,
     "tarot_exact": TarotExact,
     "tarot_fixed": TarotFixed,
     "tarot_otm": TarotOTM,
     "tracin": TracIn,
     "tsds": Tsds,
+    "uot": Uot,
 }
 
 REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)
@@ -49,8 +59,11 @@ __all__ = [
     "SELECTORS",
     "All",
     "BatchwiseLava",
+    "Bids",
+    "DoublyGreedy",
     "Dsdm",
     "El2n",
+    "FacilityLocation",
     "Influence",
     "KnnShapley",
     "Lava",
@@ -58,6 +71,7 @@ __all__ = [
     "Oracle",
     "Prototypes",
     "Random",
+    "RoundRobin",
     "Sava",
     "Selector",
     "TargetOnly",
@@ -66,6 +80,7 @@ __all__ = [
     "TarotOTM",
     "TracIn",
     "Tsds",
+    "Uot",
     "Valuing",
     "check_selector",
     "described",

@@ -26,6 +26,7 @@ EXEMPT = {
     ("influence", "looks_at_its_targets"): "was measured on the targets before, and is given as candidate_scores",
     ("prototypes", "looks_at_its_targets"): "values a sample by its place in the pool, whatever the targets",
     ("prototypes", "serves_its_targets"): "values a sample by its place in the pool, whatever the targets",
+    ("round_robin", "follows_no_order_of_targets"): "lets targets take turns in their order",
     ("tarot_fixed", "differs_by_seed"): 'draws folds for smoothing="auto" alone, and smoothing is off',
     ("tarot_fixed", "selects_the_most_valuable"): "takes layers whole, so that every target is served",
 }
