@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from tarot.common import progress
+from tasks.common.cache import kept, read_tensors, write_tensors
+from tasks.instruction.duplicates import alike, one_of_each
 from tasks.instruction.model import LanguageModel
 from tasks.instruction.tokens import Tokenized, collate, token_batches
 
+log = logging.getLogger("tarot")
 _DIMENSIONS = 512
 """Distances stay as they are to a few hundredths (Johnson and Lindenstrauss, 1984)."""
 
@@ -34,3 +43,13 @@ def look(model: LanguageModel, data: Tokenized, budget: int, pad: int) -> Tensor
                 found[place] = row
             advance(len(places))
     return torch.stack(found)
+
+
+def one_of_those_alike(data: Tokenized, path: Path, looks: Callable[[], Tensor]) -> Tokenized:
+    """The first of the samples that look the same, each row with how many it stands for. path: where what `looks` gives
+    is kept."""
+    found, _ = kept(path, lambda temporary: write_tensors(temporary, {"looks": looks()}), read_tensors)
+    stands_for = alike(found["looks"].numpy())
+    rows = tuple(one_of_each(data.rows, stands_for))
+    log.info("%d of %d candidates look like others and are left out", len(data) - len(rows), len(data))
+    return replace(data.take(np.unique(stands_for)), rows=rows, dropped=data.dropped, refused=data.refused)

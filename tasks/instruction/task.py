@@ -17,19 +17,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, checked, fingerprint
-from tasks.common.cache import cached_checkpoints, kept, read_tensors, write_tensors
+from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Rows
-from tasks.instruction.duplicates import alike, one_of_each
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.limits import refuse_beyond
-from tasks.instruction.looks import look
+from tasks.instruction.looks import look, one_of_those_alike
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.pictures import draw_conversation
-from tasks.instruction.reading import NAMED, Row
+from tasks.instruction.reading import Row
 from tasks.instruction.selected import ForTrainers, write_selected
 from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
@@ -152,10 +151,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
-            if found.refused:
-                log.warning("%d %s cannot be written by the template and are left out:", len(found.refused), split)
-                for error in found.refused[:NAMED]:
-                    log.warning("    %s", error)
+            found.say_refused(split)
             if found.dropped:
                 log.warning(
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
@@ -165,18 +161,15 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def _distinct(self, candidates: Tokenized) -> Tokenized:
         """One of those that look the same to the language before it learns anything."""
         seen = [self.data.recipe(self.seed, self.rows)["rows"]["candidates"], self._read_as, self._model_recipe]
-        made_of = fingerprint({"seen": seen, "code": source_hash(look)})
-        path = self.cache_dir / "looks" / f"{self.name}-{made_of}.safetensors"
+        path = self.cache_dir / "looks" / f"{self.name}-{fingerprint({'seen': seen, 'code': source_hash(look)})}"
 
-        def make(temporary: Path) -> None:
+        def looks() -> Tensor:
             model = self.language.build(len(self.tokenizer), self.adapter, self._weights).to(self.device)
-            write_tensors(temporary, {"looks": look(model, candidates, self.evaluation.tokens, self.pad)})
+            found = look(model, candidates, self.evaluation.tokens, self.pad)
             self._spare = model.without_adapters()
+            return found
 
-        stands_for = alike(kept(path, make, read_tensors)[0]["looks"].numpy())
-        rows = one_of_each(candidates.rows, stands_for)
-        log.info("%d of %d candidates look like others and are left out", len(candidates) - len(rows), len(candidates))
-        return replace(candidates.take(np.unique(stands_for)), rows=tuple(rows), dropped=candidates.dropped)
+        return one_of_those_alike(candidates, path.with_suffix(".safetensors"), looks)
 
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
         if not rows:  # nothing is held out

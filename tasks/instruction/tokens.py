@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
 from tarot.gradients import batches_by_cost
-from tasks.instruction.reading import BadRowError, Row
+from tasks.instruction.reading import NAMED, BadRowError, Row
 from tasks.instruction.rendered import Rendered
 from tasks.instruction.template import Template
 from tasks.instruction.tokenizer import with_blanks
 
+log = logging.getLogger("tarot")
 IGNORE = -100  # the label of a token that is not learned
 Sample = dict[str, Tensor]
 _AT_ONCE = 2048  # rows given to the tokenizer together
@@ -75,6 +77,13 @@ class Tokenized:
     def truncated(self) -> int:
         """How many rows were longer than the context."""
         return int(self.cut.sum())
+
+    def say_refused(self, name: str) -> None:
+        """To the log: how many rows, called `name`, the template could not write, and the first of them."""
+        if self.refused:
+            log.warning("warning: %d %s cannot be written by the template and are left out:", len(self.refused), name)
+        for error in self.refused[:NAMED]:
+            log.warning("    %s", error)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Tokenized:
         """These samples alone, in this order; an index may come more than once."""

@@ -137,3 +137,39 @@ def test_axolotl(tmp_path):
         {"segments": [{"label": False, "text": "x"}, {"label": True, "text": "y"}]}
     ]
     assert yaml.safe_load(found["selected.axolotl.yaml"])["datasets"][0]["type"] == "input_output"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("plain", "text"), ("plain", "talk", "calls"), ("text", "talk", "masked")])
+def test_trl_itself_learns_what_is_learned(tmp_path, names):
+    """Where TRL is there: its trainer takes the file, and learns of the answers and of nothing else."""
+    trl = pytest.importorskip("trl")
+    from datasets import load_dataset
+
+    from tasks.instruction import Language
+    from tasks.instruction.tokenizer import train_tokenizer
+    from tests.tasks.instruction.chat_templates import QWEN2
+
+    found = written(tmp_path, *names, format="trl")
+    tokenizer = train_tokenizer(["q a s y x f"] * 3, 300)
+    tokenizer.chat_template = QWEN2
+    language = Language(hidden=16, layers=1, heads=2, key_heads=1, intermediate=16, context=256).base(len(tokenizer))
+    kind = "completion_only_loss" if "completion_only_loss" in found["selected.trl.py"] else "assistant_only_loss"
+    options = trl.SFTConfig(str(tmp_path / "out"), max_steps=1, use_cpu=True, report_to=[], **{kind: True})
+    file = str(tmp_path / "selected.trl.jsonl")
+    data = load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    trainer = trl.SFTTrainer(language, args=options, train_dataset=data, processing_class=tokenizer)
+    learned = [
+        tokenizer.decode([token for token in sample["labels"] if token != -100]).replace("<|im_end|>", "").strip()
+        for sample in trainer.train_dataset
+    ]
+    assert (
+        learned
+        == {
+            "text": ["y</s>"] * 2,
+            "talk": ["y", "a\na2", '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>\na'],
+            "masked": ["y", "a", "a2", "a2"],
+        }[names[-1] if names[-1] != "calls" else "talk"]
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1
