@@ -107,7 +107,15 @@ class TaskData(ABC):
         return None
 
     def candidate_sources(self) -> np.ndarray | None:
-        """The dataset that each candidate comes from, str [N], where there are several; for diagnosis only."""
+        """The dataset that each candidate comes from, str [N], where there are several; for diagnosis and quotas."""
+        return None
+
+    def candidate_costs(self) -> np.ndarray | None:
+        """What each candidate costs whoever trains on it, such as its tokens, float64 [N]; for budgets."""
+        return None
+
+    def target_weights(self) -> Mapping[str, float] | None:
+        """In which proportion a selection is shared out to the groups of targets; None: they are not told apart."""
         return None
 
 

@@ -15,6 +15,7 @@ from tarot.selectors.knn_shapley import KnnShapley
 from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
 from tarot.selectors.options import described
+from tarot.selectors.ordered import Ordered
 from tarot.selectors.prototypes import Prototypes
 from tarot.selectors.round_robin import RoundRobin
 from tarot.selectors.sava import BatchwiseLava, Sava
@@ -69,6 +70,7 @@ __all__ = [
     "Lava",
     "Less",
     "Oracle",
+    "Ordered",
     "Prototypes",
     "Random",
     "RoundRobin",

@@ -94,14 +94,15 @@ class Files(Conversations):
         nearly (`tasks.instruction.duplicates`), or features, as the language sees them; null keeps all, and says how
         many there are.
     validation, test: null takes them from the targets, of which selection then sees the share 1 - `held_out`: a third
-        of what is held out for validation, two thirds for test.
+        of what is held out for validation, two thirds for test. held_out: 0 leaves all targets to the selection, and
+        nothing to judge a model by.
     """
 
     candidates: Paths
     targets: Paths
     validation: Paths | None = None
     test: Paths | None = None
-    held_out: Annotated[float, within("(0, 1)")] = 0.3
+    held_out: Annotated[float, within("[0, 1)")] = 0.3
     columns: Mapping[str, str] | None = None
     on_bad_row: Literal["drop", "raise"] = "drop"
     deduplicate: Literal["exact", "minhash", "features"] | None = None
@@ -186,8 +187,8 @@ class Benchmark(Conversations):
 def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) -> Rows:
     """The targets, and the splits that are taken from them. What asks the same stays together, or, where all ask nearly
     the same, what says the same."""
-    if not lacking:
-        return {"targets": targets}
+    if not (lacking and files.held_out):
+        return {"targets": targets, **{split: [] for split in lacking}}
     parts = {"validation": 1, "test": 2}
 
     kind = asked if len(set(map(asked, targets))) > len(targets) / 2 else said
@@ -198,8 +199,8 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     }
     if sum(counts.values()) >= len(kinds):
         raise InputError(
-            f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, or "
-            f"files of their own (task.{lacking[0]}=...)"
+            f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, "
+            f"files of their own (task.{lacking[0]}=...), or nothing to judge by (task.held_out=0)"
         )
     order = np.random.default_rng(seed).permutation(len(kinds)).tolist()
     split_of: dict[tuple[tuple[str, str], ...], Split] = {}
@@ -209,6 +210,8 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     rows: Rows = {split: [] for split in ("targets", *counts)}
     for row in targets:
         rows[split_of.get(kind(row), "targets")].append(row)
+    held = " and ".join(f"{len(rows[split])} for {split}" for split in lacking)
+    log.info("%d of %d targets select; held out are %s", len(rows["targets"]), len(targets), held)
     return rows
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def write_on(axes: Axes, asked: str, answer: str) -> None:
-    """What is asked above, the answer in bold below, as much of each as there is room for."""
+def draw_conversation(asked: str, answer: str, axes: Axes) -> None:
+    """What is asked, and below it the answer in bold, as much of both as there is room for."""
     size = axes.figure.dpi_scale_trans.inverted().transform_bbox(axes.get_window_extent())  # inches
     points = 5 if size.width < 1.5 else 7
     columns = int(0.96 * 72 * size.width / (0.67 * points))  # a bold letter is two thirds as wide as it is high

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tarot import InputError
+from tasks.common import snapshots
 from tasks.common.training import seeded
 from tasks.instruction import (
     Adapter,
@@ -41,7 +42,8 @@ from tasks.instruction.reading import Row
 from tasks.instruction.tokenizer import identity, load_tokenizer, train_tokenizer
 from tasks.instruction.tokens import IGNORE, collate, tokenize
 from tasks.instruction.training import tune
-from tests.tasks.instruction.conversations import write_conversations
+from tasks.task import SPLITS
+from tests.tasks.instruction.conversations import write_conversations, write_model
 
 SIZES = {"hidden": 16, "layers": 1, "heads": 2, "key_heads": 1, "intermediate": 24, "context": 128}
 
@@ -133,6 +135,52 @@ def test_a_warm_up_sees_its_share(task):
     checkpoints = task.checkpoints()
     assert [set(c.optimizer_state) == set(fresh(task).adapters) for c in checkpoints] == [True, True]
     assert checkpoints[0].learning_rate > checkpoints[1].learning_rate > 0
+
+
+def test_a_model_after_a_warm_up_is_as_fresh_as_any(tmp_path):
+    """What the warm-up loaded is used again: with the same frozen weights, and the adapters that any other has."""
+    path = str(write_model(tmp_path / "model"))
+    warm, cold = (task_of(tmp_path / name, language=Language(path=path)) for name in ("warm", "cold"))
+    warm.checkpoints()
+    spare = warm._spare
+    one, other = fresh(warm), fresh(cold)
+    assert one.causal is spare and warm._spare is None
+    frozen = [dict(model.named_parameters()) for model in (one, other)]
+    assert list(frozen[0]) == list(frozen[1])
+    for name, parameter in frozen[0].items():
+        assert torch.equal(parameter, frozen[1][name]) and parameter.requires_grad == frozen[1][name].requires_grad
+    batch = warm.collate([warm.candidates()[0], warm.candidates()[1]])
+    assert torch.equal(warm.losses(one.eval(), batch), warm.losses(other.eval(), batch))
+
+
+def test_a_warm_up_that_is_killed_goes_on(tmp_path, monkeypatch):
+    """In the third of six steps, of which every third is a checkpoint: then from what was there after the second or the
+    third; bit by bit what one has that was left alone, dropout and all."""
+    options = {"adapter": Adapter(rank=2, dropout=0.5)}
+    alone = task_of(tmp_path / "alone", **options).checkpoints()
+    steps, rate, die_in = [], Tuning.set_rate, [None]
+
+    def counted(self, optimizer, step):
+        if step == die_in[0]:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return rate(self, optimizer, step)
+
+    monkeypatch.setattr(Tuning, "set_rate", counted)
+    for name, every, killed, left in (("often", 0.0, 2, [2, 3, 4, 5]), ("seldom", 1e9, 4, [3, 4, 5])):
+        monkeypatch.setattr(snapshots.Snapshots.__init__, "__defaults__", (every, None))
+        task, die_in[0] = task_of(tmp_path / name, **options), killed
+        with pytest.raises(KeyboardInterrupt):
+            task.checkpoints()
+        die_in[0] = None
+        steps.clear()
+        found = task_of(tmp_path / name, **options).checkpoints()
+        assert steps == left and not list((tmp_path / name / "cache/trainings").glob("*"))
+        for one, other in zip(found, alone, strict=True):
+            assert (one.name, one.learning_rate) == (other.name, other.learning_rate)
+            assert all(torch.equal(one.state[key], other.state[key]) for key in other.state)
+            for key, moments in other.optimizer_state.items():
+                assert all(torch.equal(one.optimizer_state[key][of], moments[of]) for of in moments)
 
 
 def test_a_warm_up_too_short_for_its_checkpoints_is_refused(tmp_path):
@@ -381,8 +429,14 @@ def test_questions_that_are_asked_twice_are_not_held_out_once(tmp_path):
 def test_too_few_targets_to_hold_some_out_are_refused(tmp_path):
     write_conversations(tmp_path / "data", targets=2)
     files = Files(str(tmp_path / "data/candidates.jsonl"), str(tmp_path / "data/targets.jsonl"))
-    with pytest.raises(InputError, match=r"has 2 rows, too few to hold out validation and test"):
+    with pytest.raises(InputError, match=r"has 2 rows, too few to hold out validation and test.*task.held_out=0"):
         files.rows(0, lambda _: True)
+    all_select = replace(files, held_out=0.0)
+    assert [len(all_select.rows(0, lambda _: True)[split]) for split in SPLITS] == [40, 2, 0, 0]
+    task = task_of(tmp_path, data=all_select)
+    assert [len(task.splits[split]) for split in SPLITS] == [40, 2, 0, 0] and len(task.checkpoints()) == 2
+    with pytest.raises(InputError, match="no test to judge by"):
+        task.evaluate(fresh(task))
 
 
 def test_groups_are_the_targets_subtasks(tmp_path):
@@ -442,8 +496,7 @@ def test_impossible_options_are_refused(make, message):
 
 
 def test_a_language_with_a_path_is_not_pretrained(tmp_path):
-    with pytest.raises(InputError, match="set it to null with a path"):
-        task_of(tmp_path, language=Language(path="somewhere"), pretraining=Pretraining())
+    assert task_of(tmp_path, language=Language(path="somewhere"), pretraining=Pretraining()).pretraining is None
     with pytest.raises(InputError, match="text to learn has"):
         task_of(tmp_path, pretraining=Pretraining(length=10**6)).model()
 
