@@ -23,7 +23,7 @@ from tarot.influence import Influences, influence_scores
 from tarot.selection import Selection, SelectionProblem, integer_weights
 from tarot.selectors import Selector, described
 from tarot.space import nearest, whiten
-from tarot.transport import ot_distance, potentials
+from tarot.transport import Barycenter, barycenter, matched, ot_distance, potentials
 
 try:
     __version__ = version("tarot-select")  # as pyproject.toml says
@@ -33,6 +33,7 @@ except PackageNotFoundError:  # a checkout on the path that was never installed
 __all__ = [
     "LDS",
     "Activations",
+    "Barycenter",
     "FeatureStore",
     "GradientFeatures",
     "Influences",
@@ -46,6 +47,7 @@ __all__ = [
     "StoreError",
     "__version__",
     "adam_features",
+    "barycenter",
     "blocks",
     "described",
     "dsdm_scores",
@@ -58,6 +60,7 @@ __all__ = [
     "lds",
     "less_scores",
     "loop_gradients",
+    "matched",
     "nearest",
     "open_features",
     "ot_distance",
