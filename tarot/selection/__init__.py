@@ -2,6 +2,6 @@
 
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
-from tarot.selection.weights import integer_weights
+from tarot.selection.weights import allocate, integer_weights
 
-__all__ = ["Selection", "SelectionProblem", "integer_weights"]
+__all__ = ["Selection", "SelectionProblem", "allocate", "integer_weights"]

@@ -7,7 +7,9 @@ from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
 from tarot.selectors.contract import Selector, Valuing, check_selector
 from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.el2n import El2n
+from tarot.selectors.herding import Herding
 from tarot.selectors.influence import Influence
+from tarot.selectors.k_center import KCenter
 from tarot.selectors.knn_shapley import KnnShapley
 from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
@@ -19,6 +21,7 @@ from tarot.selectors.tarot_fixed import TarotFixed
 from tarot.selectors.tarot_otm import TarotOTM
 from tarot.selectors.tracin import TracIn
 from tarot.selectors.tsds import Tsds
+from tarot.selectors.wasserstein_coreset import WassersteinCoreset
 
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
@@ -27,7 +30,9 @@ SELECTORS: dict[str, type[Selector]] = {
     "batchwise_lava": BatchwiseLava,
     "dsdm": Dsdm,
     "el2n": El2n,
+    "herding": Herding,
     "influence": Influence,
+    "k_center": KCenter,
     "knn_shapley": KnnShapley,
     "lava": Lava,
     "less": Less,
@@ -39,6 +44,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "tarot_otm": TarotOTM,
     "tracin": TracIn,
     "tsds": Tsds,
+    "wasserstein_coreset": WassersteinCoreset,
 }
 
 REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)
@@ -51,7 +57,9 @@ __all__ = [
     "BatchwiseLava",
     "Dsdm",
     "El2n",
+    "Herding",
     "Influence",
+    "KCenter",
     "KnnShapley",
     "Lava",
     "Less",
@@ -67,6 +75,7 @@ __all__ = [
     "TracIn",
     "Tsds",
     "Valuing",
+    "WassersteinCoreset",
     "check_selector",
     "described",
 ]
