@@ -16,6 +16,7 @@ from tarot.attribution import (
     wfd_scores,
 )
 from tarot.common import InputError
+from tarot.distillation import ClassStatistics, Distilled, Synthesis, class_statistics, distill
 from tarot.features import FeatureStore, MeanRows, Rows, StoreError, blocks, open_features
 from tarot.featurize import featurize
 from tarot.gradients import Activations, GradientFeatures, Projection, adam_features, gradient_rows, loop_gradients
@@ -34,6 +35,8 @@ __all__ = [
     "LDS",
     "Activations",
     "Barycenter",
+    "ClassStatistics",
+    "Distilled",
     "FeatureStore",
     "GradientFeatures",
     "Influences",
@@ -45,11 +48,14 @@ __all__ = [
     "SelectionProblem",
     "Selector",
     "StoreError",
+    "Synthesis",
     "__version__",
     "adam_features",
     "barycenter",
     "blocks",
+    "class_statistics",
     "described",
+    "distill",
     "dsdm_scores",
     "featurize",
     "gradcos_scores",
