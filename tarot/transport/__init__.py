@@ -1,7 +1,7 @@
 """Optimal transport: exact, entropic, capacity-constrained; costs dense or streamed; barycenters."""
 
 from tarot.transport.annealing import annealed_once, soft_transform
-from tarot.transport.barycenters import Barycenter, barycenter, matched
+from tarot.transport.barycenters import Barycenter, barycenter, matched, quantisation_cost
 from tarot.transport.capacity import CapacityPlan, solve_capacity
 from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, blocks_of, dense
 from tarot.transport.entropic import Bracket, Entropic, bracket, sinkhorn
@@ -27,6 +27,7 @@ __all__ = [
     "matched",
     "ot_distance",
     "potentials",
+    "quantisation_cost",
     "sinkhorn",
     "soft_transform",
     "solve_capacity",

@@ -132,6 +132,13 @@ def matched(rows: MatrixLike, barycenter: Barycenter) -> NDArray[np.int64]:
     return found
 
 
+def quantisation_cost(rows: MatrixLike, positions: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """The squared 2-Wasserstein distance between atoms [m, d] of these weights [m], which sum to 1, and rows [n, d]."""
+    read = as_rows(rows, "rows")
+    measure = _measured(read, np.full(read.shape[0], 1 / read.shape[0]), streamed=False)
+    return network_simplex(measure.masses, weights, _squares(measure.matrix, positions - measure.centre)).value
+
+
 # --- the measure -----------------------------------------------------------------------------------------------------
 
 
