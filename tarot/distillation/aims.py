@@ -1,4 +1,4 @@
-"""What synthetic images are to have in common with their classes (theory.md 11.3; ledger of distillation D-05 to D-08,
+"""What synthetic images are to have in common with their classes (theory.md 12.3; ledger of distillation D-05 to D-08,
 D-15)."""
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def distill(
     device: str = "auto",
     seed: Natural = 0,
 ) -> Distilled:
-    """`per_class` images of each class that train a network nearly as well as all of them (theory.md 11.3).
+    """`per_class` images of each class that train a network nearly as well as all of them (theory.md 12.3).
 
     model: a trained classifier with BatchNorm layers and a last linear layer; it is in eval mode meanwhile, and
     afterwards as it was. images: uint8 [n, channels, H, W]. labels: int [n], 0..C-1.

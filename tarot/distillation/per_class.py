@@ -1,4 +1,4 @@
-"""What a teacher's BatchNorm layers see of each class: mean and variance per channel (theory.md 11.3)."""
+"""What a teacher's BatchNorm layers see of each class: mean and variance per channel (theory.md 12.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a class that a teacher sees as it sees the class: optimised chunk by chunk (theory.md 11.3)."""
+"""Images of a class that a teacher sees as it sees the class: optimised chunk by chunk (theory.md 12.3)."""
 
 from __future__ import annotations
 

@@ -11,29 +11,30 @@ from typing import ClassVar
 import numpy as np
 
 from tarot.common import InputError, Natural, check_options
-from tarot.selection import Selection, SelectionProblem
+from tarot.selection import Allowance, Selection, SelectionProblem
 from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.selectors.ordered import Ordered
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Random:
-    """A uniform sample without replacement; every weight is 1."""
+class Random(Ordered):
+    """A uniform sample without replacement; every weight is 1. Targets, and their groups, decide nothing."""
 
     features: ClassVar[str | None] = None
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     seed: Natural = 0
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
     def select(self, problem: SelectionProblem) -> Selection:
-        budget = problem.budget(self.size, self.ratio)
-        chosen = random_generator(self.seed).choice(problem.n, budget, replace=False)
+        budget, generator = self.budget(), random_generator(self.seed)
+        if budget.plain:
+            chosen = generator.choice(problem.n, problem.budget(self.size, self.ratio), replace=False)
+        else:
+            allowance = Allowance.of(problem, budget)
+            chosen = allowance.take(generator.permutation(problem.n))
+            allowance.check_spent(chosen)
         return problem.selection(chosen, described(self), blind=True)
 
 

@@ -1,4 +1,4 @@
-"""Herding: candidates whose mean is the pool's (Welling, 2009; theory.md 11.2)."""
+"""Herding: candidates whose mean is the pool's (Welling, 2009; theory.md 12.2)."""
 
 from __future__ import annotations
 

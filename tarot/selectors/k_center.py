@@ -1,4 +1,4 @@
-"""k-center: candidates that leave nobody far away (Gonzalez, 1985; Sener and Savarese, 2018; theory.md 11.2)."""
+"""k-center: candidates that leave nobody far away (Gonzalez, 1985; Sener and Savarese, 2018; theory.md 12.2)."""
 
 from __future__ import annotations
 

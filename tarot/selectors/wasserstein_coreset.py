@@ -1,4 +1,4 @@
-"""Real candidates nearest to the Wasserstein barycenter of the pool (theory.md 11.2)."""
+"""Real candidates nearest to the Wasserstein barycenter of the pool (theory.md 12.2)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tarot.space.choice import (
 )
 from tarot.space.distance import distances
 from tarot.space.local import content_keys, content_sample
-from tarot.space.neighbours import nearest, nearest_unit
+from tarot.space.neighbours import Closest, nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.target_agreement import agreement
@@ -31,6 +31,7 @@ __all__ = [
     "WHITENINGS",
     "AskedNorm",
     "Centre",
+    "Closest",
     "FittedSpace",
     "JoinedRows",
     "Method",

@@ -3,7 +3,7 @@
 The barycenter of a single measure is its optimal quantisation. With free weights every row goes to its nearest atom, so
 the least cost is that of k-means and an atom's weight is its cell's share of the mass. With given weights the least
 cost is an exact transport, and given the transport the best position of an atom is the mean of what it receives. Both
-alternate these two steps, neither of which raises the cost (theory.md 11).
+alternate these two steps, neither of which raises the cost (theory.md 12).
 """
 
 from __future__ import annotations

@@ -162,6 +162,10 @@ class Folders(DomainTask):
             )
         return images
 
+    def candidate_tags(self) -> Any:
+        """Nobody knows which of a user's images resemble the targets."""
+        return None if isinstance(self.domain, Plain) else super().candidate_tags()
+
     @cached_property
     def _content(self) -> str:
         files = [

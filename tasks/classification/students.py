@@ -1,4 +1,4 @@
-"""Networks trained from scratch on a few images, with hard labels or with a teacher's (theory.md 11.3)."""
+"""Networks trained from scratch on a few images, with hard labels or with a teacher's (theory.md 12.3)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tasks.task import Task
 from tests.tasks.classification.stand_ins import write_cifar10, write_clothing1m
 from tests.tasks.classification.stand_ins import write_folders as write_image_folders
 from tests.tasks.conformance import CHECKS, OF_DATA, Builder, selection
-from tests.tasks.instruction.conversations import write_conversations
+from tests.tasks.instruction.conversations import write_files
 from tests.tasks.segmentation.scene_trees import write_folders
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -45,9 +45,9 @@ SMALL = {
     "instruction": "data.candidates=40 data.targets=12 data.validation=3 data.test=6 data.general_rows=200 "
     "language.hidden=16 language.layers=1 language.intermediate=24 pretraining.steps=2 adapter.rank=2 train.steps=2 "
     "train.batch_size=4 surrogate.share=0.2 surrogate.train.epochs=2 surrogate.train.batch_size=4 evaluation.limit=2",
-    "instruction/files": "language.hidden=16 language.layers=1 language.intermediate=24 pretraining.steps=2 "
-    "pretraining.length=32 adapter.rank=2 train.steps=2 train.batch_size=4 surrogate.share=0.2 "
-    "surrogate.train.epochs=2 surrogate.train.batch_size=4 evaluation.limit=2 vocabulary=300",
+    "instruction/files": "language.path=${data_dir}/model adapter.rank=2 train.steps=2 train.batch_size=4 "
+    "train.learning_rate=1e-3 surrogate.share=0.2 surrogate.train.epochs=2 surrogate.train.batch_size=4 "
+    "surrogate.train.learning_rate=1e-3 evaluation.limit=2",
     "motion": "data.candidates={cand_highway:10,cand_roundabout:12,cand_crossing:12,cand_parking:6} data.targets=8 "
     "data.validation=4 data.test=12 data.processes=1 train.steps=3 train.batch_size=8 surrogate_train.steps=3 "
     "surrogate_train.batch_size=8",
@@ -64,7 +64,7 @@ STAND_IN = {
     "cifar10": write_cifar10,
     "clothing1m": write_clothing1m,
     "segmentation/folders": write_folders,
-    "instruction/files": write_conversations,
+    "instruction/files": write_files,
 }
 
 
@@ -92,9 +92,9 @@ def build(request: pytest.FixtureRequest, cache_dir: Path) -> Builder:
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
 def test_variants_of_a_task_compose(variant, tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(
-            overrides=[f"+task={variant}", f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
-        )
+        of_users = ["task.language.path=somewhere"] if variant == "instruction/files" else []
+        common = [f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
+        config = compose(overrides=[f"+task={variant}", *common, *of_users])
     assert isinstance(instantiate(config.task), Task)
 
 

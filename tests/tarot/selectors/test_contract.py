@@ -39,6 +39,7 @@ EXEMPT = {
         (name, "refuses_what_is_missing_by_name"): "sums up every class by itself where candidates have labels"
         for name in ("wasserstein_coreset", "herding", "k_center")
     },
+    ("round_robin", "follows_no_order_of_targets"): "lets targets take turns in their order",
     ("tarot_fixed", "differs_by_seed"): 'draws folds for smoothing="auto" alone, and smoothing is off',
     ("tarot_fixed", "selects_the_most_valuable"): "takes layers whole, so that every target is served",
 }
