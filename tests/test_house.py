@@ -43,6 +43,7 @@ PAST_THE_DOOR = {
     ("experiments.selection", "experiments.report.figures"): _BY_MODULE,
     ("experiments.selection", "experiments.report.pictures"): _BY_MODULE,
     ("experiments.submission", "tasks.motion.submission"): "this experiment is of this task alone",
+    ("conf", "tasks.classification.folders"): "torchvision takes seconds to import; other tasks do without",
     (
         "conf",
         "tasks.classification.clothing1m",

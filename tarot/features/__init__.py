@@ -14,6 +14,7 @@ from tarot.features.arrays import (
 from tarot.features.foreign_arrays import unmasked
 from tarot.features.manifest import StoredDtype
 from tarot.features.mean_rows import MeanRows
+from tarot.features.part_rows import PartRows
 from tarot.features.readers import NAMING, existing_paths, file_identity, read_vector
 from tarot.features.store import FeatureStore, StoreError, damaged_shards, open_features
 
@@ -24,6 +25,7 @@ __all__ = [
     "Features",
     "MatrixLike",
     "MeanRows",
+    "PartRows",
     "Rows",
     "StoreError",
     "StoredDtype",

@@ -10,7 +10,9 @@ from tarot.selectors.doubly_greedy import DoublyGreedy
 from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.el2n import El2n
 from tarot.selectors.facility_location import FacilityLocation
+from tarot.selectors.herding import Herding
 from tarot.selectors.influence import Influence
+from tarot.selectors.k_center import KCenter
 from tarot.selectors.knn_shapley import KnnShapley
 from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
@@ -25,6 +27,7 @@ from tarot.selectors.tarot_otm import TarotOTM
 from tarot.selectors.tracin import TracIn
 from tarot.selectors.tsds import Tsds
 from tarot.selectors.uot import Uot
+from tarot.selectors.wasserstein_coreset import WassersteinCoreset
 
 SELECTORS: dict[str, type[Selector]] = {
     "all": All,
@@ -36,7 +39,9 @@ SELECTORS: dict[str, type[Selector]] = {
     "dsdm": Dsdm,
     "el2n": El2n,
     "facility_location": FacilityLocation,
+    "herding": Herding,
     "influence": Influence,
+    "k_center": KCenter,
     "knn_shapley": KnnShapley,
     "lava": Lava,
     "less": Less,
@@ -50,6 +55,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "tracin": TracIn,
     "tsds": Tsds,
     "uot": Uot,
+    "wasserstein_coreset": WassersteinCoreset,
 }
 
 REFERENCES = tuple(name for name, kind in SELECTORS.items() if kind.reference)
@@ -65,7 +71,9 @@ __all__ = [
     "Dsdm",
     "El2n",
     "FacilityLocation",
+    "Herding",
     "Influence",
+    "KCenter",
     "KnnShapley",
     "Lava",
     "Less",
@@ -84,6 +92,7 @@ __all__ = [
     "Tsds",
     "Uot",
     "Valuing",
+    "WassersteinCoreset",
     "check_selector",
     "described",
 ]

@@ -12,7 +12,7 @@ from tarot.space.choice import (
     whiten,
 )
 from tarot.space.distance import distances
-from tarot.space.local import content_sample
+from tarot.space.local import content_keys, content_sample
 from tarot.space.neighbours import Closest, nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
@@ -41,6 +41,7 @@ __all__ = [
     "agreement",
     "ascending",
     "check_space",
+    "content_keys",
     "content_sample",
     "distance_blocks",
     "distances",

@@ -1,6 +1,7 @@
-"""Optimal transport: exact, entropic, capacity-constrained; costs dense or streamed."""
+"""Optimal transport: exact, entropic, capacity-constrained; costs dense or streamed; barycenters."""
 
 from tarot.transport.annealing import annealed_once, soft_transform
+from tarot.transport.barycenters import Barycenter, barycenter, matched, quantisation_cost
 from tarot.transport.capacity import CapacityPlan, solve_capacity
 from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, blocks_of, dense
 from tarot.transport.entropic import Bracket, ConvergenceError, Entropic, bracket, sinkhorn
@@ -9,6 +10,7 @@ from tarot.transport.solve import calibrated, entropic_potentials, ot_distance, 
 
 __all__ = [
     "DENSE_PAIRS",
+    "Barycenter",
     "Bracket",
     "CapacityPlan",
     "ConvergenceError",
@@ -17,13 +19,16 @@ __all__ = [
     "Plan",
     "StreamedCost",
     "annealed_once",
+    "barycenter",
     "blocks_of",
     "bracket",
     "calibrated",
     "dense",
     "entropic_potentials",
+    "matched",
     "ot_distance",
     "potentials",
+    "quantisation_cost",
     "sinkhorn",
     "soft_transform",
     "solve_capacity",

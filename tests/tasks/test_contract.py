@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
 from tests.tasks.classification.stand_ins import write_cifar10, write_clothing1m
+from tests.tasks.classification.stand_ins import write_folders as write_image_folders
 from tests.tasks.conformance import CHECKS, OF_DATA, Builder, selection
 from tests.tasks.instruction.conversations import write_files
 from tests.tasks.segmentation.scene_trees import write_folders
@@ -23,6 +24,7 @@ NO_MODEL = {"features"}
 # Variants that read data in a way of their own, and what is checked of them. The class of segmentation/folders is
 # segmentation's, and what it trains is the same: one training and one evaluation show that it can.
 VARIANTS = {
+    "classification/folders": (*OF_DATA, "losses_are_of_single_samples", "any_split_can_be_evaluated"),
     "instruction/files": tuple(CHECKS),
     "segmentation/folders": (
         *OF_DATA,
@@ -33,6 +35,8 @@ VARIANTS = {
 }
 # Overrides that make a task small enough for a test of seconds.
 SMALL = {
+    "classification/folders": "size=12 network=convnet-4 plain.targets=6 plain.validation=6 train.steps=4 "
+    "train.batch_size=8",
     "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
     "corrupted.candidates=100 corrupted.targets=20 corrupted.validation=8 corrupted.test=20",
     "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
@@ -56,6 +60,7 @@ SMALL = {
 
 # What stands in for the data of tasks that embed none: written into a folder, in a layout that the task reads.
 STAND_IN = {
+    "classification/folders": write_image_folders,
     "cifar10": write_cifar10,
     "clothing1m": write_clothing1m,
     "segmentation/folders": write_folders,
