@@ -148,12 +148,17 @@ class Folders(DomainTask):
             for path in inside
         ]
         ids, labels = (np.array(column) for column in zip(*files, strict=True))
-        common = {"labels": labels.astype(np.int64), "ids": ids, "tags": np.full(len(ids), "")}
-        scale = {"mean": self.mean, "std": self.std}
-        images = ImageFiles(folder=self.root, resize=self.resize, size=self.size, limit=self.limit, **common, **scale)
+        common: dict[str, Any] = {
+            "labels": labels.astype(np.int64),
+            "ids": ids,
+            "tags": np.full(len(ids), ""),
+            "mean": self.mean,
+            "std": self.std,
+        }
+        images = ImageFiles(folder=self.root, resize=self.resize, size=self.size, limit=self.limit, **common)
         needed = 3 * self.size**2 * len(ids)
         if needed <= self.memory:
-            return ImageSet(images=images.pixels(slice(None)), **common, **scale)
+            return ImageSet(images=images.pixels(slice(None)), **common)
         if not isinstance(self.domain, Plain):
             raise InputError(
                 f"the images of {self.trees[name].root} take {needed:,} bytes at {self.size} pixels, more than "
