@@ -148,17 +148,12 @@ class Folders(DomainTask):
             for path in inside
         ]
         ids, labels = (np.array(column) for column in zip(*files, strict=True))
-        common: dict[str, Any] = {
-            "labels": labels.astype(np.int64),
-            "ids": ids,
-            "tags": np.full(len(ids), ""),
-            "mean": self.mean,
-            "std": self.std,
-        }
-        images = ImageFiles(folder=self.root, resize=self.resize, size=self.size, limit=self.limit, **common)
+        known: dict[str, Any] = {"labels": labels.astype(np.int64), "ids": ids, "tags": np.full(len(ids), "")}
+        known |= {"mean": self.mean, "std": self.std}
+        images = ImageFiles(folder=self.root, resize=self.resize, size=self.size, limit=self.limit, **known)
         needed = 3 * self.size**2 * len(ids)
         if needed <= self.memory:
-            return ImageSet(images=images.pixels(slice(None)), **common)
+            return ImageSet(images=images.pixels(slice(None)), **known)
         if not isinstance(self.domain, Plain):
             raise InputError(
                 f"the images of {self.trees[name].root} take {needed:,} bytes at {self.size} pixels, more than "

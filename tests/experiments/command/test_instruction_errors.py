@@ -170,6 +170,39 @@ def test_a_target_or_two_select(folder, count, monkeypatch):
     assert len(loads) == 1
 
 
+def test_a_budget_in_tokens_for_two_files_of_targets(folder):
+    """With quotas of two files of candidates; rows are as long as their tokens."""
+    lines = (folder / "good" / "targets.jsonl").read_text().splitlines(keepends=True)
+    (folder / "x.jsonl").write_text("".join(lines[:5]))
+    (folder / "y.jsonl").write_text("".join(lines[5:8]))
+    pool = (folder / "good" / "candidates.jsonl").read_text().splitlines(keepends=True)
+    (folder / "a.jsonl").write_text("".join(pool[:20]))
+    (folder / "b.jsonl").write_text("".join(pool[20:]))
+    outcome = command(
+        folder,
+        "task=instruction/files",
+        f"task.candidates={{a: {folder}/a.jsonl, b: {folder}/b.jsonl}}",
+        f"task.targets={{x: {folder}/x.jsonl, y: {folder}/y.jsonl}}",
+        "task.target_weights={x: 1, y: 3}",
+        f"task.language.path={folder}/good/model",
+        "selector=tarot_fixed",
+        "selector.tokens=400",
+        "selector.quota={b: 0.25}",
+        "task.surrogate.checkpoints=1",
+        "features.dim=16",
+        "experiment.arms=[]",
+        name="budget",
+    )
+    assert outcome.code == 0, outcome.err
+    chosen = Selection.load(outcome.output / "selection.parquet")
+    assert chosen.selector["tokens"] == 400 and chosen.m == 8
+    config = composed("task=instruction/files", f"task.candidates={folder}/good/candidates.jsonl",
+                      f"task.targets={folder}/x.jsonl", f"task.language.path={folder}/good/model")  # fmt: skip
+    costs = hydra.utils.instantiate(config.task).candidate_costs()[chosen.indices]
+    of_b = chosen.indices >= 20
+    assert 300 < costs.sum() <= 400 and 50 < costs[of_b].sum() <= 100
+
+
 # --- a kill ----------------------------------------------------------------------------------------------------------
 
 

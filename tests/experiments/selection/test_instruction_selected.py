@@ -108,6 +108,7 @@ def test_a_run_writes_what_it_selected(outcome):
     assert outcome.metrics["selection"]["size"] == 6
     chosen, rows = Selection.load(outcome.output / "selection.parquet"), written(outcome.output / "selected.jsonl")
     assert [row["id"] for row in rows] == chosen.ids.tolist()
+    assert [row["id"] for row in written(outcome.output / "selected.messages.jsonl")] == chosen.ids.tolist()
     assert [row["weight"] for row in rows] == chosen.weights.tolist()
     assert [row["distance"] for row in rows] == chosen.nearest_distance.tolist()
     assert [row["nearest_target"] for row in rows] == [f"targets_{i}" for i in chosen.nearest_target]
