@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.report import CANDIDATE, SELECTED, TARGET, WIDTH, Figure, colour, marker
 
@@ -91,7 +92,7 @@ def places(found: Findings, pool: Pool) -> Figure:
         axes.scatter(near[:, 0], near[:, 1], s=26, facecolors="none", edgecolors=SELECTED, label="their matches")
         axes.scatter(at[:, 0], at[:, 1], s=14 + 200 * atoms.weights, marker="+", color=SELECTED, label="atoms")
         axes.scatter(made[:, 0], made[:, 1], s=26, marker="^", color=TARGET, label="the arm's images")
-        if arm not in ("random",):
+        if arm.startswith("wmdd"):
             for one, other in zip(at, made, strict=True):
                 axes.plot(*zip(one, other, strict=True), color=TARGET, linewidth=0.6, alpha=0.6)
         axes.set_title(arm, fontsize=9)
@@ -158,6 +159,14 @@ def accuracy(found: Findings, how: str) -> Figure:
     )
 
 
+def _logarithmic(axes: Axes) -> None:
+    """The vertical axis, its numbers as plain text."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def distances(found: Findings) -> Figure:
     """Of every arm to every class, in feature space."""
     m = found.per_class[0]
@@ -168,7 +177,7 @@ def distances(found: Findings) -> Figure:
         for arm in found.small:
             by_class = np.mean([found.distances[cell] for cell in found.distances if (cell.arm, cell.m) == (arm, m)], 0)
             axes.plot(by_class, marker(arm), color=colour(arm), markersize=6, label=arm)
-        axes.set_yscale("log")
+        _logarithmic(axes)
         shown = found.names if len(found.names) <= 20 else []
         axes.set_xticks(range(len(shown)), list(shown), rotation=45 if max(map(len, found.names)) > 3 else 0)
         axes.set_ylabel("squared distance")
@@ -200,7 +209,7 @@ def curves(found: Findings) -> Figure:
                 if curve[:, part].any():
                     axes.plot(curve[:, part], color=colour(arm), label=arm)
         for axes, title in zip(panels, ("features", "statistics"), strict=True):
-            axes.set_yscale("log")
+            _logarithmic(axes)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.grid(axis="y")
