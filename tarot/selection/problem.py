@@ -29,6 +29,7 @@ from tarot.space import (
     Space,
     Whitening,
     check_space,
+    content_order,
     distances,
     fit_space,
     in_space,
@@ -49,6 +50,7 @@ from tarot.transport import (
 
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
+_ORDERS = ("candidate_order", "candidate_places")  # cached, and the same whatever the targets are
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,7 @@ class SelectionProblem:
     learning_rates: tuple[float, ...] | None = None
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _whole: tuple[SelectionProblem, NDArray[np.int64]] | None = field(default=None, repr=False)  # see `restricted`
 
     def __post_init__(self) -> None:
         candidates = knowledge.views(self.candidate_views, "candidates")
@@ -161,6 +164,58 @@ class SelectionProblem:
         rows: Tensor = self._spaces[1][:]
         return rows[self.usable_targets]
 
+    # --- an order in which nothing depends on where rows stand -------------------------------------------------------
+
+    @cached_property
+    def candidate_order(self) -> NDArray[np.int64]:
+        """All candidates, by id; where there are no ids by content, and equals as they stand: int64 [N]. Without ids
+        all features are read."""
+        if self.candidate_ids is not None:
+            return np.argsort(self.candidate_ids, kind="stable").astype(np.int64, copy=False)
+        return content_order(self.candidate_views, "candidates", None, _codes(self.candidate_labels))
+
+    @cached_property
+    def target_order(self) -> NDArray[np.int64]:
+        """All targets by content: int64 [M]."""
+        ties = [*_codes(self.target_labels), *_codes(self.target_groups)]
+        return content_order(self.target_views, "targets", None, ties)
+
+    @cached_property
+    def candidate_places(self) -> NDArray[np.int64]:
+        """Where each candidate stands in `candidate_order`: int64 [N]."""
+        return np.argsort(self.candidate_order)
+
+    def with_targets_in_order(self) -> SelectionProblem:
+        """The same problem with its usable targets in the order of `target_order`: for whoever draws some of them, or
+        gives them to a solver."""
+        return self.restricted(np.argsort(np.argsort(self.target_order)[self.usable_targets]))
+
+    def ordered(self, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These candidates in the order of `candidate_order`, for which their own features are read alone: int64 [k].
+
+        What is drawn, and what a solver is given, is in this order: permuting candidates permutes the choice."""
+        if self.candidate_ids is not None or "candidate_order" in vars(self):
+            return candidates[np.argsort(self.candidate_places[candidates])]
+        if not len(candidates):
+            return candidates
+        own = np.sort(candidates)
+        labels = None if self.candidate_labels is None else self.candidate_labels[own]
+        return content_order(self.candidate_views, "candidates", own, _codes(labels))
+
+    def ranked(self, values: NDArray[np.floating], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These candidates by falling value [k], ties in the order of `candidate_order`: int64 [k]."""
+        by_value = np.argsort(-values, kind="stable")
+        found, falling = candidates[by_value], values[by_value]
+        same = np.flatnonzero(falling[1:] == falling[:-1])
+        if not len(same):
+            return found
+        tied = np.union1d(same, same + 1)
+        place = np.zeros(len(found), dtype=np.int64)
+        in_order = self.ordered(found[tied])
+        by_index = np.argsort(in_order)
+        place[tied] = by_index[np.searchsorted(in_order[by_index], found[tied])]
+        return found[np.lexsort((place, -falling))]
+
     # --- what selectors ask ------------------------------------------------------------------------------------------
 
     def budget(self, size: int | None, ratio: float | None) -> int:
@@ -207,12 +262,12 @@ class SelectionProblem:
     def best(
         self, values: NDArray[np.floating], size: int | None, ratio: float | None, selector: Mapping[str, Any]
     ) -> Selection:
-        """The candidates of highest value [N], ties to the smaller index: how every valuation method selects.
+        """The candidates of highest value [N], ties as in `candidate_order`: how every valuation method selects.
 
         Those with zero features are passed over. Raises InputError where too few others are left.
         """
         budget = self.budget(size, ratio)
-        return self.selection(self.first_usable(np.argsort(-values, kind="stable"), budget), selector)
+        return self.selection(self.first_usable(self.ranked(values, np.arange(self.n)), budget), selector)
 
     def zero_rows(self, candidates: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of these candidates have zero features in every view: bool [len(candidates)]. Reads their rows."""
@@ -241,12 +296,17 @@ class SelectionProblem:
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
+        if self._whole is not None:
+            whole, targets = self._whole
+            distance, index = whole.neighbours(k)
+            return distance[targets], index[targets]
         small = self.n * self.targets.numel() <= WHOLE_TABLE  # then all of them cost no more than a few
         k = self.n if small else min(k, self.n)
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:
-                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k)
+                places = None if self.candidate_ids is None else self.candidate_places  # else equals are the same
+                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k, places=places)
         return known
 
     def layers(
@@ -288,9 +348,7 @@ class SelectionProblem:
     def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
         part = self._with_targets(self.targets[targets], self.usable_targets[targets])
-        part._table.update(
-            {name: (distance[targets], index[targets]) for name, (distance, index) in self._table.items()}
-        )
+        object.__setattr__(part, "_whole", (self, targets))  # who looks for neighbours of all targets at once
         return part
 
     def smoothed(self, count: int) -> SelectionProblem:
@@ -307,15 +365,19 @@ class SelectionProblem:
 
     def _with_targets(self, targets: Tensor, usable: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space, as fitted, with these targets [M'', d] in the place of ours."""
-        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        part = replace(self, total=None, _table={}, _lock=threading.Lock(), _whole=None)
         vars(part).update(  # where functools.cached_property looks first
             {"_fitted": self._fitted, "_spaces": self._spaces, "targets": targets, "usable_targets": usable}
         )
+        vars(part).update({name: vars(self)[name] for name in _ORDERS if name in vars(self)})
         return part
 
-    def capacity_plan(self, size: int) -> CapacityPlan:
-        """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection."""
-        return solve_capacity(self.neighbours, self.n, len(self.targets), size)
+    def capacity_plan(self, size: int, *, in_order: bool = False) -> CapacityPlan:
+        """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection.
+
+        in_order: the solver is given candidates as `ordered` has them, so that which of several optima it finds does
+        not depend on where they stand."""
+        return solve_capacity(self.neighbours, self.n, len(self.targets), size, self.ordered if in_order else None)
 
     def marginal_cost(
         self, chosen: NDArray[np.int64], layer: NDArray[np.int64], exact: bool = False
@@ -327,7 +389,10 @@ class SelectionProblem:
         """
         if exact:
             return self._exact_marginal_cost(chosen, layer)
-        return entropic_potentials(self.cost(np.concatenate([chosen, layer]))).f[len(chosen) :]
+        both = self.ordered(np.concatenate([chosen, layer]))
+        by_index = np.argsort(both)
+        potentials: NDArray[np.float64] = entropic_potentials(self.cost(both)).f[by_index]
+        return potentials[np.searchsorted(both[by_index], layer)]
 
     def _exact_marginal_cost(self, chosen: NDArray[np.int64], layer: NDArray[np.int64]) -> NDArray[np.float64]:
         costs = torch.empty(len(chosen) + 1, len(self.targets))  # the network simplex holds it whole; z is its last row
@@ -352,6 +417,15 @@ class SelectionProblem:
         InputError names the first whose are.
         """
         return Selection.of(self, chosen, selector, blind=blind, **known)
+
+
+def _codes(values: NDArray[Any] | None) -> list[NDArray[np.int64]]:
+    """The sorted place of each value among the different ones, as a list of one; of none where there are no values."""
+    if values is None:
+        return []
+    if values.dtype == object:
+        values = values.astype(str)
+    return [np.unique(values, return_inverse=True)[1].astype(np.int64)]
 
 
 def _too_few(wanted: int, usable: int, of: int) -> InputError:

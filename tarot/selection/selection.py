@@ -114,7 +114,9 @@ class Selection:
             repeats = np.ones(len(indices), dtype=np.int64)
         if repeats is not None and total is not None and len(indices):
             proportional = repeats * (total / repeats.sum())
-            repeats = allocate(np.maximum(proportional - 1, 0), total)  # which gives everyone one, and then the rest
+            by_order = np.searchsorted(indices, problem.ordered(indices))  # in which equal shares are rounded
+            repeats = np.empty(len(indices), dtype=np.int64)
+            repeats[by_order] = allocate(np.maximum(proportional[by_order] - 1, 0), total)  # one each, then the rest
         known = {
             "weights": repeats,
             "potentials": None if potentials is None else _checked_potentials(potentials, len(indices))[order],

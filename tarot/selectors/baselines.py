@@ -18,7 +18,8 @@ from tarot.space import Whitening
 
 @dataclass(frozen=True)
 class Random:
-    """A uniform sample without replacement; every weight is 1."""
+    """A uniform sample without replacement; every weight is 1. Drawn of candidates by id, or by content where there are
+    no ids: where they stand decides nothing."""
 
     features: ClassVar[str | None] = None
     whitening: ClassVar[Whitening] = None
@@ -33,7 +34,7 @@ class Random:
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
-        chosen = random_generator(self.seed).choice(problem.n, budget, replace=False)
+        chosen = random_generator(self.seed).choice(problem.candidate_order, budget, replace=False)
         return problem.selection(chosen, described(self), blind=True)
 
 
@@ -85,5 +86,5 @@ class Oracle:
             raise InputError(f"no candidate has the tag {self.tag!r}")
         if self.size is not None or self.ratio is not None:
             budget = min(problem.budget(self.size, self.ratio), len(alike))
-            alike = random_generator(self.seed).choice(alike, budget, replace=False)
+            alike = random_generator(self.seed).choice(problem.ordered(alike), budget, replace=False)
         return problem.selection(alike, described(self), blind=True)

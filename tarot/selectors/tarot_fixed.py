@@ -55,7 +55,8 @@ class TarotFixed:
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
-        seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
+        given = problem.with_targets_in_order()
+        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
         return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve)
 
     def _layers(self, problem: SelectionProblem, budget: int) -> NDArray[np.int64]:
@@ -64,7 +65,7 @@ class TarotFixed:
         for layer in problem.layers(expect=budget):  # unseen candidates only, nearest first
             if len(chosen) + len(layer) > budget:
                 price = problem.marginal_cost(chosen, layer, exact=self.exact)
-                layer = layer[np.argsort(price, kind="stable")[: budget - len(chosen)]]
+                layer = problem.ranked(-price, layer)[: budget - len(chosen)]
             chosen = np.concatenate([chosen, layer])
             if len(chosen) == budget:
                 break

@@ -11,8 +11,8 @@ from tarot.space.choice import (
     resolved,
     whiten,
 )
+from tarot.space.content import content_order
 from tarot.space.distance import distances
-from tarot.space.local import content_sample
 from tarot.space.neighbours import nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
@@ -40,7 +40,7 @@ __all__ = [
     "agreement",
     "ascending",
     "check_space",
-    "content_sample",
+    "content_order",
     "distance_blocks",
     "distances",
     "fit_space",

@@ -70,7 +70,9 @@ def test_neighbours_are_fetched_when_layers_need_them(monkeypatch):
     monkeypatch.setattr(tarot.selection.problem, "FIRST_NEIGHBOURS", 4)
     asked = []
     search = tarot.selection.problem.nearest_unit
-    monkeypatch.setattr(tarot.selection.problem, "nearest_unit", lambda c, t, k: asked.append(k) or search(c, t, k))
+    monkeypatch.setattr(
+        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: asked.append(k) or search(c, t, k)
+    )
     problem = pool()
     layers = problem.layers()
     assert asked == []
@@ -114,7 +116,9 @@ def test_threads_share_one_table(monkeypatch):
     expected = slow_layers(distance_matrix(problem))
     calls = []
     search = tarot.selection.problem.nearest_unit
-    monkeypatch.setattr(tarot.selection.problem, "nearest_unit", lambda c, t, k: calls.append(k) or search(c, t, k))
+    monkeypatch.setattr(
+        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: calls.append(k) or search(c, t, k)
+    )
 
     def work(name):
         results[name] = [layer.tolist() for layer in problem.layers()]
