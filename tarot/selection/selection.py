@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError, atomic_file
+from tarot.features import BAD_PARQUET
 from tarot.selection.weights import allocate, integer_weights
 from tarot.space import Space
 from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
@@ -239,7 +240,7 @@ class Selection:
             raise InputError(f"{path} is a folder, and not a selection saved by tarot: name the file in it")
         try:
             table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except BAD_PARQUET as error:
             raise InputError(f"{path} is not a selection saved by tarot: {error}") from error
         metadata = table.schema.metadata or {}
         if metadata.get(b"format") != _FORMAT.encode():

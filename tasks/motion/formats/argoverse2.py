@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 from pyarrow import parquet
 
 from tarot import InputError
 from tarot.common import entries, files_below
+from tarot.features import BAD_PARQUET
 from tasks.motion.formats.records import BAD_LINES, NO_AREAS, cleaned, points
 from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario
 
@@ -131,7 +131,7 @@ Line = tuple[str, str, list[tuple[float, float]], tuple[str, ...], tuple[str, ..
 def _table(path: Path) -> dict[str, np.ndarray]:
     try:
         table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except BAD_PARQUET as error:
         raise InputError(f"{path} cannot be read as parquet: {error}") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing or not table.num_rows:
