@@ -25,6 +25,7 @@ class Settings:
 
     seed: Natural
     device: str
+    deterministic: bool
     data_dir: str
     cache_dir: str
     output_dir: str

@@ -18,6 +18,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.frame.determinism import one_thread
 from experiments.frame.loggers import Logger
 from experiments.frame.names import refuse_half_characters
 from experiments.frame.options import check_config
@@ -132,7 +133,7 @@ class Run(Generic[T]):
 
     def start(self) -> None:
         """Run the experiment and write what came of it; nothing is written before it has succeeded."""
-        with self.outputs.held():
+        with self.outputs.held(), one_thread(self.config["deterministic"]):
             log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
             refuse_half_characters(self)
             remove_abandoned(self.cache)

@@ -139,6 +139,7 @@ def test_wrong_values_of_every_option_are_refused_by_name(monkeypatch, tmp_path)
         ("seed", -1, "seed must be at least 0; it is -1"),
         ("device", "mps", "device 'mps' is not there"),
         ("device", "toaster", "device 'toaster' is none that torch knows"),
+        ("deterministic", "abc", "deterministic must be true or false; it is 'abc'"),
         ("cache_dir", None, "cache_dir must be a string; it is None"),
         ("cache_dir", "", "cache_dir must be the path of a folder; it is ''"),
         ("data_dir", "a\0b", "data_dir must be the path of a folder"),
