@@ -45,6 +45,9 @@ def run(config: DictConfig) -> None:
 
 
 def main() -> None:
+    # Before torch is loaded: threads that wait for one another then give way. Beside other programs a run otherwise
+    # takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands over every error, instead of printing it its own way
     register_resolvers()
     try:

@@ -35,8 +35,9 @@ import torch
 import tarot
 from experiments.stages import FeatureRecipe, Workbench
 from tarot.features import FeatureStore, MeanRows
-from tasks.instruction import Adapter, Evaluation, FilesTask, Language, Pretraining, Skills, Tuning, WarmUp
-from tasks.instruction.rows import read_rows
+from tasks.instruction import Adapter, Evaluation, InstructionTask, Language, Pretraining, Skills, Tuning, WarmUp
+from tasks.instruction.data import Files
+from tasks.instruction.reading import read_rows
 
 PAPER = 270_679  # conversations: FLAN v2, CoT, Dolly, OASST1
 TARGETS = 285  # MMLU's development questions; BBH's are 81
@@ -80,7 +81,7 @@ def disk(folder: Path, pattern: str) -> int:
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def task_of(rows: int, options: argparse.Namespace, folder: Path) -> FilesTask:
+def task_of(rows: int, options: argparse.Namespace, folder: Path) -> InstructionTask:
     """Conversations of the files, or made of code: so many, from the first on again after the last, without ids, which
     would be there twice."""
     made = Skills(targets=round(TARGETS / 0.7)).rows(0, lambda row: True)
@@ -91,10 +92,9 @@ def task_of(rows: int, options: argparse.Namespace, folder: Path) -> FilesTask:
     (folder / "targets.jsonl").write_text("".join(json.dumps(row.raw) + "\n" for row in made["targets"]))
     candidates, targets = (str(folder / f"{name}.jsonl") for name in ("candidates", "targets"))
     tuning = Tuning(steps=options.checkpoints, batch_size=4)
-    return FilesTask(
+    return InstructionTask(
         name="scale",
-        candidates=candidates,
-        targets=targets,  # of which three tenths are held out
+        data=Files(candidates, targets),  # of which three tenths are held out
         language=Language(hidden=64, layers=2, heads=2, key_heads=1, intermediate=64, context=options.length),
         adapter=Adapter(rank=32, alpha=128),
         train=tuning,

@@ -16,6 +16,7 @@ from tarot.attribution import (
     wfd_scores,
 )
 from tarot.common import InputError
+from tarot.distillation import ClassStatistics, Distilled, Synthesis, class_statistics, distill
 from tarot.features import FeatureStore, MeanRows, Rows, StoreError, blocks, open_features
 from tarot.featurize import featurize
 from tarot.gradients import Activations, GradientFeatures, Projection, adam_features, gradient_rows, loop_gradients
@@ -23,7 +24,7 @@ from tarot.influence import Influences, influence_scores
 from tarot.selection import Selection, SelectionProblem, integer_weights
 from tarot.selectors import Selector, described
 from tarot.space import nearest, whiten
-from tarot.transport import ot_distance, potentials
+from tarot.transport import Barycenter, barycenter, matched, ot_distance, potentials
 
 try:
     __version__ = version("tarot-select")  # as pyproject.toml says
@@ -33,6 +34,9 @@ except PackageNotFoundError:  # a checkout on the path that was never installed
 __all__ = [
     "LDS",
     "Activations",
+    "Barycenter",
+    "ClassStatistics",
+    "Distilled",
     "FeatureStore",
     "GradientFeatures",
     "Influences",
@@ -44,10 +48,14 @@ __all__ = [
     "SelectionProblem",
     "Selector",
     "StoreError",
+    "Synthesis",
     "__version__",
     "adam_features",
+    "barycenter",
     "blocks",
+    "class_statistics",
     "described",
+    "distill",
     "dsdm_scores",
     "featurize",
     "gradcos_scores",
@@ -58,6 +66,7 @@ __all__ = [
     "lds",
     "less_scores",
     "loop_gradients",
+    "matched",
     "nearest",
     "open_features",
     "ot_distance",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tarot.common import InputError
 from tarot.features import Features
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors import SELECTORS, Selector, Valuing, check_selector
+from tarot.selectors import SELECTORS, Ordered, Selector, Valuing, check_selector
 from tarot.space import AskedNorm, Whitening, resolved
 
 Arguments = ParamSpec("Arguments")
@@ -37,6 +37,9 @@ def _asked(
     candidate_tags: ArrayLike | None = None,
     candidate_residuals: ArrayLike | Sequence[ArrayLike] | None = None,
     candidate_scores: ArrayLike | Sequence[ArrayLike] | None = None,
+    candidate_costs: ArrayLike | None = None,
+    candidate_sources: ArrayLike | None = None,
+    group_weights: Mapping[str, float] | None = None,
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     **options: Any,
 ) -> tuple[Selector, SelectionProblem]:
@@ -57,6 +60,9 @@ def _asked(
         "candidate_tags": candidate_tags,
         "candidate_residuals": candidate_residuals,
         "candidate_scores": candidate_scores,
+        "candidate_costs": candidate_costs,
+        "candidate_sources": candidate_sources,
+        "group_weights": group_weights,
         "learning_rates": learning_rates,
     }
     return method, SelectionProblem(**given)
@@ -106,11 +112,17 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     candidate_residuals, candidate_scores: one vector [N] per model: TRAK's Q; what was measured on the model itself
     (`el2n`: error norms, `influence`: influences).
     learning_rates: one per checkpoint (`less`, `tracin`).
+    candidate_costs: what the option `tokens` counts of each candidate [N]. candidate_sources: the source of each [N],
+    which the options `quota` and `cap` are of. group_weights: of each of the target_groups, {"math": 2, "code": 1}: in
+    these proportions the budget is shared out to them. All for selectors with an order (`tarot_fixed`, `less`, ...).
 
     A method that needs one of these and is not given it says so; one of your own that returns anything but a Selection
     from these candidates is refused.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
+    if problem.group_weights is not None and method.features is not None and not isinstance(method, Ordered):
+        able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Ordered))
+        raise InputError(f"group_weights: {type(method).__name__} shares out no budget; these do: {able}")
     return _checked_selection(method.select(problem), method, problem)
 
 

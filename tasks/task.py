@@ -107,7 +107,15 @@ class TaskData(ABC):
         return None
 
     def candidate_sources(self) -> np.ndarray | None:
-        """The dataset that each candidate comes from, str [N], where there are several; for diagnosis only."""
+        """The dataset that each candidate comes from, str [N], where there are several; for diagnosis and quotas."""
+        return None
+
+    def candidate_costs(self) -> np.ndarray | None:
+        """What each candidate costs whoever trains on it, such as its tokens, float64 [N]; for budgets."""
+        return None
+
+    def target_weights(self) -> Mapping[str, float] | None:
+        """In which proportion a selection is shared out to the groups of targets; None: they are not told apart."""
         return None
 
 
@@ -207,6 +215,14 @@ class WritesSelected(Protocol):
 
     def write_selected(self, selection: Selection, path: Path) -> None:
         """The selected candidates as a file that other programs train on, one JSON object per line."""
+
+
+@runtime_checkable
+class WritesForTrainers(Protocol):
+    """A run that makes a selection writes these files beside selected.jsonl."""
+
+    def selected_files(self, selection: Selection) -> dict[str, Callable[[Path], None]]:
+        """Names of files, and what writes each to a path."""
 
 
 @runtime_checkable

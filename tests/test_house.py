@@ -25,6 +25,7 @@ LONGEST = 450  # lines
 WITHOUT_A_DOOR = {
     "experiments.command": "a door would bring everything where a part is asked for before the rest can be imported",
     "experiments.frame": "loggers and comparisons are named by configs, and what experiments use by its module's name",
+    "tarot.integrations": "each of its modules imports another library, which a door would import, too",
     "tasks.common": "its modules have nothing in common but that several tasks use them",
 }
 _BY_MODULE = "its functions say what they draw by their module's name"
@@ -42,6 +43,7 @@ PAST_THE_DOOR = {
     ("experiments.selection", "experiments.report.figures"): _BY_MODULE,
     ("experiments.selection", "experiments.report.pictures"): _BY_MODULE,
     ("experiments.submission", "tasks.motion.submission"): "this experiment is of this task alone",
+    ("conf", "tasks.classification.folders"): "torchvision takes seconds to import; other tasks do without",
     (
         "conf",
         "tasks.classification.clothing1m",

@@ -63,7 +63,9 @@ def test_metrics_have_every_promised_key(first):
 
 def test_output_is_complete(first):
     names = {name.split("/")[0] for name in files(first.output) if not name.startswith(".")}
-    assert names == {"config.yaml", "selection.parquet", "metrics.json", "figures", "report.html", "run.log"}
+    assert names == {
+        *("config.yaml", "selection.parquet", "scores.parquet", "metrics.json", "figures", "report.html", "run.log")
+    }
     selection = Selection.load(first.output / "selection.parquet")
     assert len(selection) == first.metrics["selection"]["size"] and selection.weights.sum() == 60
     config = yaml.safe_load((first.output / "config.yaml").read_text())

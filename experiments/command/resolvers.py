@@ -16,14 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def register_resolvers() -> None:
-    """`claimed`: a folder of one's own. `without`: a default that gives way where another option is given.
-    `unless_sweep`: a default that the runs of a sweep do not have. `largest` of a list. `among`: those of a default
-    list that another list has, too. `run_name`: experiment, task, selector. `sweep_name`: the sweep of a run."""
+    """`claimed`: a folder of one's own. `without`: a default, the last, that gives way where another option is given.
+    `if`: the second where the first is given and not 0, else the third. `unless_sweep`: a default that the runs of a
+    sweep do not have. `largest` of a list. `among`: those of a default list that another list has, too. `run_name`:
+    experiment, task, selector. `sweep_name`: the sweep of a run."""
     resolvers: dict[str, Callable[..., Any]] = {
         "without": _without,
         "unless_sweep": _unless_sweep,
         "largest": max,
         "among": _among,
+        "if": _if,
         "run_name": _run_name,
         "sweep_name": _sweep_name,
     }
@@ -43,8 +45,13 @@ def _claimed(folder: str) -> str:
     return name
 
 
-def _without(given: Any, default: Any) -> Any:
-    return default if given is None else None
+def _without(*given_and_default: Any) -> Any:
+    *given, default = given_and_default
+    return default if all(option is None for option in given) else None
+
+
+def _if(given: Any, then: Any, otherwise: Any) -> Any:
+    return then if given else otherwise
 
 
 def _unless_sweep(default: Any, *, _root_: DictConfig) -> Any:

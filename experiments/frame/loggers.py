@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow.parquet as pq
 
+from experiments.frame.publish import SELECTION
 from tarot import InputError
 from tarot.common import check_options
 
@@ -64,8 +65,8 @@ class Wandb:
             settings=wandb.Settings(console="off", quiet=True),
         ) as record:
             record.log({key: value for key, value in flatten(result.metrics).items() if isinstance(value, int | float)})
-            if result.selection is not None:
-                table = pq.read_table(run.output / "selection.parquet").slice(0, _ROWS)
+            if (run.output / SELECTION).exists():
+                table = pq.read_table(run.output / SELECTION).slice(0, _ROWS)
                 record.log({"selection": wandb.Table(dataframe=table.to_pandas())})
             for figure in result.figures:
                 path = run.output / "figures" / f"{figure.name}.png"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import hydra
@@ -45,7 +45,8 @@ def check_config(config: Mapping[str, Any]) -> None:
 
     config: the whole of it as plain data, resolved.
     """
-    Settings(**{name: config.get(name) for name in Settings.__dataclass_fields__})
+    settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Settings)}
+    Settings(**settings)
     for group in ("task", "features", "selector", "experiment", "logger"):
         if not isinstance(config.get(group), Mapping):
             raise InputError(f"{group} must be a group of options, such as {group}=NAME; it is {config.get(group)!r}")

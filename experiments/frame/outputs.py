@@ -14,7 +14,7 @@ DONE = "metrics.json"
 """Where it is, the run is done: it goes first and comes last."""
 RECORD = ".written.json"
 """The files that a run has written, or was about to; so an earlier run's are known from the user's own."""
-_ALWAYS = (DONE, "config.yaml", "report.html", "selection.parquet", "selected.jsonl")
+_ALWAYS = (DONE, "config.yaml", "report.html", "selection.parquet", "scores.parquet", "selected.jsonl")
 
 
 @dataclass(frozen=True)

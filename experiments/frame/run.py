@@ -23,10 +23,10 @@ from experiments.frame.loggers import Logger
 from experiments.frame.names import refuse_half_characters
 from experiments.frame.options import check_config
 from experiments.frame.outputs import Outputs
-from experiments.frame.publish import publish
+from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
 from experiments.stages import FeatureRecipe, Features, Workbench
-from tarot import InputError
+from tarot import InputError, Selection
 from tarot.common import remove_abandoned
 from tarot.selectors import Selector
 from tasks.task import Task, TaskData
@@ -131,8 +131,16 @@ class Run(Generic[T]):
         with self.clock("features"):
             return self.bench.features(checkpoints)
 
+    def select(self, total: int | None = None) -> Selection:
+        """The choice of the run's own selector, timed; its files are in the run's folder from then on."""
+        with self.clock("select"):
+            selection = self.bench.select(self.selector, total)
+            scores = self.bench.scores(self.selector, total)
+        hand_over(self, selection, scores)
+        return selection
+
     def start(self) -> None:
-        """Run the experiment and write what came of it; nothing is written before it has succeeded."""
+        """Run the experiment and write what came of it: a selection when it is made, the rest when all is done."""
         with self.outputs.held(), one_thread(self.config["deterministic"]):
             log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
             refuse_half_characters(self)

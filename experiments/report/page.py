@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from experiments.report.style import Figure, Picture
-from tarot import Selection
 
 if TYPE_CHECKING:
     pass
@@ -51,7 +50,6 @@ class Result:
     tiles: Sequence[Tile] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
-    selection: Selection | None = None
     made_of: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -35,17 +36,19 @@ from tarot.selectors import SELECTORS
 from tarot.space import Space
 from tasks.task import DrawsPredictions, Task, TaskData
 
+log = logging.getLogger("tarot")
 Scores = dict[str, dict[str, Interval]]  # arm -> metric -> over trainings; empty where the task has no model
 
 
 @dataclass(frozen=True)
 class SelectionExperiment:
-    """trainings: of each arm, with seeds of their own, over which the intervals are. arms: selectors to compare with,
-    at the size that the run's own chose. total: what its weights sum to. tsne_points: candidates drawn."""
+    """trainings: of each arm, with seeds of their own, over which the intervals are; 0 ends with the selection. arms:
+    selectors to compare with, at the size that the run's own chose. total: what its weights sum to. tsne_points:
+    candidates drawn."""
 
     task_type: ClassVar = TaskData  # any; without a model it ends after the selection
 
-    trainings: Count = 5
+    trainings: Natural = 5
     arms: Sequence[str] = ()
     total: Count | None = None
     tsne_points: Natural = 1500
@@ -60,10 +63,14 @@ class SelectionExperiment:
 
     def run(self, run: Run) -> Result:
         self._refuse_other_features(run)
+        if self.trainings and has_model(run) and not run.task.ids("test"):
+            raise InputError(
+                f"experiment.trainings={self.trainings}, and nothing is held out to judge models by: give task.test a "
+                "file or task.held_out a share, or end with the selection (experiment.trainings=0)"
+            )
         features = run.features()
-        with run.clock("select"):
-            arms = self._select(run)
-        scores = self._train(run, arms) if has_model(run) else {}
+        arms = self._select(run)
+        scores = self._train(run, arms) if self.trainings and has_model(run) else {}
         with run.clock("figures"):
             drawn = self._figures(run, arms, scores)
         return Result(
@@ -73,21 +80,21 @@ class SelectionExperiment:
             tiles=_tiles(run, arms, scores),
             tables=[_table(run, arms, scores, self._how()), *_source_table(run, arms)],
             figures=drawn,
-            selection=arms[run.name["selector"]],
             made_of={"features": features.fingerprint, "experiment": run.config["experiment"]},
         )
 
     def _how(self) -> str:
-        return explain(self.trainings, "training seed")
+        return explain(self.trainings, "training seed") if self.trainings else "Nothing was trained."
 
     def _select(self, run: Run) -> dict[str, Selection]:
         """The run's own selection, and the other arms at its size."""
         own = run.name["selector"]
-        chosen = {own: run.bench.select(run.selector, self.total)}
+        chosen = {own: run.select(self.total)}
         size = len(chosen[own])
-        for name in dict.fromkeys(self.arms):
-            if name != own and (size or SELECTORS[name].reference):
-                chosen[name] = run.bench.select(method(name, {}, run.seed, size=size))
+        others = [name for name in dict.fromkeys(self.arms) if name != own and (size or SELECTORS[name].reference)]
+        if others:
+            with run.clock("other arms"):
+                chosen |= {name: run.bench.select(method(name, {}, run.seed, size=size)) for name in others}
         return chosen
 
     def _refuse_other_features(self, run: Run) -> None:
@@ -107,6 +114,8 @@ class SelectionExperiment:
         """The task's metrics of models trained on each arm."""
         seeds = [training_seed(run.seed, training) for training in range(self.trainings)]
         trained: dict[str, list[Path]] = {name: [] for name in arms}
+        of_each = ", ".join(f"{name} ({len(selection):,} candidates)" for name, selection in arms.items())
+        log.info("to train: %d models, %d on each of %s", len(arms) * len(seeds), len(seeds), of_each)
         with run.clock("train"), progress("trainings", len(arms) * len(seeds), "models") as advance:
             for name, seed in product(arms, seeds):
                 trained[name].append(run.bench.train(arms[name], seed))

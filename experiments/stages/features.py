@@ -11,7 +11,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import fingerprint
-from tarot.features import Rows, blocks
+from tarot.features import PartRows, Rows, blocks
 from tasks.features.task import FeatureTask
 
 log = logging.getLogger("tarot")
@@ -98,25 +98,6 @@ class Features:
 def _of(views: Sequence[int], values: tuple[Value, ...] | None) -> tuple[Value, ...] | None:
     """What is known of each of these views."""
     return None if values is None else tuple(values[view] for view in views)
-
-
-@dataclass(frozen=True, eq=False)
-class PartRows:
-    """Some rows of a matrix, read when they are asked for."""
-
-    rows: Rows
-    indices: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.indices), *self.rows.shape[1:])
-
-    @property
-    def dtype(self) -> Any:
-        return self.rows.dtype
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.rows[self.indices[index]]
 
 
 def given_features(task: FeatureTask) -> Features:

@@ -49,15 +49,34 @@ class Seen:
     influences: np.ndarray | None
 
 
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """The model of a task's checkpoints, which are looked at one after the other. It is built where something has to be
+    computed, and once: a checkpoint is all of its state."""
+
+    task: Task
+    device: torch.device
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return self.task.model().to(self.device)
+
+    def at(self, checkpoint: Checkpoint) -> nn.Module:
+        """In eval mode, as it was then. Whoever has been given it before has it no longer."""
+        self._model.load_state_dict(dict(checkpoint.state))
+        return self._model.eval()
+
+
 @dataclass(frozen=True)
 class Source:
-    """What one checkpoint says of the samples. The model is only built where something has to be computed."""
+    """What one checkpoint says of the samples."""
 
     task: Task
     checkpoint: Checkpoint
     recipe: FeatureRecipe
     projection: Projection
     device: torch.device
+    surrogate: Surrogate
 
     def seen(self, cache: Path) -> Seen:
         """All of it, kept in `cache`."""
@@ -177,9 +196,7 @@ class Source:
 
     @cached_property
     def model(self) -> nn.Module:
-        model = self.task.model()
-        model.load_state_dict(dict(self.checkpoint.state))
-        return model.to(self.device).eval()
+        return self.surrogate.at(self.checkpoint)
 
     @property
     def quantity(self) -> Losses:

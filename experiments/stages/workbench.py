@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import tarot
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.sources import Source
+from experiments.stages.sources import Source, Surrogate
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
 from tarot.common import fingerprint
 from tarot.gradients import Projection, resolve_device
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
-from tasks.common.cache import checked, kept, made, read_tensors, write_tensors
+from tasks.common.cache import checked, kept, made, read_tensors, remove_damaged, write_tensors
 from tasks.common.code import parts_of, source_hash
 from tasks.features.task import FeatureTask
 from tasks.task import Checkpoint, Model, Split, Task, TaskData
@@ -58,6 +58,7 @@ class Workbench(Generic[T]):
     cache: Path
     device: str
     _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
+    _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
 
     def features(self, checkpoints: list[Checkpoint] | None = None) -> Features:
         """Of all candidates and targets: read from the cache, computed where they are not there yet, or the user's own.
@@ -88,11 +89,11 @@ class Workbench(Generic[T]):
                 "early ask for more (task.surrogate.checkpoints=4)"
             )
         dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
-        views = []
+        views, surrogate = [], Surrogate(task, device)
         for view, group in enumerate(views_of(checkpoints, recipe.aggregate, recipe.checkpoints)):
             projection = Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view))
-            # a source goes, and its model with it, before there is the next: they may not fit side by side
-            views.append([Source(task, c, recipe, projection, device).seen(self.cache) for c in group])
+            # one source goes before there is the next: they share a model
+            views.append([Source(task, c, recipe, projection, device, surrogate).seen(self.cache) for c in group])
         return joined(views, recipe)
 
     def problem(self) -> SelectionProblem:
@@ -112,32 +113,67 @@ class Workbench(Generic[T]):
         total: what its weights sum to, an error where they are more; None: what the task says, or one each where a
         selection is larger than that, else the selector's own choice.
         """
+        made_of = self._selection_made_of(selector, total)
+        # read back even where it was just made, so that a first run and a second see the same
+        path = self._path("selections", made_of, "parquet")
+        return kept(path, lambda temporary: self._chosen(selector, total).save(temporary), Selection.load)
+
+    def scores(self, selector: Selector, total: int | None = None) -> Path:
+        """Where the table is of what `select` knows of every candidate (`tarot.Selection.save_scores`)."""
+        path = self._path("scores", self._selection_made_of(selector, total), "parquet")
+
+        def make(temporary: Path) -> None:
+            self._chosen(selector, total).save_scores(temporary, self.task.ids("targets"))
+
+        remove_damaged(path)
+        found = made(path, make)
+        self._selections.clear()
+        return found
+
+    def _chosen(self, selector: Selector, total: int | None) -> Selection:
+        """As it was made, with its problem; the last one is at hand for whoever asks about it next."""
+        key = fingerprint(self._selection_made_of(selector, total))
+        if key not in self._selections:
+            self._selections.clear()
+            self._selections[key] = self._choose(selector, total)
+        return self._selections[key]
+
+    def _choose(self, selector: Selector, total: int | None) -> Selection:
         task = self.task
         at_least = task.total() if total is None else None
-        made_of = {
+        return tarot.select(
+            **self.features().arguments(),
+            selector=selector,
+            whitening=self.recipe.whitening,
+            regularization=self.recipe.regularization,
+            norm=self.recipe.norm,
+            total=total if at_least is None else at_least,
+            total_may_grow=at_least is not None,
+            candidate_labels=task.labels("candidates"),
+            target_labels=task.labels("targets"),
+            target_groups=task.target_groups(),
+            candidate_ids=task.ids("candidates"),
+            candidate_tags=task.candidate_tags(),
+            candidate_costs=task.candidate_costs(),
+            candidate_sources=task.candidate_sources(),
+            group_weights=task.target_weights(),
+        )
+
+    def _selection_made_of(self, selector: Selector, total: int | None) -> dict[str, Any]:
+        task, named = self.task, described(selector)
+        at_least = task.total() if total is None else None
+        known = {
+            "costs": task.candidate_costs() if named.get("tokens") else None,
+            "sources": task.candidate_sources() if named.get("quota") or named.get("cap") else None,
+            "groups": task.target_groups() if task.target_weights() else None,
+        }
+        return {
             **self._made_of(self.features(), selector),
-            "selector": described(selector),
+            "selector": named,
+            "weights": dict(task.target_weights() or {}),
+            "known": {name: fingerprint({"": values.tolist()}) for name, values in known.items() if values is not None},
             "total": total if at_least is None else {"at_least": at_least},
         }
-
-        def make(path: Path) -> None:
-            tarot.select(
-                **self.features().arguments(),
-                selector=selector,
-                whitening=self.recipe.whitening,
-                regularization=self.recipe.regularization,
-                norm=self.recipe.norm,
-                total=total if at_least is None else at_least,
-                total_may_grow=at_least is not None,
-                candidate_labels=task.labels("candidates"),
-                target_labels=task.labels("targets"),
-                target_groups=task.target_groups(),
-                candidate_ids=task.ids("candidates"),
-                candidate_tags=task.candidate_tags(),
-            ).save(path)
-
-        # read back even where it was just made, so that a first run and a second see the same
-        return kept(self._path("selections", made_of, "parquet"), make, Selection.load)
 
     def distance(self, selection: Selection) -> float:
         """The OT distance of a selection to the targets in the space of these features, whichever it was made in."""

@@ -31,8 +31,7 @@ class SubmissionExperiment:
     def run(self, run: Run[MotionTask]) -> Result:
         agents = run.task.challenged()  # what cannot be submitted is refused now, not after the training
         features = run.features()
-        with run.clock("select"):
-            selection = run.bench.select(run.selector, self.total)
+        selection = run.select(self.total)
         with run.clock("train"):
             trained = run.bench.train(selection, training_seed(run.seed, self.training))
         with run.clock("submission"):
@@ -54,6 +53,5 @@ class SubmissionExperiment:
                 Tile("agents", f"{len(agents):,}", f"in {FILE}"),
                 Tile("selected", f"{len(selection):,}", f"of {selection.n:,} candidates"),
             ],
-            selection=selection,
             made_of={"features": features.fingerprint, "experiment": run.config["experiment"]},
         )

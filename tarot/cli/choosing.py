@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tarot.api import select, value
 from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
-from tarot.features import FeatureStore, Rows, existing_paths, open_features, read_vector
+from tarot.features import NAMING, FeatureStore, Rows, existing_paths, open_features, read_vector
 from tarot.selection import Selection
 from tarot.space import WHITENINGS
 
@@ -31,6 +31,8 @@ def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--total", type=int, metavar="N", help="what the weights sum to (default: the method's)")
     _add_sides(parser)
     parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--costs", metavar="FILE", help="of each candidate, for a budget by -o tokens=X")
+    parser.add_argument("--sources", metavar="FILE", help="of each candidate, for -o quota=NAME:X,... and -o cap=...")
     parser.add_argument("--candidate-tags", metavar="FILE", help="which candidates are like the target, for `oracle`")
     parser.add_argument("--out", type=Path, default=Path("selection.parquet"), help="default: %(default)s")
     parser.set_defaults(run=run_select)
@@ -68,7 +70,7 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
     add("--regularization", type=float, metavar="X", help="ridge of the whitening (default: chosen)")
     norms = ["auto", "unit", "clip", "none"]
     add("--norm", choices=norms, default="auto", help="of rows before that (default: %(default)s)")
-    add("--tensor", metavar="NAME", help="which tensor of .safetensors files with several")
+    add("--tensor", metavar="NAME", help="which tensor of .safetensors, .pt or .npz files with several")
     vector = "a .npy vector, or a text file with one value per line"
     add("--candidate-labels", "--labels", metavar="FILE", help=f"of the candidates: {vector}")
     add("--target-labels", metavar="FILE", help="of the targets")
@@ -92,6 +94,8 @@ def run_select(options: argparse.Namespace) -> int:
         total=options.total,
         candidate_ids=_ids(options, candidates),
         candidate_tags=read_vector(options.candidate_tags, "--candidate-tags", n),
+        candidate_costs=_vector_of_numbers(options.costs, "--costs", n),
+        candidate_sources=read_vector(options.sources, "--sources", n),
         **_known(options, n, targets[0].shape[0]),
     )
     selection.save(options.out)
@@ -161,7 +165,7 @@ def _sides(options: argparse.Namespace) -> tuple[list[Rows], list[Rows]]:
 
 
 def _opened(path: Path, tensor: str | None) -> Rows:
-    return open_features(path, tensor if path.suffix == ".safetensors" else None)
+    return open_features(path, tensor if path.suffix in NAMING else None)
 
 
 def _paths(text: str, name: str) -> list[Path]:
@@ -203,6 +207,11 @@ def _numbers(text: str | None, name: str, length: int) -> list[NDArray[Any]] | N
         except (TypeError, ValueError) as error:
             raise InputError(f"{name}: {path} must hold numbers: {error}") from error
     return vectors
+
+
+def _vector_of_numbers(text: str | None, name: str, length: int) -> NDArray[Any] | None:
+    found = _numbers(text, name, length)
+    return None if found is None else found[0]
 
 
 def _rates(text: str | None) -> list[float] | None:

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tarot",
-        description="Targeted data selection by optimal transport, for features on disk: .npy, .safetensors, .parquet, "
-        "a feature store, or a TRAK run.",
+        description="Targeted data selection by optimal transport, for features on disk: .npy, .npz, .safetensors, "
+        ".pt, .parquet, a feature store, or a TRAK run.",
     )
     parser.add_argument("--version", action="version", version=f"tarot {tarot.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

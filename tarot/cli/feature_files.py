@@ -67,9 +67,9 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "convert",
         help="write features in another format",
-        description="Read features (.npy, .safetensors, .parquet, a feature store, a TRAK store) and write them as "
-        ".npy, .safetensors, .parquet or, where the new path has no suffix, a feature store. Names of rows are kept "
-        "by .parquet and by stores, further columns by .safetensors, too.",
+        description="Read features (.npy, .npz, .safetensors, .pt, .parquet, a feature store, a TRAK store) and write "
+        "them as .npy, .safetensors, .parquet or, where the new path has no suffix, a feature store. Names of rows are "
+        "kept by .parquet and by stores, further columns by .safetensors, too.",
     )
     parser.add_argument("source", metavar="SOURCE", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path)
@@ -77,7 +77,9 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--dtype", choices=list(_DTYPES), help="default: the source's, or float32 where that is another"
     )
     parser.add_argument("--ids", metavar="FILE", help="a name per row (default: those of a feature store, or 0..n-1)")
-    parser.add_argument("--tensor", metavar="NAME", help="which tensor of a .safetensors file with several")
+    parser.add_argument(
+        "--tensor", metavar="NAME", help="which tensor of a file (.safetensors, .pt, .npz) with several"
+    )
     parser.set_defaults(run=run_convert)
     return parser
 

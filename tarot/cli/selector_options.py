@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union
 
 from tarot.common import InputError
@@ -59,6 +59,9 @@ def _of_kind(text: str, kind: Any) -> Any:
         return kind(text)
     if origin is Literal:
         return _one_of(text, {str(value): value for value in arguments})
+    if origin is Mapping:
+        pairs = [part.rpartition(":") for part in text.split(",")]
+        return {_of_kind(key, arguments[0]): _of_kind(value, arguments[1]) for key, _, value in pairs}
     if origin is tuple:
         return tuple(_of_kind(part, of) for part, of in zip(text.split(","), arguments, strict=True))
     raise TypeError(f"options of type {kind} are not read from text")
@@ -79,6 +82,8 @@ def _words(hint: Any) -> str:
             parts += [str(value) for value in typing.get_args(kind)]
         elif typing.get_origin(kind) is tuple:
             parts.append(f"{len(typing.get_args(kind))} numbers with commas between them")
+        elif typing.get_origin(kind) is Mapping:
+            parts.append("NAME:NUMBER pairs with commas between them")
         else:
             parts.append(words[kind])
     return " or ".join(parts)

@@ -18,7 +18,7 @@ from tarot.common.options import (
     checked,
     within,
 )
-from tarot.common.progress_bars import progress
+from tarot.common.progress_bars import part_of_progress, progress
 
 __all__ = [
     "Count",
@@ -43,6 +43,7 @@ __all__ = [
     "hash_tensors",
     "locked",
     "memory_limit",
+    "part_of_progress",
     "progress",
     "remove_abandoned",
     "within",

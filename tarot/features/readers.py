@@ -1,16 +1,19 @@
-"""What was made elsewhere: feature matrices (.npy, safetensors, parquet, a TRAK run), and vectors beside them."""
+"""What was made elsewhere: feature matrices (NumPy's, torch's, safetensors, parquet, a TRAK run), and vectors."""
 
 from __future__ import annotations
 
+import pickle
 import struct
 import tokenize
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -32,28 +35,35 @@ BAD_NPY = (
     tokenize.TokenError,
 )
 BAD_PARQUET = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
+FORMATS = ".npy, .npz, .safetensors, .pt, .parquet"
+NAMING = (".safetensors", ".pt", ".pth", ".npz")
+"""Files that may hold several tensors by name."""
 
 
 def read_foreign(path: Path, tensor: str | None = None) -> Rows:
-    """The feature matrix [n, d] at `path`, memory-mapped where its format allows (parquet is read into memory).
+    """The feature matrix [n, d] at `path`, memory-mapped where its format allows (.npz and parquet do not).
 
-    tensor: which tensor of a .safetensors file; it may be left out where only one has two dimensions.
+    tensor: which tensor of a .safetensors, .pt or .npz file; it may be left out where only one has two dimensions.
     Raises InputError for a path that does not exist, another format, or contents that are not one such matrix.
     """
     if not path.exists():
-        raise InputError(f"{path} does not exist: expected .npy, .safetensors, .parquet, or a store's directory")
+        raise InputError(f"{path} does not exist: expected {FORMATS}, or a store's directory")
     if path.is_dir():
         return _read_trak(path)
     if not path.is_file():  # a named pipe would be waited for
-        raise InputError(f"{path} is no file: features are read from .npy, .safetensors, .parquet or a store")
+        raise InputError(f"{path} is no file: features are read from {FORMATS} or a store")
     match path.suffix:
         case ".npy" | ".mmap":  # traker's .mmap files are .npy files
             return _read_npy(path)
+        case ".npz":
+            return _read_npz(path, tensor)
         case ".safetensors":
             return _read_safetensors(path, tensor)
+        case ".pt" | ".pth":  # as LESS and torch.save leave them
+            return _read_torch(path, tensor)
         case ".parquet":
             return _read_parquet(path)
-    raise InputError(f"{path}: features are read from .npy, .safetensors, .parquet or a store, not {path.suffix!r}")
+    raise InputError(f"{path}: features are read from {FORMATS} or a store, not {path.suffix!r}")
 
 
 def _read_npy(path: Path) -> Rows:
@@ -71,14 +81,66 @@ def _read_safetensors(path: Path, name: str | None) -> Rows:
     try:
         with safe_open(path, "pt") as file:  # the tensors are views of a memory map
             shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a dict)
-            matrices = [key for key, shape in shapes.items() if len(shape) == 2]
-            if name is None and len(matrices) != 1:
-                raise InputError(f"{path} must hold exactly one two-dimensional tensor, or name one; it has {shapes}")
-            if name is not None and name not in shapes:
-                raise InputError(f"{path} has no tensor {name!r}; it has {shapes}")
-            return as_rows(file.get_tensor(name or matrices[0]), f"{path}:{name or matrices[0]}")
+            chosen = _the_matrix(path, shapes, name)
+            return as_rows(file.get_tensor(chosen), f"{path}:{chosen}")
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole .safetensors file: {error}") from error
+
+
+def _the_matrix(path: Path, shapes: Mapping[str, Sequence[int]], name: str | None) -> str:
+    """Which of several tensors: the one that is named, or the only one of two dimensions."""
+    known = {key: list(shape) for key, shape in shapes.items()}
+    if name is not None:
+        if name not in known:
+            raise InputError(f"{path} has no tensor {name!r}; it has {known}")
+        return name
+    matrices = [key for key, shape in known.items() if len(shape) == 2]
+    if len(matrices) != 1:
+        raise InputError(f"{path} must hold exactly one two-dimensional tensor, or name one; it has {known}")
+    return matrices[0]
+
+
+def _read_torch(path: Path, name: str | None) -> Rows:
+    """A tensor [n, d] that torch saved, or tensors by name. Read by torch's loader of weights alone, which runs no code
+    of the file."""
+    try:
+        with zipfile.ZipFile(path):
+            mapped = True
+    except (zipfile.BadZipFile, OSError):  # as torch saved before 1.6
+        mapped = False
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} holds no plain tensors ({type(error).__name__}). Pickled objects are never loaded, for they can "
+            "run code; save the features with torch.save as a tensor of numbers"
+        ) from error
+    if isinstance(found, torch.Tensor):
+        return as_rows(found.detach(), str(path))
+    tensors = found if isinstance(found, dict) else {}
+    shapes = {str(key): value.shape for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    if not shapes:
+        raise InputError(f"{path} must hold a tensor [rows, features]; it holds a {type(found).__name__}")
+    chosen = _the_matrix(path, shapes, name)
+    return as_rows({str(key): value for key, value in tensors.items()}[chosen].detach(), f"{path}:{chosen}")
+
+
+def _read_npz(path: Path, name: str | None) -> Rows:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is no .npz archive: name it .npy, as it is one array")
+            if name is not None or len(arrays.files) == 1:
+                chosen = _the_matrix(path, dict.fromkeys(arrays.files, ()), name or arrays.files[0])
+            else:
+                chosen = _the_matrix(path, {key: arrays[key].shape for key in arrays.files}, name)
+            return as_rows(arrays[chosen], f"{path}:{chosen}")
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is not a plain .npz archive: {error}. Pickled objects are never loaded, for they can run code"
+        ) from error
 
 
 def _read_parquet(path: Path) -> Rows:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from tarot.common import InputError, memory_limit
+from tarot.common import InputError, memory_limit, part_of_progress
 from tarot.gradients.batches import batch_size as samples_in
 from tarot.gradients.batches import in_halves, to_device
 from tarot.gradients.losses import Losses, evaluating, losses_of
@@ -115,25 +115,27 @@ def gradient_rows(
         num_workers=workers,
         generator=generator,
     )
-    for rows, batch in zip(batches, loader, strict=True):
-        if isinstance(batch, InputError):
-            raise batch
-        parts = in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
-        result = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
-        if not usable.all():
-            if on_nonfinite == "raise":
-                index = indices[rows[int((~usable).nonzero()[0])]]
-                name = index if ids is None else ids[index]
-                raise InputError(
-                    f"the {gradients.row_kind} of sample {name!r} is not finite; look at its loss, or drop such "
-                    "samples (on_nonfinite='drop')"
-                )
-            result = {name: torch.where(usable.view(-1, *(1,) * (t.ndim - 1)), t, 0) for name, t in result.items()}
-            columns["dropped"][rows] = (~usable).float()
-        features[rows] = result.pop("features")
-        for name, values in result.items():
-            columns[name][rows] = values
+    with part_of_progress() as advance:
+        for rows, batch in zip(batches, loader, strict=True):
+            if isinstance(batch, InputError):
+                raise batch
+            parts = in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
+            result = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
+            if not usable.all():
+                if on_nonfinite == "raise":
+                    index = indices[rows[int((~usable).nonzero()[0])]]
+                    name = index if ids is None else ids[index]
+                    raise InputError(
+                        f"the {gradients.row_kind} of sample {name!r} is not finite; look at its loss, or drop such "
+                        "samples (on_nonfinite='drop')"
+                    )
+                result = {name: torch.where(usable.view(-1, *(1,) * (t.ndim - 1)), t, 0) for name, t in result.items()}
+                columns["dropped"][rows] = (~usable).float()
+            features[rows] = result.pop("features")
+            for name, values in result.items():
+                columns[name][rows] = values
+            advance(len(rows))
     return {"features": features, **columns}
 
 

@@ -1,7 +1,19 @@
 """The problem that selectors are given, and the selection that they return."""
 
+from tarot.selection.budget import Allowance, Budget
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
-from tarot.selection.weights import integer_weights
+from tarot.selection.sharing import layers_in_turns, orders_in_turns, shares
+from tarot.selection.weights import allocate, integer_weights
 
-__all__ = ["Selection", "SelectionProblem", "integer_weights"]
+__all__ = [
+    "Allowance",
+    "Budget",
+    "Selection",
+    "SelectionProblem",
+    "allocate",
+    "integer_weights",
+    "layers_in_turns",
+    "orders_in_turns",
+    "shares",
+]

@@ -5,7 +5,7 @@ Each function gives the argument in the form that a `SelectionProblem` holds, or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -82,6 +82,36 @@ def numbers(values: Any, models: int, rows: int, name: str) -> tuple[NDArray[np.
     return tuple(v.astype(np.float64) for v in vectors)
 
 
+def costs(values: Any, rows: int, name: str) -> NDArray[np.float64] | None:
+    """One finite number of at least 0 per row, not all 0, float64 [rows]."""
+    known = numbers(None if values is None else [values], 1, rows, name)
+    if known is None:
+        return None
+    (found,) = known
+    if (found < 0).any() or not found.any():
+        raise InputError(f"{name} must be at least 0 and not all 0; the least is {found.min()}")
+    return found
+
+
+def check_weights(weights: Mapping[str, float] | None, groups: NDArray[Any] | None) -> None:
+    """Raises InputError unless every group of the targets has a weight of at least 0, one of them above, and nothing
+    else has one."""
+    if weights is None:
+        return
+    if groups is None:
+        raise InputError("group_weights are of groups of the targets, and there are no target_groups")
+    there, named = set(np.unique(groups.astype(np.str_)).tolist()), set(weights)
+    if there != named:
+        wrong = sorted(there ^ named)[0]
+        what = "has no weight" if wrong in there else f"is no group; there are {', '.join(sorted(there))}"
+        raise InputError(f"group_weights: {wrong!r} {what}")
+    for group, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < np.inf:
+            raise InputError(f"group_weights: that of {group!r} must be a number of at least 0; it is {weight!r}")
+    if not any(weights.values()):
+        raise InputError("group_weights: one of them must be above 0")
+
+
 def rates(values: Any, models: int, name: str) -> tuple[float, ...] | None:
     """One weight per model, at least 0 and not all 0."""
     if values is None:
@@ -95,3 +125,15 @@ def rates(values: Any, models: int, name: str) -> tuple[float, ...] | None:
     if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise InputError(f"{name} must be finite, at least 0 and not all 0; they are {found.tolist()}")
     return tuple(found.tolist())
+
+
+def classes(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Labels that can be sorted: numbers or strings, none of them missing."""
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)  # as pandas holds strings
+    if labels.dtype.kind not in "biufUS":
+        raise InputError(f"{name} must be all strings or all numbers; their dtype is {labels.dtype}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise InputError(f"{name}: the label of row {row} is {labels[row]}")
+    return labels

@@ -22,14 +22,16 @@ from torch import Tensor
 from tarot.common import InputError
 from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
+from tarot.selection.budget import Allowance, Budget
+from tarot.selection.order import InOrder
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
     AskedNorm,
+    Closest,
     FittedSpace,
     Space,
     Whitening,
     check_space,
-    content_order,
     distances,
     fit_space,
     in_space,
@@ -49,12 +51,13 @@ from tarot.transport import (
 )
 
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
+_AT_ONCE = 4096  # candidates of an order
 FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 _ORDERS = ("candidate_order", "candidate_places")  # cached, and the same whatever the targets are
 
 
 @dataclass(frozen=True, eq=False)
-class SelectionProblem:
+class SelectionProblem(InOrder):
     """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
 
     whitening: "chosen" (of "local", "centred" and None, where targets agree best on candidates), "local", "centred",
@@ -63,7 +66,9 @@ class SelectionProblem:
     of the selection's weights, None where the selector decides; total_may_grow: it becomes the size of a selection that
     is larger. labels [N], [M]; groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals:
     one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model itself and features do not
-    say (EL2N's error norms, influences); learning_rates: one per model (None: all alike).
+    say (EL2N's error norms, influences); learning_rates: one per model (None: all alike). costs [N]: what a budget of
+    tokens counts; sources [N]: what quotas and caps are of; group_weights: of every group of the targets, in which
+    proportion the budget is shared out to them.
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -84,6 +89,9 @@ class SelectionProblem:
     candidate_tags: NDArray[Any] | None = None
     candidate_residuals: tuple[NDArray[np.float64], ...] | None = None
     candidate_scores: tuple[NDArray[np.float64], ...] | None = None
+    candidate_costs: NDArray[np.float64] | None = None
+    candidate_sources: NDArray[Any] | None = None
+    group_weights: Mapping[str, float] | None = None
     learning_rates: tuple[float, ...] | None = None
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -107,10 +115,13 @@ class SelectionProblem:
             "candidate_tags": knowledge.per_row(self.candidate_tags, n, "candidate_tags"),
             "candidate_residuals": knowledge.numbers(self.candidate_residuals, models, n, "candidate_residuals"),
             "candidate_scores": knowledge.numbers(self.candidate_scores, models, n, "candidate_scores"),
+            "candidate_costs": knowledge.costs(self.candidate_costs, n, "candidate_costs"),
+            "candidate_sources": knowledge.per_row(self.candidate_sources, n, "candidate_sources"),
             "learning_rates": knowledge.rates(self.learning_rates, models, "learning_rates"),
         }
         for name, value in known.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
+        knowledge.check_weights(self.group_weights, self.target_groups)
 
     @property
     def n(self) -> int:
@@ -164,57 +175,9 @@ class SelectionProblem:
         rows: Tensor = self._spaces[1][:]
         return rows[self.usable_targets]
 
-    # --- an order in which nothing depends on where rows stand -------------------------------------------------------
-
-    @cached_property
-    def candidate_order(self) -> NDArray[np.int64]:
-        """All candidates, by id; where there are no ids by content, and equals as they stand: int64 [N]. Without ids
-        all features are read."""
-        if self.candidate_ids is not None:
-            return np.argsort(self.candidate_ids, kind="stable").astype(np.int64, copy=False)
-        return content_order(self.candidate_views, "candidates", None, _codes(self.candidate_labels))
-
-    @cached_property
-    def target_order(self) -> NDArray[np.int64]:
-        """All targets by content: int64 [M]."""
-        ties = [*_codes(self.target_labels), *_codes(self.target_groups)]
-        return content_order(self.target_views, "targets", None, ties)
-
-    @cached_property
-    def candidate_places(self) -> NDArray[np.int64]:
-        """Where each candidate stands in `candidate_order`: int64 [N]."""
-        return np.argsort(self.candidate_order)
-
     def with_targets_in_order(self) -> SelectionProblem:
-        """The same problem with its usable targets in the order of `target_order`: for whoever draws some of them, or
-        gives them to a solver."""
+        """The same problem with its usable targets in the order of `target_order`: for draws of them, and solvers."""
         return self.restricted(np.argsort(np.argsort(self.target_order)[self.usable_targets]))
-
-    def ordered(self, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-        """These candidates in the order of `candidate_order`, for which their own features are read alone: int64 [k].
-
-        What is drawn, and what a solver is given, is in this order: permuting candidates permutes the choice."""
-        if self.candidate_ids is not None or "candidate_order" in vars(self):
-            return candidates[np.argsort(self.candidate_places[candidates])]
-        if not len(candidates):
-            return candidates
-        own = np.sort(candidates)
-        labels = None if self.candidate_labels is None else self.candidate_labels[own]
-        return content_order(self.candidate_views, "candidates", own, _codes(labels))
-
-    def ranked(self, values: NDArray[np.floating], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-        """These candidates by falling value [k], ties in the order of `candidate_order`: int64 [k]."""
-        by_value = np.argsort(-values, kind="stable")
-        found, falling = candidates[by_value], values[by_value]
-        same = np.flatnonzero(falling[1:] == falling[:-1])
-        if not len(same):
-            return found
-        tied = np.union1d(same, same + 1)
-        place = np.zeros(len(found), dtype=np.int64)
-        in_order = self.ordered(found[tied])
-        by_index = np.argsort(in_order)
-        place[tied] = by_index[np.searchsorted(in_order[by_index], found[tied])]
-        return found[np.lexsort((place, -falling))]
 
     # --- what selectors ask ------------------------------------------------------------------------------------------
 
@@ -238,6 +201,27 @@ class SelectionProblem:
             raise InputError(f"total {self.total} is less than the {size} candidates it must repeat at least once each")
         return int(size)
 
+    def group(self, name: str) -> NDArray[np.int64]:
+        """Positions of a group's targets among the usable ones, int64."""
+        groups = np.asarray(self.target_groups).astype(np.str_)[self.usable_targets]
+        found: NDArray[np.int64] = np.flatnonzero(groups == name)
+        if not len(found):
+            raise InputError(f"group_weights: every target of {name!r} has zero features, so nothing can be near them")
+        return found
+
+    def of_group(self, name: str) -> SelectionProblem:
+        """The same pool in the same space, with the targets of this group alone."""
+        part = self.restricted(self.group(name))
+        rows = part.usable_targets
+        views = tuple(read_rows(view, rows, "targets") for view in self.target_views)
+        labels = None if self.target_labels is None else self.target_labels[rows]
+        alone = replace(
+            part, target_views=views, target_labels=labels, target_groups=None, group_weights=None, _table=part._table
+        )
+        kept = {name: vars(part)[name] for name in ("_fitted", "_spaces", "targets")}
+        vars(alone).update({**kept, "usable_targets": np.arange(len(rows))})
+        return alone
+
     def labels(self, method: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: 0..(classes of either) - 1."""
         named: dict[str, NDArray[Any]] = {}
@@ -245,7 +229,7 @@ class SelectionProblem:
             if labels is None:
                 raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
             named[name] = labels
-        both = [_classes(labels, name) for name, labels in named.items()]
+        both = [knowledge.classes(labels, name) for name, labels in named.items()]
         kinds = [labels.dtype.kind for labels in both]
         if (kinds[0] in "US") != (kinds[1] in "US"):
             raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
@@ -260,14 +244,32 @@ class SelectionProblem:
         return codes[: self.n], codes[self.n :]
 
     def best(
-        self, values: NDArray[np.floating], size: int | None, ratio: float | None, selector: Mapping[str, Any]
+        self,
+        values: NDArray[np.floating],
+        size: int | None,
+        ratio: float | None,
+        selector: Mapping[str, Any],
+        *,
+        budget: Budget | None = None,
     ) -> Selection:
         """The candidates of highest value [N], ties as in `candidate_order`: how every valuation method selects.
 
-        Those with zero features are passed over. Raises InputError where too few others are left.
+        Those with zero features are passed over. budget: in the place of size and ratio, one of tokens, or by source.
+        Raises InputError where too few others are left.
         """
-        budget = self.budget(size, ratio)
-        return self.selection(self.first_usable(self.ranked(values, np.arange(self.n)), budget), selector)
+        ranked = self.ranked(values, np.arange(self.n))
+        if budget is None or budget.plain:
+            chosen = self.first_usable(ranked, self.budget(size, ratio))
+        else:
+            allowance, parts = Allowance.of(self, budget), []
+            for start in range(0, self.n, _AT_ONCE):
+                part = ranked[start : start + _AT_ONCE]
+                parts.append(allowance.take(part[~self.zero_rows(part)]))
+                if allowance.done:
+                    break
+            chosen = np.concatenate(parts)
+            allowance.check_spent(chosen)
+        return self.selection(chosen, selector, values=values)
 
     def zero_rows(self, candidates: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of these candidates have zero features in every view: bool [len(candidates)]. Reads their rows."""
@@ -305,22 +307,44 @@ class SelectionProblem:
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:
+                closest = None if "closest" in self._table else Closest.unknown(self.n)
                 places = None if self.candidate_ids is None else self.candidate_places  # else equals are the same
-                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k, places=places)
+                nearest = nearest_unit(self.candidates, self.targets, k, places=places, closest=closest)
+                known = self._table["nearest"] = nearest
+                if closest is not None:
+                    self._table["closest"] = (closest.distance, closest.target)
         return known
 
+    def closest(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Of every candidate, the distance to its nearest target, float64 [N], and which that is, int64 [N]; +inf and
+        -1 where its features are zero."""
+        self.neighbours(1)
+        with self._lock:
+            if "closest" not in self._table:  # neighbours of a larger problem, which were looked for there
+                found = Closest.unknown(self.n)
+                nearest_unit(self.candidates, self.targets, 1, closest=found)
+                self._table["closest"] = (found.distance, found.target)
+            distance, position = (column.numpy() for column in self._table["closest"])
+        target = np.where(position < 0, -1, self.usable_targets[position])
+        return distance.astype(np.float64), target
+
     def layers(
-        self, targets: NDArray[np.int64] | None = None, expect: int = 0, min_cos: float | None = None
+        self,
+        targets: NDArray[np.int64] | None = None,
+        expect: int = 0,
+        min_cos: float | None = None,
+        likely: int = 0,
     ) -> Iterator[NDArray[np.int64]]:
         """Layer k = the k-th nearest candidates of the targets (all, or these positions) not seen in a layer before.
 
         Ascending indices; layers that would be empty are skipped; ends when every usable candidate was in one. Raises
-        InputError where they are fewer than `expect`. min_cos leaves out pairs of a smaller cosine (ledger L-13).
+        InputError where they are fewer than `expect`. likely: about how many will be asked for. min_cos leaves out
+        pairs of a smaller cosine (ledger L-13).
         """
         targets = np.arange(len(self.targets)) if targets is None else targets
         far = math.inf if min_cos is None else math.sqrt(max(0.0, 2 - 2 * min_cos))
         seen = np.zeros(self.n, dtype=bool)
-        depth = max(FIRST_NEIGHBOURS, math.ceil(4 * expect / len(targets)))
+        depth = max(FIRST_NEIGHBOURS, math.ceil(4 * max(expect, likely) / len(targets)))
         distance = index = np.empty((len(targets), 0))
         for k in range(self.n):
             if k == distance.shape[1]:
@@ -348,7 +372,7 @@ class SelectionProblem:
     def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
         part = self._with_targets(self.targets[targets], self.usable_targets[targets])
-        object.__setattr__(part, "_whole", (self, targets))  # who looks for neighbours of all targets at once
+        object.__setattr__(part, "_whole", (self, targets))  # which looks for neighbours of all targets at once
         return part
 
     def smoothed(self, count: int) -> SelectionProblem:
@@ -419,29 +443,8 @@ class SelectionProblem:
         return Selection.of(self, chosen, selector, blind=blind, **known)
 
 
-def _codes(values: NDArray[Any] | None) -> list[NDArray[np.int64]]:
-    """The sorted place of each value among the different ones, as a list of one; of none where there are no values."""
-    if values is None:
-        return []
-    if values.dtype == object:
-        values = values.astype(str)
-    return [np.unique(values, return_inverse=True)[1].astype(np.int64)]
-
-
 def _too_few(wanted: int, usable: int, of: int) -> InputError:
     return InputError(
         f"{wanted} candidates are wanted, but only {usable} of {of} are usable: "
         "the features of the others are zero (a zero gradient teaches nothing)"
     )
-
-
-def _classes(labels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Labels that can be sorted: numbers or strings, none of them missing."""
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        labels = labels.astype(str)  # as pandas holds strings
-    if labels.dtype.kind not in "biufUS":
-        raise InputError(f"{name} must be all strings or all numbers; their dtype is {labels.dtype}")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        row = int(np.flatnonzero(~np.isfinite(labels))[0])
-        raise InputError(f"{name}: the label of row {row} is {labels[row]}")
-    return labels

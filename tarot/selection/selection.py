@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tarot.common import InputError, atomic_file
 from tarot.features import BAD_PARQUET
+from tarot.selection.candidate_table import candidate_table
 from tarot.selection.weights import allocate, integer_weights
 from tarot.space import Space
 from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
@@ -41,7 +42,8 @@ class Selection:
 
     indices: int64 [S], in 0..n-1. n, m: how many candidates and targets there were. total: what the weights sum to.
     selector: its name and options. curve: what a selector measured on its way (`size="auto"`: the
-    held-out distance by size; OTM: the distance by layer), name -> list. ids: [S], where the pool had ids.
+    held-out distance by size; OTM: the distance by layer), name -> list. ids: [S], where the pool had ids. values: what
+    the selector made of every candidate, float64 [n], higher = more valuable, where it chose by that; not in a file.
     """
 
     indices: NDArray[np.int64]
@@ -52,6 +54,7 @@ class Selection:
     curve: dict[str, list[Any]] | None = None
     total: int | None = None
     problem: SelectionProblem | None = field(default=None, repr=False)
+    values: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in (("n", self.n), ("m", self.m)):
@@ -85,6 +88,7 @@ class Selection:
         lower_bound: float | None = None,
         curve: dict[str, list[Any]] | None = None,
         total: int | None = None,
+        values: NDArray[np.float64] | None = None,
     ) -> Selection:
         """Order the chosen, int64 [S], and attach what the selector already knows, aligned with them.
 
@@ -107,7 +111,7 @@ class Selection:
         if total is not None and problem.total_may_grow:
             total = max(total, len(indices))
         ids = None if problem.candidate_ids is None else problem.candidate_ids[indices]
-        selection = cls(indices, problem.n, problem.m, dict(selector), ids, curve, total, problem)
+        selection = cls(indices, problem.n, problem.m, dict(selector), ids, curve, total, problem, values)
         repeats: NDArray[np.int64] | None = None
         if weights is not None:
             repeats = _checked_weights(weights, len(indices))[order]
@@ -232,6 +236,19 @@ class Selection:
         table = pa.table(columns).replace_schema_metadata({"format": _FORMAT, "selection": json.dumps(facts)})
         with atomic_file(path) as temporary:
             pq.write_table(table, temporary)
+
+    def save_scores(self, path: str | Path, target_ids: Sequence[str] | None = None) -> None:
+        """Write what is known of every candidate, selected or not, as a parquet table of n rows.
+
+        index, id (where there are ids). nearest_target, nearest_distance: null for a candidate whose features are zero.
+        layer: in which of the layers of nearest candidates it enters, from 1; null where nobody has looked so far.
+        value: the selector's, where it chose by values. selected. weight: 0 where it is not. potential: null where it
+        is not. target_ids: the names of the m targets, for the column nearest_target_id.
+
+        Raises InputError where the candidates are not at hand.
+        """
+        with atomic_file(path) as temporary:
+            pq.write_table(candidate_table(self, self._problem(), target_ids), temporary)
 
     @classmethod
     def load(cls, path: str | Path) -> Selection:

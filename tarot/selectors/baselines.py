@@ -11,30 +11,32 @@ from typing import ClassVar
 import numpy as np
 
 from tarot.common import InputError, Natural, check_options
-from tarot.selection import Selection, SelectionProblem
+from tarot.selection import Allowance, Selection, SelectionProblem
 from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.selectors.ordered import Ordered
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Ordered):
     """A uniform sample without replacement; every weight is 1. Drawn of candidates by id, or by content where there are
-    no ids: where they stand decides nothing."""
+    no ids: where they stand decides nothing, nor do targets and their groups."""
 
     features: ClassVar[str | None] = None
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     seed: Natural = 0
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
     def select(self, problem: SelectionProblem) -> Selection:
-        budget = problem.budget(self.size, self.ratio)
-        chosen = random_generator(self.seed).choice(problem.candidate_order, budget, replace=False)
+        budget, generator = self.budget(), random_generator(self.seed)
+        if budget.plain:
+            size = problem.budget(self.size, self.ratio)
+            chosen = generator.choice(problem.candidate_order, size, replace=False)
+        else:
+            allowance = Allowance.of(problem, budget)
+            chosen = allowance.take(generator.permutation(problem.candidate_order))
+            allowance.check_spent(chosen)
         return problem.selection(chosen, described(self), blind=True)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tarot.attribution import dsdm_scores
-from tarot.common import NonNegative, check_options
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.common import NonNegative
+from tarot.selection import SelectionProblem
+from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Dsdm:
+class Dsdm(ByValue):
     """Top candidates by TRAK score averaged over the targets (within subtasks first); every weight is 1.
 
     Features are TRAK's: gradients of the model's output function, neither centred nor whitened. The residuals Q come
@@ -28,12 +28,7 @@ class Dsdm:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     ridge: NonNegative = 0.1
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean TRAK score over the targets, float64 [N]."""
@@ -44,6 +39,3 @@ class Dsdm:
             self.ridge,
             problem.target_groups,
         )
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))

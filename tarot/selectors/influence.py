@@ -8,14 +8,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import InputError, check_options
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.common import InputError
+from tarot.selection import SelectionProblem
+from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Influence:
+class Influence(ByValue):
     """Top candidates by influence on the mean target loss; every weight is 1.
 
     Influences are measured on the model itself, not on features: `candidate_scores`, one [N] per checkpoint, as
@@ -25,12 +25,6 @@ class Influence:
     features: ClassVar[str | None] = "influence"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
-
-    size: Size = None
-    ratio: Ratio = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], positive = helpful."""
@@ -43,6 +37,3 @@ class Influence:
             [np.asarray(view, dtype=np.float64) for view in problem.candidate_scores], axis=0
         )
         return values
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))

@@ -9,15 +9,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tarot.common import Count, check_options, checked
+from tarot.common import Count, checked
 from tarot.features import Rows
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selection import SelectionProblem
+from tarot.selectors.ordered import ByValue
 from tarot.space import MEMORY_BYTES, SORTED_AT_ONCE, Whitening, ascending, distance_blocks
 
 
 @dataclass(frozen=True)
-class KnnShapley:
+class KnnShapley(ByValue):
     """Shapley values of the utility v(S) = (1/k) sum over the min(k, |S|) nearest in S of [same label as the target].
 
     Needs candidate_labels and target_labels. Distances are Euclidean between the rows as they are; equal distances are
@@ -29,12 +29,7 @@ class KnnShapley:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     k: Count = 10
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean Shapley value over the targets, float64 [N]; they sum to the mean utility of the whole pool."""
@@ -43,9 +38,6 @@ class KnnShapley:
         order = problem.candidate_order
         values: NDArray[np.float64] = np.mean([_streamed(c, t, *labels, self.k, order) for c, t in views], axis=0)
         return values
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
 
 @checked()

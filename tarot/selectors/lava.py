@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from tarot.common import InputError, memory_limit
 from tarot.features import block_size
-from tarot.selection import Selection, SelectionProblem
+from tarot.selection import SelectionProblem
 from tarot.selectors.hierarchical import labelled_gradient
 from tarot.selectors.labelled import Box, LabelCosts, LabelledSpace, labelled_spaces
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening
 
 _SINGLE_RANGE = 200  # epsilons in the range of costs up to which Sinkhorn's iterations hold float32
 
 
 @dataclass(frozen=True)
-class Lava(LabelCosts):
+class Lava(ByValue, LabelCosts):
     """Values every candidate by its calibrated gradient of OT_epsilon, sign turned: higher = more valuable.
 
     Needs candidate_labels and target_labels; options: `LabelCosts`. The cost of all N x M pairs is held in memory
@@ -33,9 +33,6 @@ class Lava(LabelCosts):
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
-
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the calibrated gradients, float64 [N]; they sum to zero. InputError where memory is too small."""
         _check_memory(problem.n, problem.m, 8)
@@ -43,9 +40,6 @@ class Lava(LabelCosts):
             [_values(space) for space in labelled_spaces(problem, self, "lava")], axis=0
         )
         return values
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
 
 def _values(space: LabelledSpace) -> NDArray[np.float64]:

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tarot.attribution import less_scores
-from tarot.common import check_options
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selection import SelectionProblem
+from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Less:
+class Less(ByValue):
     """Top candidates by influence on the subtask they help most; every weight is 1.
 
     Features: Adam-preconditioned gradients of candidates, plain gradients of targets, one view per checkpoint, weighted
@@ -28,12 +27,7 @@ class Less:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     variant: Literal["paper", "released"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The largest influence on any subtask, float64 [N]."""
@@ -46,6 +40,3 @@ class Less:
         )
         values: NDArray[np.float64] = scores.max(axis=1)
         return values
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tarot.common import Count, InputError, Natural, check_options
+from tarot.common import Count, InputError, Natural
 from tarot.features import Rows, blocks, read_rows
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.selection import SelectionProblem
+from tarot.selectors.options import random_generator
+from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening, unit_norm
 
 _BATCH = 1024
@@ -21,7 +22,7 @@ _CANDIDATES_PER_CENTROID = 100
 
 
 @dataclass(frozen=True)
-class Prototypes:
+class Prototypes(ByValue):
     """Cosine distance of each candidate to its own k-means centroid: the most prototypical are the least valuable.
 
     Uses neither labels nor targets. The clusters are those of mini-batch k-means (k-means++ on the first batch) on the
@@ -37,15 +38,10 @@ class Prototypes:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     centroids: Count | None = None
     batch: Count | None = None
     epochs: Count = 3
     seed: Natural = 0
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean cosine distance to the own centroid over the views, float64 [N], in [0, 2]."""
@@ -53,9 +49,6 @@ class Prototypes:
             [self._distances(view, problem.candidate_order) for view in problem.candidate_views], axis=0
         )
         return values
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
     def _distances(self, rows: Rows, order: NDArray[np.int64]) -> NDArray[np.float64]:
         """order: of all candidates, in which they are drawn."""

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tarot.common import Natural, NonNegative, at_least
-from tarot.selection import Selection, SelectionProblem
+from tarot.selection import SelectionProblem
 from tarot.selectors.hierarchical import BatchTransports, batch_transports, transport_batches
 from tarot.selectors.labelled import LabelCosts, labelled_spaces
-from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.selectors.options import random_generator
+from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Sava(LabelCosts):
+class Sava(ByValue, LabelCosts):
     """Values a candidate of batch i by -sum_j P_ij / (N_i / N) cal_ij, P being the coupling of the batches.
 
     cal_ij is its calibrated gradient towards the j-th batch of targets. With one batch it is `Lava`. Needs
@@ -34,8 +35,6 @@ class Sava(LabelCosts):
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     batch_size: Annotated[int, at_least(2)] = 1024
     batch_epsilon: NonNegative = 0.01
     seed: Natural = 0
@@ -47,12 +46,9 @@ class Sava(LabelCosts):
         )
         return values
 
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))
-
 
 @dataclass(frozen=True)
-class BatchwiseLava(LabelCosts):
+class BatchwiseLava(ByValue, LabelCosts):
     """Values a candidate by -mean_j cal_ij: `Sava` without the transport between batches, the paper's naive baseline.
 
     Same options, less batch_epsilon. With variant "released" it is averaged as the released code does, too:
@@ -63,8 +59,6 @@ class BatchwiseLava(LabelCosts):
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     batch_size: Annotated[int, at_least(2)] = 1024
     seed: Natural = 0
 
@@ -73,9 +67,6 @@ class BatchwiseLava(LabelCosts):
         average = released_batchwise_values if self.variant == "released" else batchwise_values
         values: NDArray[np.float64] = np.mean([average(s) for s in _solved(self, problem, "batchwise_lava")], axis=0)
         return values
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))
 
 
 def _solved(options: Sava | BatchwiseLava, problem: SelectionProblem, method: str) -> Iterator[BatchTransports]:

@@ -8,23 +8,26 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import Natural, check_options
+from tarot.common import Natural
 from tarot.features import blocks
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selection import Allowance, Budget, Selection, SelectionProblem, layers_in_turns, shares
+from tarot.selectors.options import described
+from tarot.selectors.ordered import Ordered
 from tarot.selectors.smoothing import Smoothing, smoothed
 from tarot.space import Whitening
 from tarot.transport import entropic_potentials
 
 
 @dataclass(frozen=True)
-class TarotFixed:
+class TarotFixed(Ordered):
     """Layers of nearest candidates up to a budget (TAROT, Algorithm 1).
 
     Layer k holds the k-th nearest candidate of every target. Layers enter whole while they fit; the first that does
     not is ranked by the dual potential of everything chosen so far plus that layer, lowest first (ledger L-06, L-08).
 
-    size, ratio: how many of the N candidates, as a count in 1..N or a fraction in (0, 1]; give one.
+    size, ratio: how many of the N candidates, as a count in 1..N or a fraction in (0, 1]; give one, or tokens, what the
+    selected may cost together. quota, cap: shares by source. Where targets have groups with weights, each has a budget
+    of its own and layers of its own nearest candidates.
     exact: rank the last layer by one transport problem per candidate (Eq. 13) instead of one for all.
     smoothing: average each target with so many others nearest to it before selecting (ours; 0 = the paper), which
     serves held-out targets better; "auto": the number that does, by holding out fifths of the targets.
@@ -35,14 +38,9 @@ class TarotFixed:
     whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     exact: bool = False
     smoothing: Smoothing = 0
     seed: Natural = 0
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the dual potential of every candidate in one transport of the whole pool to the targets, float64 [N]:
@@ -54,19 +52,29 @@ class TarotFixed:
         return values
 
     def select(self, problem: SelectionProblem) -> Selection:
-        budget = problem.budget(self.size, self.ratio)
+        budget = self.budget()
+        Allowance.of(problem, budget)  # what cannot be is refused before any work
         given = problem.with_targets_in_order()
         seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
         return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve)
 
-    def _layers(self, problem: SelectionProblem, budget: int) -> NDArray[np.int64]:
-        """So many candidates, layer by layer."""
-        chosen = np.empty(0, dtype=np.int64)
-        for layer in problem.layers(expect=budget):  # unseen candidates only, nearest first
-            if len(chosen) + len(layer) > budget:
-                price = problem.marginal_cost(chosen, layer, exact=self.exact)
-                layer = problem.ranked(-price, layer)[: budget - len(chosen)]
-            chosen = np.concatenate([chosen, layer])
-            if len(chosen) == budget:
+    def _layers(self, problem: SelectionProblem, budget: Budget) -> NDArray[np.int64]:
+        """What the budget is enough for, layer by layer."""
+
+        def price(chosen: NDArray[np.int64], layer: NDArray[np.int64]) -> NDArray[np.float64]:
+            return problem.marginal_cost(chosen, layer, exact=self.exact)
+
+        if problem.group_weights is not None:
+            by_group = {group: problem.layers(problem.group(group)) for group in shares(problem)}
+            return layers_in_turns(problem, by_group, budget, price)
+        allowance, chosen = Allowance.of(problem, budget), np.empty(0, dtype=np.int64)
+        expect = problem.budget(self.size, self.ratio) if budget.plain else 0
+        for layer in problem.layers(expect=expect, likely=allowance.likely):  # unseen candidates only, nearest first
+            layer = layer[allowance.may(layer)]
+            if not allowance.fits(layer):
+                layer = problem.ranked(-price(chosen, layer), layer)
+            chosen = np.concatenate([chosen, allowance.take(layer)])
+            if allowance.done:
                 break
+        allowance.check_spent(chosen)
         return chosen

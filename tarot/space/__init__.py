@@ -13,7 +13,8 @@ from tarot.space.choice import (
 )
 from tarot.space.content import content_order
 from tarot.space.distance import distances
-from tarot.space.neighbours import nearest, nearest_unit
+from tarot.space.local import content_keys
+from tarot.space.neighbours import Closest, nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.target_agreement import agreement
@@ -31,6 +32,7 @@ __all__ = [
     "WHITENINGS",
     "AskedNorm",
     "Centre",
+    "Closest",
     "FittedSpace",
     "JoinedRows",
     "Method",
@@ -40,6 +42,7 @@ __all__ = [
     "agreement",
     "ascending",
     "check_space",
+    "content_keys",
     "content_order",
     "distance_blocks",
     "distances",

@@ -54,12 +54,38 @@ def nearest(
     return distance.numpy(), index.numpy()
 
 
+@dataclass(frozen=True)
+class Closest:
+    """The nearest target of every candidate, filled in by a pass over the candidates.
+
+    distance: float32 [N], +inf for a zero row. target: int64 [N], positions among the targets, -1 for a zero row. Of
+    targets that are as near to a float32's rounding (1e-6 in a cosine), any.
+    """
+
+    distance: Tensor
+    target: Tensor
+
+    @classmethod
+    def unknown(cls, n: int) -> Self:
+        return cls(torch.full((n,), torch.inf), torch.full((n,), -1))
+
+    def see(self, start: int, block: Tensor, targets: Tensor, similarity: Tensor) -> None:
+        """Of a block of candidates [b, d] from `start` on: similarity [M, b], -inf where one of the two is zero."""
+        best, target = similarity.max(dim=0)
+        known = best > -torch.inf
+        place = slice(start, start + len(block))
+        exact = torch.linalg.vector_norm(block - targets[target], dim=1)
+        self.distance[place] = exact.where(known, torch.inf)
+        self.target[place] = target.where(known, -1)
+
+
 def nearest_unit(
     candidates: Rows,
     targets: Tensor,
     k: int,
     block_similarities: int = BLOCK_SIMILARITIES,
     places: NDArray[np.int64] | None = None,
+    closest: Closest | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) among rows of unit norm.
 
@@ -67,7 +93,7 @@ def nearest_unit(
     once in order, and the k M nearest again for their distances. Exact in float32, ties to the smaller place (int64
     [N], all different), which is the index where no places are given; only where more than k + 32 candidates lie within
     the product's rounding (1e-5) of a k-th best does the product's value decide which of those are compared. Unfilled
-    places hold +inf and -1. Memory: O(block + M k), never N M.
+    places hold +inf and -1. Memory: O(block + M k), never N M. closest: told of every block on the way.
     """
     d, m = candidates.shape[1], len(targets)
     if targets.shape[1] != d:
@@ -82,6 +108,9 @@ def nearest_unit(
         similarity = targets @ block.T
         if not usable.all():
             similarity[:, ~usable] = -torch.inf
+        if closest is not None:
+            seen = similarity if usable_targets.all() else similarity.masked_fill(~usable_targets[:, None], -torch.inf)
+            closest.see(start, block, targets, seen)
         if start == 0 and k < len(block):
             threshold = similarity.topk(k, dim=1).values[:, -1:] - rounding
         found = found.add(similarity, threshold, start)

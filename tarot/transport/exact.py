@@ -42,7 +42,7 @@ def solve_exact(
     n, m = cost.shape
     a, b = marginals(n, m, a, b)
     if n * m <= DENSE_SIMPLEX_PAIRS:
-        return _network_simplex(a, b, cost.double().numpy())
+        return network_simplex(a, b, cost.double().numpy())
     if g is None:
         g = _rough_potentials(cost, a, b)
     arcs = _promising_arcs(cost, torch.from_numpy(np.asarray(g)).float(), ARCS_PER_NODE * (n + m))
@@ -55,9 +55,10 @@ def solve_exact(
         arcs |= violated
 
 
-def _network_simplex(
+def network_simplex(
     a: NDArray[np.float64], b: NDArray[np.float64], cost: NDArray[np.float64] | scipy.sparse.coo_matrix
 ) -> Plan:
+    """The optimal coupling under a dense cost, or on the arcs of a sparse one."""
     import ot  # takes two seconds to import
 
     coupling, log = ot.emd(a, b, cost, numItermax=10**8, log=True, center_dual=False)
@@ -69,7 +70,7 @@ def _network_simplex(
 def _sparse_simplex(cost: Tensor, arcs: Tensor, a: NDArray[np.float64], b: NDArray[np.float64]) -> Plan:
     i, j = arcs.nonzero(as_tuple=True)
     graph = scipy.sparse.coo_matrix((cost[i, j].double().numpy(), (i.numpy(), j.numpy())), shape=tuple(cost.shape))
-    return _network_simplex(a, b, graph)
+    return network_simplex(a, b, graph)
 
 
 def _rough_potentials(cost: Tensor, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,25 @@ from tasks.classification.cifar10 import CIFAR10
 from tasks.classification.corruption import Corrupted
 from tasks.classification.digits import Digits
 from tasks.classification.domain import Plain, Rotated
+from tasks.classification.images import ImageSet, LabelledImages
+from tasks.classification.networks import load_strictly
+from tasks.classification.students import Student, train_student
+from tasks.classification.task import ClassificationTask
+from tasks.classification.views import Views
 from tasks.common.training import Surrogate
 
-__all__ = ["CIFAR10", "Corrupted", "Digits", "Plain", "Rotated", "Surrogate"]
+__all__ = [
+    "CIFAR10",
+    "ClassificationTask",
+    "Corrupted",
+    "Digits",
+    "ImageSet",
+    "LabelledImages",
+    "Plain",
+    "Rotated",
+    "Student",
+    "Surrogate",
+    "Views",
+    "load_strictly",
+    "train_student",
+]

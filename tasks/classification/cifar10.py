@@ -18,14 +18,16 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class CIFAR10(DomainTask):
-    """width: channels of ResNet-9's first layer; 64 is the paper's, with 2.27M parameters."""
+    """width: channels of ResNet-9's first layer; 64 is the paper's, with 2.27M parameters. network: another
+    one, by name (`networks.network`)."""
 
     classes = CLASSES
 
     @checked("task")
-    def __init__(self, *, width: Count = 64, **options: Any) -> None:
+    def __init__(self, *, width: Count = 64, network: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.width = width
+        self.network = network
 
     def pools(self) -> tuple[ImageSet, ImageSet]:
         arrays = load_cifar10(self.data_dir, self.cache_dir)  # not kept: the splits hold what they need of it
@@ -39,9 +41,13 @@ class CIFAR10(DomainTask):
         return self._content
 
     def model_recipe(self) -> dict[str, Any]:
+        if self.network is not None:
+            return {"kind": self.network}
         return {"kind": "resnet9", "width": self.width}
 
     def model(self) -> nn.Module:
+        if self.network is not None:
+            return self.built(self.network)
         return resnet9(len(CLASSES), self.width)
 
 

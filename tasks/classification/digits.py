@@ -18,14 +18,15 @@ TEST_SHARE = 0.25
 
 
 class Digits(DomainTask):
-    """hidden: widths of the perceptron's hidden layers."""
+    """hidden: widths of the perceptron's hidden layers. network: another one, by name (`networks.network`)."""
 
     classes = tuple("0123456789")
 
     @checked("task")
-    def __init__(self, *, hidden: Sequence[Count] = (128, 64), **options: Any) -> None:
+    def __init__(self, *, hidden: Sequence[Count] = (128, 64), network: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.hidden = tuple(hidden)
+        self.network = network
 
     def pools(self) -> tuple[ImageSet, ImageSet]:
         bundle = load_digits()
@@ -38,7 +39,11 @@ class Digits(DomainTask):
         return everything.take(order[cut:]), everything.take(order[:cut])
 
     def model_recipe(self) -> dict[str, Any]:
+        if self.network is not None:
+            return {"kind": self.network}
         return {"kind": "perceptron", "hidden": list(self.hidden)}
 
     def model(self) -> nn.Module:
+        if self.network is not None:
+            return self.built(self.network)
         return perceptron(64, self.hidden, len(self.classes))

@@ -23,24 +23,32 @@ Splits = dict[Split, ImageSet]
 
 @dataclass(frozen=True)
 class Plain:
-    """Images as they are: candidates and validation from the train pool, targets and test from the test pool."""
+    """Images as they are: candidates and validation from the train pool, targets and test from the test pool. None: all
+    that the others leave."""
 
-    candidates: Count
+    candidates: Count | None
     targets: Count
     validation: Count
-    test: Count
+    test: Count | None
 
     def __post_init__(self) -> None:
         check_options(self, "task.plain")
 
-    def splits(self, train: ImageSet, test: ImageSet, seed: int) -> Splits:
-        """`train` and `test` must be disjoint. Raises InputError where they are too small."""
+    def splits(self, train: ImageSet, test: ImageSet, seed: int, targets: ImageSet | None = None) -> Splits:
+        """`train` and `test` must be disjoint. targets: all of these, instead of some that are drawn. Raises InputError
+        where they are too small."""
         rng = np.random.default_rng(seed)
         train_deck, test_deck = Deck(train, rng), Deck(test, rng)
+        if self.candidates is None:  # last
+            validation = train_deck.draw(self.validation)
+            candidates = train_deck.draw(None)
+        else:
+            candidates = train_deck.draw(self.candidates)
+            validation = train_deck.draw(self.validation)
         return {
-            "candidates": train_deck.draw(self.candidates),
-            "validation": train_deck.draw(self.validation),
-            "targets": test_deck.draw(self.targets),
+            "candidates": candidates,
+            "validation": validation,
+            "targets": test_deck.draw(self.targets) if targets is None else targets,
             "test": test_deck.draw(self.test),
         }
 
@@ -127,8 +135,11 @@ class Deck:
     def __init__(self, images: ImageSet, rng: np.random.Generator) -> None:
         self.images, self.order = images, rng.permutation(len(images))
 
-    def draw(self, count: int, balanced: bool = False) -> ImageSet:
-        """The next `count` images; balanced: as many of each class, as far as they go round."""
+    def draw(self, count: int | None, balanced: bool = False) -> ImageSet:
+        """The next `count` images, None: all that are left; balanced: as many of each class, as far as they go
+        round."""
+        if count is None:
+            count = max(1, len(self.order))
         if count > len(self.order):
             raise InputError(
                 f"the domain asks for {count} more images where {len(self.order)} of {len(self.images)} are left; "

@@ -1,4 +1,4 @@
-"""The classifiers: a perceptron for small images, and the ResNet-9 that TRAK is measured on."""
+"""The classifiers: a perceptron and a small convolutional network, and the ResNet-9 that TRAK is measured on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def perceptron(inputs: int, hidden: Sequence[int], classes: int) -> nn.Sequentia
     for width, next_width in pairwise(sizes):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
+
+
+def convnet(classes: int, widths: Sequence[int] = (16, 32), channels: int = 1) -> nn.Sequential:
+    """Blocks of a 3x3 convolution, BatchNorm, ReLU and 2x2 mean pooling, one for each width; then the mean over the
+    image and a linear layer."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise([channels, *widths]):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
 
 
 class Residual(nn.Module):

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tarot.common import checked
 from tasks.classification.images import LabelledImages, augmented
 from tasks.classification.models import penultimate
+from tasks.classification.networks import network
 from tasks.classification.subset_models import stackable, train_one, train_stacked
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate, Training, endless_batches, fit
@@ -60,6 +61,11 @@ class ClassificationTask(SupervisedTask[nn.Module]):
         """The selector's own choice."""
 
     # --- model -------------------------------------------------------------------------------------------------------
+
+    def built(self, name: str) -> nn.Module:
+        """A fresh network of this name (`networks.network`) for the task's images and classes."""
+        channels, size, _ = self.candidates().pixels([0]).shape[1:]
+        return network(name, len(self.classes), channels, size)
 
     def losses(self, model: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
         """Cross-entropy, without the label smoothing of the training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from torch import nn
 
 from tarot import Selection
-from tarot.common import Natural, checked
+from tarot.common import Natural, checked, fingerprint
 from tarot.gradients import Samples, resolve_device
 from tasks.common.cache import cached_surrogates
 from tasks.common.code import parts_of, source_hash
+from tasks.common.snapshots import Snapshots
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
 from tasks.task import Checkpoint, Model, Split, Task
 
@@ -118,13 +120,28 @@ class SupervisedTask(Task[Model]):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Checkpoint]:
-        return cached_surrogates(
+        found = cached_surrogates(
             self.cache_dir,
             self.recipe(),
             self._train_surrogates,
             data=self.surrogate_data(),
             code=source_hash(*parts_of(self)),
         )
+        if (self.cache_dir / "trainings").exists():  # what was to be gone on from
+            shutil.rmtree(self._trainings, ignore_errors=True)
+        return found
+
+    @property
+    def _trainings(self) -> Path:
+        """Where surrogates are that are being trained, for as long as they are."""
+        known = self.recipe()
+        made_of = {key: known[key] for key in ("name", "model", "surrogate")}
+        made_of |= {"data": self.surrogate_data(), "code": source_hash(*parts_of(self))}
+        return self.cache_dir / "trainings" / f"{self.name}-{fingerprint(made_of)}"
+
+    def snapshots(self, run: int) -> Snapshots:
+        """Of a surrogate, which goes on from them where it was killed."""
+        return Snapshots(self._trainings / f"run{run}")
 
     def _train_surrogates(self) -> list[Checkpoint]:
         kept: list[Checkpoint] = []
@@ -141,7 +158,7 @@ class SupervisedTask(Task[Model]):
         with seeded(seed):
             return make().to(self.device)
 
-    def surrogate_optimizer(self) -> str:
+    def surrogate_optimizer(self) -> str | None:
         return self.surrogate_training.optimizer
 
     def merges_targets(self) -> bool:

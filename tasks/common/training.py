@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
-from tarot.common import Count, NonNegative, Positive, Share, check_options
+from tarot.common import Count, NonNegative, Positive, Share, check_options, progress
 from tarot.gradients import resolve_device as resolve_device
+from tasks.common.snapshots import Snapshot, Snapshots, chance
 from tasks.task import Batch, Checkpoint, Model
 
+log = logging.getLogger("tarot")
 MergeTargets = Literal[False, "one", "max"]
 
 
@@ -207,33 +210,51 @@ def fit(
     run: int = 0,
     keep: Surrogate | None = None,
     watch: Callable[[Model, int], None] | None = None,
+    told: str | None = None,
+    snapshots: Snapshots | None = None,
 ) -> list[Checkpoint]:
     """Train `model` in place and leave it in eval mode; return the checkpoints that `keep` says, None: none.
 
     loss: the mean one of a batch, a scalar. Raises InputError where it becomes NaN or infinite.
     watch: told the model and the number of steps made, after each; it may leave the model in eval mode.
+    told: what progress calls the training; None: nothing.
+    snapshots: of this very training, which goes on from the last one; None: it always begins at its beginning.
     """
     kept: list[Checkpoint] = []
     rates: list[float] = []
+    done = 0
     saved = [] if keep is None else keep.moments(training.steps)
     wanted = saved if keep is None else saved[-keep.checkpoints :]
     optimizer = training.make_optimizer(p for p in model.parameters() if p.requires_grad)
+    if snapshots is not None and (last := snapshots.latest()) is not None:
+        last.restore(model, optimizer)
+        done, kept, rates = last.step, list(last.kept), list(last.rates)
+        log.info("%s goes on after step %d of %d", told or "training", done, training.steps)
     model.train()
-    for step, batch in enumerate(islice(batches, training.steps)):
-        rates.append(training.set_rate(optimizer, step))
-        optimizer.zero_grad()
-        value = loss(model, batch)
-        if not torch.isfinite(value):
-            raise InputError(f"training diverged: the loss is {value.item()} at step {step}; lower the learning rate")
-        value.backward()
-        optimizer.step()
-        if step + 1 in wanted:
-            kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
-        if step + 1 in saved:
-            rates.clear()
-        if watch is not None:
-            watch(model, step + 1)
-            model.train()
+    shown = contextlib.nullcontext(lambda _: None) if told is None else progress(told, training.steps - done, "steps")
+    with shown as advance:
+        for step, batch in enumerate(islice(batches, done, training.steps), done):
+            rates.append(training.set_rate(optimizer, step))
+            optimizer.zero_grad()
+            value = loss(model, batch)
+            if not torch.isfinite(value):
+                raise InputError(
+                    f"training diverged: the loss is {value.item()} at step {step}; lower the learning rate"
+                )
+            value.backward()
+            optimizer.step()
+            if step + 1 in wanted:
+                kept.append(_checkpoint(f"run{run}-step{step + 1}", model, optimizer, float(np.mean(rates)), run))
+            if step + 1 in saved:
+                rates.clear()
+            if watch is not None:
+                watch(model, step + 1)
+                model.train()
+            if snapshots is not None and (step + 1 in saved or snapshots.due()):
+                state = _checkpoint("now", model, optimizer, 0.0, run)
+                moments = state.optimizer_state or {}
+                snapshots.save(Snapshot(step + 1, rates, state.state, moments, kept, chance()))
+            advance(1)
     model.eval()
     return kept
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tarot import InputError
-from tarot.common import checked, files_below
+from tarot.common import NonNegative, checked, files_below
 from tarot.features import Rows, existing_paths, open_features, read_vector
 from tasks.common.contents import hash_named
 from tasks.task import Split, TaskData
@@ -18,10 +18,11 @@ Paths = str | Path | Sequence[str | Path]
 
 
 class FeatureTask(TaskData):
-    """candidates, targets: files of features [N, d] and [M, d] (.npy, .safetensors, .parquet, a feature store), or a
-    list of them: one per checkpoint or independently trained model, in the same order.
+    """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature
+    store), or a list of them: one per checkpoint or independently trained model, in the same order.
 
-    labels, ids: of the candidates; target_labels, groups: of the targets. Each is a .npy vector or a text file with one
+    labels, ids, costs, sources: of the candidates; target_labels, groups: of the targets, whose target_weights say in
+    which proportion a selection is shared out to them. Each is a .npy vector or a text file with one
     value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). cache_dir:
     where hashes of files are remembered. Raises InputError where a file is missing or a vector's length is not that of
     its matrix.
@@ -40,13 +41,16 @@ class FeatureTask(TaskData):
         target_labels: str | Path | None = None,
         ids: str | Path | None = None,
         groups: str | Path | None = None,
+        costs: str | Path | None = None,
+        sources: str | Path | None = None,
+        target_weights: Mapping[str, NonNegative] | None = None,
         learning_rates: Sequence[float] | None = None,
         cache_dir: str | Path = "cache",
     ) -> None:
         if not candidates or not targets:
             raise InputError(
                 "task.candidates and task.targets must name files of features: "
-                ".npy, .safetensors, .parquet or a feature store"
+                ".npy, .npz, .safetensors, .pt, .parquet or a feature store"
             )
         self.name = name
         self.cache_dir = Path(cache_dir)
@@ -69,8 +73,12 @@ class FeatureTask(TaskData):
             "target_labels": read_vector(target_labels, "task.target_labels", sizes["targets"]),
             "ids": read_vector(ids, "task.ids", sizes["candidates"]),
             "groups": read_vector(groups, "task.groups", sizes["targets"]),
+            "costs": read_vector(costs, "task.costs", sizes["candidates"]),
+            "sources": read_vector(sources, "task.sources", sizes["candidates"]),
         }
+        self.weights = target_weights
         given = {"labels": labels, "target_labels": target_labels, "ids": ids, "groups": groups}
+        given |= {"costs": costs, "sources": sources}
         self.files = self.paths | {role: [Path(path)] for role, path in given.items() if path is not None}
 
     def features(self) -> tuple[list[Rows], list[Rows]]:
@@ -92,6 +100,19 @@ class FeatureTask(TaskData):
 
     def target_groups(self) -> np.ndarray | None:
         return self.vectors["groups"]
+
+    def target_weights(self) -> Mapping[str, float] | None:
+        return self.weights
+
+    def candidate_sources(self) -> np.ndarray | None:
+        return self.vectors["sources"]
+
+    def candidate_costs(self) -> np.ndarray | None:
+        costs = self.vectors["costs"]
+        try:
+            return None if costs is None else costs.astype(np.float64)
+        except ValueError as error:
+            raise InputError(f"task.costs must hold numbers: {error}") from error
 
     def recipe(self) -> dict[str, Any]:
         """Files are known by what is in them."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, Natural, check_options, fingerprint, within
-from tasks.instruction.rows import Row, check_ids, read_rows
+from tasks.instruction.duplicates import nearly_same, one_of_each, same, say
+from tasks.instruction.reading import Row, check_ids, columns_of, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
 from tasks.task import SPLITS, Split
@@ -27,6 +29,11 @@ class Conversations(ABC):
     """tagged: whether it is known which candidates resemble the targets."""
 
     tagged: ClassVar[bool] = False
+
+    @property
+    def by_features(self) -> bool:
+        """Whether one of the candidates that look the same to the language is to be kept."""
+        return False
 
     @abstractmethod
     def candidates_of(self, seed: int) -> list[Row]:
@@ -79,27 +86,49 @@ class Skills(Conversations):
 
 @dataclass(frozen=True)
 class Files(Conversations):
-    """jsonl files (`tasks.instruction.rows`) or datasets on the hub; one, several, or a mapping of names to them.
+    """Files of rows (`tasks.instruction.reading`) or datasets on the hub; one, several, or a mapping of names to them.
 
+    columns: what columns mean where their names do not say it, such as {prompt: ask, response: reply}; of all files
+        that have them. on_bad_row: what becomes of a row that nothing could be learned from: drop (it is counted and
+        named), or raise. deduplicate: of candidates that say the same one is kept: exact, word for word, or minhash,
+        nearly (`tasks.instruction.duplicates`), or features, as the language sees them; null keeps all, and says how
+        many there are.
     validation, test: null takes them from the targets, of which selection then sees the share 1 - `held_out`: a third
-        of what is held out for validation, two thirds for test.
+        of what is held out for validation, two thirds for test. held_out: 0 leaves all targets to the selection, and
+        nothing to judge a model by.
     """
 
     candidates: Paths
     targets: Paths
     validation: Paths | None = None
     test: Paths | None = None
-    held_out: Annotated[float, within("(0, 1)")] = 0.3
+    held_out: Annotated[float, within("[0, 1)")] = 0.3
+    columns: Mapping[str, str] | None = None
+    on_bad_row: Literal["drop", "raise"] = "drop"
+    deduplicate: Literal["exact", "minhash", "features"] | None = None
+    _pool: list[list[Row]] = field(default_factory=list, init=False, repr=False, compare=False)  # one, once it is read
 
     def __post_init__(self) -> None:
         check_options(self, "task")
+        if self.columns is not None:
+            columns_of(self.columns)
+
+    @property
+    def by_features(self) -> bool:
+        return self.deduplicate == "features"
 
     def candidates_of(self, seed: int) -> list[Row]:
-        return read_rows(self.candidates)
+        if not self._pool:
+            self._pool.append(distinct_rows(self._read(self.candidates), self.deduplicate))
+        return self._pool[0]
+
+    def _read(self, places: Paths) -> list[Row]:
+        return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row)
 
     def rows(self, seed: int, fits: Fits) -> Rows:
         given = {split: getattr(self, split) for split in SPLITS}
-        rows: Rows = {split: read_rows(paths) for split, paths in given.items() if paths is not None}
+        rows: Rows = {"candidates": self.candidates_of(seed)}
+        rows |= {split: self._read(paths) for split, paths in given.items() if paths is not None and split not in rows}
         rows |= hold_out(rows.pop("targets"), [s for s in SPLITS if s not in rows and s != "targets"], self, seed)
         refuse_shared(rows)
         return distinct(rows)
@@ -158,8 +187,8 @@ class Benchmark(Conversations):
 def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) -> Rows:
     """The targets, and the splits that are taken from them. What asks the same stays together, or, where all ask nearly
     the same, what says the same."""
-    if not lacking:
-        return {"targets": targets}
+    if not (lacking and files.held_out):
+        return {"targets": targets, **{split: [] for split in lacking}}
     parts = {"validation": 1, "test": 2}
 
     kind = asked if len(set(map(asked, targets))) > len(targets) / 2 else said
@@ -170,8 +199,8 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     }
     if sum(counts.values()) >= len(kinds):
         raise InputError(
-            f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, or "
-            f"files of their own (task.{lacking[0]}=...)"
+            f"task.targets has {len(targets)} rows, too few to hold out {' and '.join(lacking)}; give more, "
+            f"files of their own (task.{lacking[0]}=...), or nothing to judge by (task.held_out=0)"
         )
     order = np.random.default_rng(seed).permutation(len(kinds)).tolist()
     split_of: dict[tuple[tuple[str, str], ...], Split] = {}
@@ -181,7 +210,23 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     rows: Rows = {split: [] for split in ("targets", *counts)}
     for row in targets:
         rows[split_of.get(kind(row), "targets")].append(row)
+    held = " and ".join(f"{len(rows[split])} for {split}" for split in lacking)
+    log.info("%d of %d targets select; held out are %s", len(rows["targets"]), len(targets), held)
     return rows
+
+
+def distinct_rows(rows: list[Row], how: str | None) -> list[Row]:
+    """The rows, or one of each that say the same; how many there are is said in any case. What looks the same is for
+    whoever has a model."""
+    if how == "features":
+        return rows
+    exact, near = same(rows), nearly_same(rows)
+    if how is None:
+        say(rows, exact, near)
+        return rows
+    kept = one_of_each(rows, exact if how == "exact" else near)
+    log.info("%d of %d candidates say what another says (%s) and are left out", len(rows) - len(kept), len(rows), how)
+    return kept
 
 
 def refuse_shared(rows: Rows) -> None:
@@ -203,9 +248,14 @@ def refuse_shared(rows: Rows) -> None:
 
 
 def said(row: Row) -> tuple[tuple[str, str], ...]:
-    """A conversation without what no template would keep: blanks around a message, and which kind of row it was."""
+    """A conversation without what no template would keep: blanks around a message, and which kind of row it was. What a
+    message calls or thinks is said, too."""
     roles = {"prompt": "user", "completion": "assistant"}
-    return tuple((roles.get(role, role), content.strip()) for role, content in row.messages)
+    besides = {place: json.dumps(more, sort_keys=True, default=str) for place, more in row.more.items()}
+    return tuple(
+        (roles.get(role, role), content.strip() + besides.get(place, ""))
+        for place, (role, content) in enumerate(row.messages)
+    )
 
 
 def asked(row: Row) -> tuple[tuple[str, str], ...]:
@@ -227,8 +277,11 @@ def distinct(rows: Rows) -> Rows:
 
 def digest(rows: list[Row]) -> str:
     """Of all that a model could read of them, and of their names."""
-    known = [
-        [row.id, [list(turn) for turn in row.messages], row.group, row.prefill, row.open, list(row.options), row.answer]
-        for row in rows
-    ]
+    known: list[list[Any]] = []
+    for row in rows:
+        turns = [list(turn) for turn in row.messages]
+        known.append([row.id, turns, row.group, row.prefill, row.open, list(row.options), row.answer])
+        if row.masked or row.more or row.tools:
+            besides = [sorted(row.masked), sorted(row.more.items()), row.tools]
+            known[-1].append(json.dumps(besides, sort_keys=True, default=str))
     return fingerprint({"rows": known})

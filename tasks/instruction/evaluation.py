@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from tarot.common import Count, check_options
 from tasks.instruction.harness import refuse_unknown
 from tasks.instruction.model import LanguageModel
-from tasks.instruction.rows import Row
+from tasks.instruction.reading import Row
 from tasks.instruction.targets import exact_match
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -25,6 +27,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
 )
+from transformers.utils import logging as transformers_logging
 
 from tarot import InputError
 from tarot.common import Count, check_options, files_below, within
@@ -175,9 +178,10 @@ class Language:
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
             )
         try:
-            net = AutoModelForCausalLM.from_pretrained(
-                path, attn_implementation=self.attention, trust_remote_code=False, **options
-            )
+            with _bar_on_terminals_alone():
+                net = AutoModelForCausalLM.from_pretrained(
+                    path, attn_implementation=self.attention, trust_remote_code=False, **options
+                )
         except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise InputError(_unreadable(path, error)) from error
         net.generation_config = (
@@ -185,9 +189,24 @@ class Language:
         )  # the file's may ask for penalties, and is asked where we say nothing
         return prepare_model_for_kbit_training(net, use_gradient_checkpointing=False) if self.quantize else net
 
-    def build(self, vocabulary: int, adapter: Adapter, weights: State | None = None) -> LanguageModel:
-        """A model with fresh adapters from torch's global generator."""
-        net = self.base(vocabulary, weights)
+    def outline(self, vocabulary: int, adapter: Adapter) -> LanguageModel:
+        """The names and shapes of a model's parameters, without their values."""
+        with torch.device("meta"):
+            if self.path is None:
+                return LanguageModel(adapter.attach(self.base(vocabulary)), self)
+            try:
+                config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+                net = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            except (OSError, ValueError, ImportError) as error:
+                raise InputError(_unreadable(self.path, error)) from error
+            return LanguageModel(adapter.attach(net), self)
+
+    def build(
+        self, vocabulary: int, adapter: Adapter, weights: State | None = None, base: PreTrainedModel | None = None
+    ) -> LanguageModel:
+        """A model with fresh adapters from torch's global generator. base: the same language without adapters, where it
+        is at hand and nobody else's."""
+        net = self.base(vocabulary, weights) if base is None else base
         if self.checkpointing:
             net.gradient_checkpointing_enable({"use_reentrant": False})
         return LanguageModel(adapter.attach(net), self)
@@ -209,6 +228,10 @@ class LanguageModel(nn.Module):
     def causal(self) -> PreTrainedModel:
         """transformers' own model, its layers with adapters."""
         return cast("PreTrainedModel", self.net.get_base_model())
+
+    def without_adapters(self) -> PreTrainedModel:
+        """What they were attached to, as it was before; this model is not to be used any more."""
+        return cast("PreTrainedModel", self.net.unload())
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Tokens int64 [B, L] -> logits [B, L, vocabulary]: of the token after each."""
@@ -266,6 +289,19 @@ class LanguageModel(nn.Module):
         if strict and wrong:
             raise InputError(f"the state is of other adapters: {wrong[0]} is in one of them alone")
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+@contextlib.contextmanager
+def _bar_on_terminals_alone() -> Iterator[None]:
+    """transformers shows a bar while it loads weights; in a log it would be in the way."""
+    hidden = transformers_logging.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if hidden:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hidden:
+            transformers_logging.enable_progress_bar()
 
 
 def _unreadable(path: str, error: Exception) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, check_options, within
-from tasks.instruction.rows import Row
+from tasks.instruction.reading import Row
 
 Facts = dict[str, str]  # what the phrasings of a problem are filled with
 Draw = Callable[[np.random.Generator], tuple[Facts, str]]  # a problem and its answer

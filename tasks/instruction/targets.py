@@ -21,7 +21,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import entries
-from tasks.instruction.rows import Row
+from tasks.instruction.reading import Row
 
 LETTERS = "ABCD"
 SHOTS = 5  # development questions of a subject

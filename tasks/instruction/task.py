@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
-from tarot.common import Count, Positive, checked, fingerprint, within
+from tarot.common import Count, NonNegative, Positive, checked, fingerprint
 from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
-from tasks.instruction.data import Conversations, Files, Paths, Rows
+from tasks.instruction.data import Conversations, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
+from tasks.instruction.limits import refuse_beyond
+from tasks.instruction.looks import look, one_of_those_alike
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
-from tasks.instruction.rows import Row
-from tasks.instruction.selected import write_selected
-from tasks.instruction.template import TAGS, Template, stop_tokens, template_of
+from tasks.instruction.pictures import draw_conversation
+from tasks.instruction.reading import Row
+from tasks.instruction.selected import ForTrainers, write_selected
+from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
+from tasks.instruction.trained import Trained
 from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
 from tasks.task import SPLITS, Batch, Checkpoint, Split
 
@@ -43,14 +46,18 @@ log = logging.getLogger("tarot")
 class InstructionTask(SupervisedTask[LanguageModel]):
     """data: the conversations. language, adapter: what learns. train: on a selection. surrogate: the warm-up.
 
-    pretraining: of a language without a path; null leaves its weights random. tokenizer: a folder or a name on the
-    hub; null: that of language.path, or one of `vocabulary` tokens made of the text that pretraining sees.
+    pretraining: of a language without a path; null leaves its weights random. One with a path is never pretrained.
+    tokenizer: a folder or a name on the hub; null: that of language.path, or one of `vocabulary` tokens made of the
+    text that pretraining sees.
     template: less or chat (the tokenizer's own). max_length: of a conversation, in tokens; the rest is cut off.
     nothing_left: what becomes of conversations without an answer within it: raise, or drop them.
     transfer: the language that is trained on a selection and judged, or its fields; null for the one that it was
     selected with. It has a tokenizer of its own, the same adapter, and the same pretraining where it has no path.
     total_share: what the weights of a selection sum to, as a share of the candidates, where it is not larger than that
     (then they are one each); null: the selector's own choice.
+    target_weights: in which proportion a selection is shared out to the datasets of the targets; null: as one.
+    format: of the trainer that what is selected is written for, too; repeat: there rows come as often as their weights
+    say.
     Other options are `SupervisedTask`'s.
     """
 
@@ -75,10 +82,15 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         nothing_left: Literal["raise", "drop"] = "raise",
         transfer: Language | Mapping[str, Any] | None = None,
         total_share: Positive | None = None,
+        target_weights: Mapping[str, NonNegative] | None = None,
+        format: Literal["trl", "llamafactory", "axolotl"] | None = None,
+        repeat: bool = False,
         **options: Any,
     ) -> None:
-        if language.path is not None and pretraining is not None:
-            raise InputError("task.pretraining is of a language that is made on the spot: set it to null with a path")
+        self.trained = None if surrogate.adapters is None else Trained.of(surrogate.adapters)
+        if self.trained is not None:
+            adapter = self.trained.adapter
+            language = replace(language, path=language.path or self.trained.base)
         if isinstance(transfer, Mapping):
             transfer = Language(**transfer)
         if evaluation.harness and (transfer or language).path is None:
@@ -88,22 +100,26 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             )
         super().__init__(surrogate=surrogate, surrogate_train=surrogate.train, **options)
         self.data, self.language, self.adapter = data, language, adapter
-        self.evaluation, self.pretraining = evaluation, pretraining
+        self.evaluation, self.pretraining = evaluation, pretraining if language.path is None else None
         self.tokenizer_path, self.vocabulary, self.template_kind = tokenizer or language.path, vocabulary, template
         self.max_length, self.nothing_left, self.total_share = max_length, nothing_left, total_share
+        self.weights = target_weights
+        self.for_trainers = ForTrainers(format, repeat)
+        self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
+        self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
-        return InstructionTask(
+        task = InstructionTask(
             name=self.name,
             data=self.data,
             language=language,
             adapter=self.adapter,
             train=self.training,
-            surrogate=self.surrogate,
+            surrogate=replace(self.surrogate, adapters=None),
             evaluation=self.evaluation,
-            pretraining=self.pretraining if language.path is None else None,
+            pretraining=self.pretraining,
             tokenizer=None if language.path is not None else self.tokenizer_path,
             vocabulary=self.vocabulary,
             template=self.template_kind,
@@ -113,6 +129,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             seed=self.seed,
             device=str(self.device),
         )
+        task.one_of_each = False  # the other language may see others as the same, and is given those of this one
+        return task
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -128,21 +146,50 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     @cached_property
     def splits(self) -> dict[Split, Tokenized]:
         splits = {split: self._tokenize(self.rows[split], self.nothing_left) for split in SPLITS}
+        if self.one_of_each:
+            splits["candidates"] = self._distinct(splits["candidates"])
         for split, found in splits.items():
             if found.truncated:
                 log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
+            found.say_refused(split)
             if found.dropped:
                 log.warning(
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
                 )
         return splits
 
+    def _distinct(self, candidates: Tokenized) -> Tokenized:
+        """One of those that look the same to the language before it learns anything."""
+        seen = [self.data.recipe(self.seed, self.rows)["rows"]["candidates"], self._read_as, self._model_recipe]
+        path = self.cache_dir / "looks" / f"{self.name}-{fingerprint({'seen': seen, 'code': source_hash(look)})}"
+
+        def looks() -> Tensor:
+            model = self.language.build(len(self.tokenizer), self.adapter, self._weights).to(self.device)
+            found = look(model, candidates, self.evaluation.tokens, self.pad)
+            self._spare = model.without_adapters()
+            return found
+
+        return one_of_those_alike(candidates, path.with_suffix(".safetensors"), looks)
+
     def _tokenize(self, rows: list[Row], nothing_left: str = "raise") -> Tokenized:
+        if not rows:  # nothing is held out
+            none = np.zeros(0, bool)
+            return Tokenized((), np.zeros(1, np.int64), np.zeros(0, np.int32), none, none)
         return tokenize(rows, self.tokenizer, self.template, max_length=self.max_length, nothing_left=nothing_left)
 
     def target_groups(self) -> np.ndarray | None:
-        groups = self.targets().groups
+        """Subtasks where all targets have one, else the datasets that they come from where these are several."""
+        groups, sources = self.targets().groups, np.array([row.dataset for row in self.targets().rows], dtype=np.str_)
+        if self.weights is not None or ((groups == "").any() and len(set(sources.tolist())) > 1):
+            return sources
         return groups if (groups != "").all() else None
+
+    def target_weights(self) -> Mapping[str, float] | None:
+        return self.weights
+
+    def candidate_costs(self) -> np.ndarray:
+        """Tokens, as far as they fit the context."""
+        return self.candidates().lengths.astype(np.float64)
 
     def candidate_tags(self) -> np.ndarray | None:
         return self.candidates().tags if self.data.tagged else None
@@ -197,8 +244,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:
+        recipe = {**self.data.recipe(self.seed, self.rows), **self._read_as}
+        return {**recipe, "one_of_each": self._model_recipe} if self.one_of_each else recipe
+
+    @property
+    def _read_as(self) -> dict[str, Any]:
         return {
-            **self.data.recipe(self.seed, self.rows),
             "tokenizer": identity(self.tokenizer),
             "template": self.template.recipe(),
             "max_length": self.max_length,
@@ -235,6 +286,18 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def surrogate_data(self) -> dict[str, Any]:
         return self.split_recipe("candidates")
 
+    def surrogate_recipe(self) -> dict[str, Any]:
+        return super().surrogate_recipe() if self.trained is None else self.trained.recipe(self.cache_dir)
+
+    def surrogate_optimizer(self) -> str | None:
+        return super().surrogate_optimizer() if self.trained is None else self.trained.optimizer
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Of a warm-up; or those of adapters that are there."""
+        if self.trained is None:
+            return super().checkpoints()
+        return self.trained.checkpoints(self.language, len(self.tokenizer))
+
     def recipe(self) -> dict[str, Any]:
         return {**super().recipe(), "evaluation": self.evaluation.recipe()}
 
@@ -265,22 +328,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def model(self) -> LanguageModel:
         """Its frozen weights are always the same; the adapters are fresh.
 
-        Raises InputError where the language does not know all tokens, or is not made for so long conversations.
+        Raises InputError where the language does not know a token that occurs, or is not made for so long
+        conversations.
         """
-        model = self.language.build(len(self.tokenizer), self.adapter, self._weights)
-        known = cast("nn.Embedding", model.causal.get_input_embeddings()).num_embeddings
-        if len(self.tokenizer) > known:
-            raise InputError(
-                f"the tokenizer has {len(self.tokenizer):,} tokens, of which the language knows {known:,}: give the "
-                "tokenizer that it was trained with (task.tokenizer=null)"
-            )
-        context = getattr(model.causal.config, "max_position_embeddings", None)
-        longest = max(int(split.lengths.max()) for split in self.splits.values())
-        if context is not None and longest > context:
-            raise InputError(
-                f"a conversation has {longest:,} tokens, the language's context {context:,}: lower task.max_length, "
-                "or make the language with a larger context (task.language.context)"
-            )
+        base, self._spare = self._spare, None
+        model = self.language.build(len(self.tokenizer), self.adapter, self._weights, base)
+        refuse_beyond(model, self.tokenizer, list(self.splits.values()), [self.pad, *self.stops])
         return model
 
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
@@ -300,7 +353,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         weights = self.surrogate.drawn(len(candidates), seed)
         self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
         model = self.fresh(self.model, seed)
-        return tune(model, candidates, weights, self.surrogate_training, seed, self.pad, run=run, keep=keep)
+        training, snapshots = self.surrogate_training, self.snapshots(run)
+        kept = tune(model, candidates, weights, training, seed, self.pad, run=run, keep=keep, snapshots=snapshots)
+        self._spare = model.without_adapters()
+        return kept
 
     def downstream(self) -> LanguageModel:
         """The language that selections are trained with: another one where the task says `transfer`."""
@@ -331,6 +387,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         right answers; those that there are, in this order, and then by group. On test, before them, what lm-eval says
         where it is asked."""
         task, asked = self.learner, self.evaluation
+        if not len(task.splits[split]):
+            raise InputError(f"task.held_out is 0, so that there is no {split} to judge by; give task.{split} a file")
         found = metrics(model, task.splits[split], task.tokenizer, task._tokenize, asked, task.stops, task.pad)
         if split != "test" or not asked.harness:
             return found
@@ -347,6 +405,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     def write_selected(self, selection: Selection, path: Path) -> None:
         write_selected(self.candidates().rows, self.ids("targets"), selection, path)
+
+    def selected_files(self, selection: Selection) -> dict[str, Callable[[Path], None]]:
+        return self.for_trainers.files(self.candidates().rows, self.ids("targets"), selection)
 
     def lower_is_better(self, metric: str) -> bool:
         return metric.partition("/")[0] == "loss"
@@ -366,24 +427,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         answer = self._words(learned)
         if model is not None:
             answer = self.answer(model, sample)
-        size = axes.figure.dpi_scale_trans.inverted().transform_bbox(axes.get_window_extent())  # inches
-        points = 5 if size.width < 1.5 else 7
-        columns = int(0.96 * 72 * size.width / (0.67 * points))  # a bold letter is two thirds as wide as it is high
-        lines = int(0.96 * 72 * size.height / (1.42 * points))
-        below = max(1, (lines + 1) // 2)
-        for text, height, where, weight, most in (
-            (asked, 0.98, "top", "normal", max(1, lines - below)),
-            (answer, 0.02, "bottom", "bold", below),
-        ):
-            axes.text(
-                *(0.02, height),
-                _fitted(text, columns, most),
-                va=where,
-                weight=weight,
-                fontsize=points,
-                transform=axes.transAxes,
-            )
-        axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+        draw_conversation(asked, answer, axes)
 
     def _words(self, ids: Tensor) -> str:
         return cast("str", self.tokenizer.decode(ids, skip_special_tokens=True))  # as it is of one sequence
@@ -395,27 +439,3 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         if task is not self:
             ids = task.tokenizer(self._words(ids), return_tensors="pt").input_ids[0]
         return written(model, [ids], task.tokenizer, self.evaluation, task.stops, task.pad)[0]
-
-
-def _fitted(text: str, columns: int, lines: int) -> str:
-    """Its beginning, in so many lines at most, without the template's tags."""
-    for tag in TAGS:
-        text = text.replace(tag, " ")
-    return "\n".join(textwrap.wrap(" ".join(text.split()), max(8, columns), max_lines=lines, placeholder=" ..."))
-
-
-class FilesTask(InstructionTask):
-    """The task of a user's own files (`Files` says what they are); options are `InstructionTask`'s."""
-
-    @checked("task")
-    def __init__(
-        self,
-        *,
-        candidates: Paths,
-        targets: Paths,
-        validation: Paths | None = None,
-        test: Paths | None = None,
-        held_out: Annotated[float, within("(0, 1)")] = 0.3,
-        **options: Any,
-    ) -> None:
-        super().__init__(data=Files(candidates, targets, validation, test, held_out), **options)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -89,10 +91,33 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps([backend, special], sort_keys=True).encode()).hexdigest()
 
 
+def with_blanks(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The same, saying of every token all the characters that it stands for. Some (GPT-NeoX's, RoBERTa's) leave blanks
+    out of that, so that a line's indentation seems to stand for nothing."""
+    processor = tokenizer.backend_tokenizer.post_processor
+    if processor is None or b'"trim_offsets":true' not in processor.__getstate__():
+        return tokenizer
+    return _with_blanks(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _with_blanks(tokenizer: PreTrainedTokenizerBase, _: int) -> PreTrainedTokenizerBase:
+    """The number of its tokens is there so that one to which some are added is made again."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    told = json.dumps(state["post_processor"]).replace('"trim_offsets": true', '"trim_offsets": false')
+    exact = copy.deepcopy(tokenizer)
+    whole = Tokenizer.from_str(json.dumps(state | {"post_processor": json.loads(told)}))
+    exact.backend_tokenizer.post_processor = whole.post_processor
+    return exact
+
+
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What fills up a batch: the padding token, or the end token where there is none (LLaMA). It is never seen: padded
-    places are masked from attention and from the loss."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if found is None:
+    """What fills up a batch: the padding token, or the end token where there is none (LLaMA), or where the padding
+    token was added after all others, so that the language may not know it. It is never seen: padded places are masked
+    from attention and from the loss."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    if pad is None and end is None:
         raise InputError("the tokenizer has neither a padding token nor an end token; give it one (eos_token)")
-    return found
+    if pad is None or (end is not None and pad > max(end, tokenizer.vocab_size - 1)):
+        return int(end)
+    return int(pad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
 from tarot.gradients import batches_by_cost
-from tasks.instruction.rows import Row
-from tasks.instruction.template import Rendered, Template
+from tasks.instruction.reading import NAMED, BadRowError, Row
+from tasks.instruction.rendered import Rendered
+from tasks.instruction.template import Template
+from tasks.instruction.tokenizer import with_blanks
 
+log = logging.getLogger("tarot")
 IGNORE = -100  # the label of a token that is not learned
 Sample = dict[str, Tensor]
 _AT_ONCE = 2048  # rows given to the tokenizer together
@@ -26,7 +30,8 @@ class Tokenized:
     """[i] -> {"input_ids": int64 [L], "labels": int64 [L]}, where labels are the ids, or IGNORE where not learned.
 
     rows: the conversations that are left. starts: int64 [n + 1], sample i is at starts[i]:starts[i + 1] of ids int32
-    and learned bool. cut: bool [n], whether a row was longer than the context. dropped: ids of rows that were left out.
+    and learned bool. cut: bool [n], whether a row was longer than the context. dropped: ids of rows that were left out
+    because no answer was within it. refused: what was wrong with those that the template could not write.
     """
 
     rows: tuple[Row, ...]
@@ -35,6 +40,7 @@ class Tokenized:
     learned: np.ndarray
     cut: np.ndarray
     dropped: tuple[str, ...] = ()
+    refused: tuple[BadRowError, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,6 +78,13 @@ class Tokenized:
         """How many rows were longer than the context."""
         return int(self.cut.sum())
 
+    def say_refused(self, name: str) -> None:
+        """To the log: how many rows, called `name`, the template could not write, and the first of them."""
+        if self.refused:
+            log.warning("warning: %d %s cannot be written by the template and are left out:", len(self.refused), name)
+        for error in self.refused[:NAMED]:
+            log.warning("    %s", error)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Tokenized:
         """These samples alone, in this order; an index may come more than once."""
         chosen = [range(len(self))[int(i)] for i in indices]
@@ -92,6 +105,7 @@ class Tokenized:
             np.concatenate([self.learned, other.learned]),
             np.concatenate([self.cut, other.cut]),
             self.dropped + other.dropped,
+            self.refused + other.refused,
         )
 
 
@@ -106,7 +120,8 @@ def tokenize(
     """The rows' first `max_length` tokens.
 
     A token is learned where the text it stands for begins in a learned span (blanks before it aside). nothing_left:
-    what becomes of a row without a learned token in its context that the model could predict: "raise", or "drop".
+    what becomes of a row without a learned token in its context that the model could predict, and of one that the
+    template cannot write: "raise", or "drop".
 
     Raises InputError for such a row, naming it, and where no row is left.
     """
@@ -115,9 +130,17 @@ def tokenize(
     if max_length < 2:
         raise InputError(f"max_length must be at least 2; it is {max_length}")
     kept, tokens, learned, cut, dropped = [], [], [], [], []
+    refused: list[BadRowError] = []
     for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        rendered = [template(row) for row in some]
+        some, rendered = [], []
+        for row in rows[start : start + _AT_ONCE]:
+            try:
+                rendered.append(template(row))
+                some.append(row)
+            except BadRowError as error:
+                if nothing_left == "raise":
+                    raise
+                refused.append(error)
         for row, (ids, mask) in zip(some, _encode(rendered, tokenizer), strict=True):
             if mask[1:max_length].any():
                 kept.append(row)
@@ -133,12 +156,14 @@ def tokenize(
                     "(nothing_left=drop)"
                 )
     if not kept:
-        raise InputError(f"none of {len(rows)} rows has an answer within {max_length} tokens")
-    return _joined(kept, tokens, learned, cut, tuple(dropped))
+        first = f"; {len(refused)} cannot be written, such as {refused[0]}" if refused else ""
+        raise InputError(f"none of {len(rows)} rows has an answer within {max_length} tokens{first}")
+    return _joined(kept, tokens, learned, cut, tuple(dropped), tuple(refused))
 
 
 def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase) -> list[tuple[np.ndarray, np.ndarray]]:
     """(tokens int32 [L], learned bool [L]) of each text."""
+    tokenizer = with_blanks(tokenizer)
     encoded: list = [None] * len(rendered)
     for whole in (False, True):
         places = [i for i, one in enumerate(rendered) if one.whole == whole]
@@ -167,7 +192,14 @@ def learned_tokens(rendered: Rendered, offsets: Sequence[tuple[int, int]]) -> np
     return learned & (places[:, 1] > places[:, 0])
 
 
-def _joined(rows: list[Row], tokens: list, learned: list, cut: list, dropped: tuple[str, ...] = ()) -> Tokenized:
+def _joined(
+    rows: list[Row],
+    tokens: list,
+    learned: list,
+    cut: list,
+    dropped: tuple[str, ...] = (),
+    refused: tuple[BadRowError, ...] = (),
+) -> Tokenized:
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens], dtype=np.int64)]).astype(np.int64)
     none = [np.zeros(0, dtype=np.int32)]
     return Tokenized(
@@ -177,6 +209,7 @@ def _joined(rows: list[Row], tokens: list, learned: list, cut: list, dropped: tu
         np.concatenate(none + learned).astype(bool),
         np.array(cut, dtype=bool),
         dropped,
+        refused,
     )
 
 

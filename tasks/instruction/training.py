@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from tarot import InputError
 from tarot.common import Count, NonNegative, Positive, Share, at_least, check_options, within
+from tasks.common.snapshots import Snapshots
 from tasks.common.training import EpochTraining, Surrogate, Training, endless_batches, fit, seeded
 from tasks.instruction.model import LanguageModel, State
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
@@ -71,11 +72,16 @@ class Tuning(EpochTraining):
 @dataclass(frozen=True)
 class WarmUp(Surrogate):
     """LESS's: adapters that a random `share` of the candidates, or a batch of them, is shown, `train.epochs` times, one
-    checkpoint per epoch where there are as many `checkpoints`; the candidates are drawn anew for every run."""
+    checkpoint per epoch where there are as many `checkpoints`; the candidates are drawn anew for every run.
+
+    adapters: those of a training that was made elsewhere, in the place of all this: folders of them, or one that holds
+    checkpoint-* folders (`tasks.instruction.trained`); null: none.
+    """
 
     runs: Count = 1
     checkpoints: Count = 4
     share: Annotated[float, within("(0, 1]")] = 0.05
+    adapters: str | Sequence[str] | None = None
     train: Tuning = field(default_factory=lambda: Tuning(epochs=4.0, batch_size=128))
 
     def recipe(self) -> dict[str, Any]:
@@ -109,9 +115,10 @@ def tune(
     *,
     run: int = 0,
     keep: Surrogate | None = None,
+    snapshots: Snapshots | None = None,
 ) -> list[Checkpoint]:
     """Trains `model` in place, where it is, on each row as often as its weight (int64 [n]) says; gives the
-    checkpoints that `keep` says. The seed decides all."""
+    checkpoints that `keep` says. The seed decides all. snapshots: of this very training, which goes on from them."""
     device = next(model.parameters()).device
 
     def loss(model: LanguageModel, parts: list[Batch]) -> Tensor:
@@ -129,7 +136,8 @@ def tune(
     training = training.of(int(weights.sum()))
     batches = _steps(rows, weights, training, seed, pad, device)
     with seeded(seed):  # of dropout
-        return fit(model, loss, batches, training, run=run, keep=keep)
+        told = "training" if keep is None else "warm-up"
+        return fit(model, loss, batches, training, run=run, keep=keep, told=told, snapshots=snapshots)
 
 
 def _steps(
@@ -189,5 +197,5 @@ def pretrain(net: PreTrainedModel, text: Tokenized, training: Pretraining, seed:
 
     with seeded(seed):
         net.to(device)  # type: ignore[arg-type]  # transformers' decorator hides what `to` takes
-        fit(net, loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training)
+        fit(net, loss, ((pieces[i].to(device), wanted[i].to(device)) for i in indices), training, told="language")
     return {name: tensor.cpu() for name, tensor in net.state_dict().items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ PAGE = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 FILES = dict(re.findall(r"^`([\w/.]+)`\n\n```(?:python|yaml)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
 ENDS = dict(re.findall(r"^`([\w/.]+)`, at its end\n\n```markdown\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
 LINES = re.findall(r"^\| `([\w/.-]+)` \| `(.+?)` \| `(.+?)` \|$", PAGE, re.MULTILINE)  # file, line, the one above it
+PROJECT = ("benchmarks", "experiments", "run", "tarot", "tasks", "tests")
 TOUCHED = sorted(path for path in {*FILES, *(path for path, _, _ in LINES)} if path.endswith(".py"))
 
 
@@ -33,38 +36,45 @@ def shown(language: str) -> list[str]:
 COMMANDS = list(dict.fromkeys(tuple(line.split()) for block in shown("bash") for line in block.splitlines()))
 # Tests that another command runs as well, when both pages have been followed.
 TWICE = [one for one in COMMANDS for other in COMMANDS if "pytest" in one and "-k" not in other and {*one} < {*other}]
-# Runs what it is given as a shell would, in one process: imports take seconds, and so does drawing, of which the pages
-# say nothing.
-DRIVER = """
-import json, pytest, run, subprocess, sys
-from experiments.report.style import Figure
-from importlinter.cli import lint_imports
-Figure.png = lambda self, theme: b""
-for command in json.loads(sys.argv[1]):
-    print(*command, flush=True)
-    if command[:2] == ["python", "run.py"]:
-        sys.argv = command[1:]
-        run.main()
-    elif command[:3] == ["python", "-m", "pytest"]:
-        assert pytest.main([*command[3:], "-p", "no:cacheprovider"]) == 0
-    elif command == ["lint-imports"]:
-        assert lint_imports(no_logo=True) == 0
-    elif command[0] == "ruff":
-        subprocess.run([sys.executable, "-m", *command, "--no-cache"], check=True)
-    else:
-        exec(command[0])
-"""
 SMALL = {
     "task=moons": ["task.size=80", "task.train.steps=20", "experiment.trainings=2", "experiment.tsne_points=40"],
     "task=digits": running.SMALL,
 }
 
 
+def run_in(checkout: Path, commands: list[list[str]], output: Path) -> None:
+    """Runs each command as a shell would in the checkout, all in this process, whose own modules of the project are
+    forgotten, and prints to `output`: imports take seconds, and so does drawing, of which the pages say nothing."""
+    sys.stdout = sys.stderr = output.open("w", buffering=1)
+    os.chdir(checkout)
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
+    logging.getLogger().handlers.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] in PROJECT]:
+        del sys.modules[name]
+    sys.path.insert(0, str(checkout))
+    importlib.import_module("experiments.report.style").Figure.png = lambda self, theme: b""
+    run = importlib.import_module("run")
+    assert Path(run.__file__).parent == checkout
+    for command in commands:
+        print(*command)
+        if command[:2] == ["python", "run.py"]:
+            sys.argv = command[1:]
+            run.main()
+        elif command[:3] == ["python", "-m", "pytest"]:
+            assert pytest.main([*command[3:], "-p", "no:cacheprovider"]) == 0
+        elif command == ["lint-imports"]:
+            assert importlib.import_module("importlinter.cli").lint_imports(no_logo=True) == 0
+        elif command[0] == "ruff":
+            subprocess.run([sys.executable, "-m", *command, "--no-cache"], check=True, stdout=sys.stdout)
+        else:
+            exec(command[0], {})
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which the pages were followed."""
     root = tmp_path_factory.mktemp("checkout")
-    for part in ("benchmarks", "conf", "docs", "experiments", "tarot", "tasks", "tests"):
+    for part in ("conf", "docs", *(part for part in PROJECT if part != "run")):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("run.py", "pyproject.toml", ".importlinter"):
         shutil.copy(ROOT / part, root / part)
@@ -107,7 +117,7 @@ def test_its_types_hold(checkout):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_runs_as_it_stands(checkout):
+def test_it_runs_as_it_stands(checkout, tmp_path):
     pytest.importorskip("importlinter")
     folders = [checkout / "results" / str(number) for number in range(len(COMMANDS))]
     commands = []
@@ -117,17 +127,13 @@ def test_it_runs_as_it_stands(checkout):
             words = [file for word in words for file in (TOUCHED if word == "." else [word])]
         if words in TWICE:
             continue
-        commands.append([*words, *small, f"output_dir={folder}"] if small else words)
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps([*commands, ["\n".join(shown("python"))]])],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = [int(count) for count in re.findall(r"(\d+) passed", done.stdout)]
+        commands.append([*words, *small, f"output_dir={folder}"] if small else [*words])
+    output = tmp_path / "output"
+    process = running.process_like_this(run_in, checkout, [*commands, ["\n".join(shown("python"))]], output)
+    process.join(900)
+    printed = output.read_text()
+    assert process.exitcode == 0, printed
+    passed = [int(count) for count in re.findall(r"(\d+) passed", printed)]
     assert len(passed) == 3 and min(passed) >= 5, "something was not tested"
     for words, folder in zip(COMMANDS, folders, strict=True):
         results = [json.loads(path.read_text()) for path in folder.rglob("metrics.json")]

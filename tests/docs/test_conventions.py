@@ -17,7 +17,18 @@ SAID = re.search(
     re.sub(r"\s+", " ", (DOCS / "theory.md").read_text(encoding="utf-8")),
 )
 # They go by numbers of the caller's, or by nothing of the targets.
-BLIND = {"all", "el2n", "influence", "oracle", "prototypes", "random", "target_only"}
+BLIND = {
+    "all",
+    "el2n",
+    "herding",
+    "influence",
+    "k_center",
+    "oracle",
+    "prototypes",
+    "random",
+    "target_only",
+    "wasserstein_coreset",
+}
 
 
 def names(words: str) -> set[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,9 @@ import matplotlib
 import matplotlib.pyplot
 import pytest
 
+import run
 from tests.docs.pages import ROOT, TUTORIALS
+from tests.experiments.running import process_like_this
 
 nbformat = pytest.importorskip("nbformat")
 interactive = pytest.importorskip("IPython.core.interactiveshell")
@@ -26,6 +32,29 @@ def test_there_are_tutorials():
     assert {path.stem for path in TUTORIALS} == {"features", "model", "jsonl"}
 
 
+def run_here(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+    """`python run.py ...` in a copy of this process, which need not import anything; other commands as they are."""
+    if command[:2] != [sys.executable, "run.py"]:
+        return run_elsewhere(command, **options)
+    assert options == {"capture_output": True, "text": True}
+    with tempfile.TemporaryDirectory() as folder:
+        process = process_like_this(run_main, command[1:], Path(folder))
+        process.join()
+        out, err = ((Path(folder) / name).read_text() for name in ("out", "err"))
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(command, process.exitcode, out, err)
+
+
+def run_main(arguments: list[str], folder: Path) -> None:
+    sys.stdout, sys.stderr = ((folder / name).open("w", buffering=1) for name in ("out", "err"))
+    logging.getLogger().handlers.clear()
+    sys.argv = arguments
+    run.main()
+
+
+run_elsewhere = subprocess.run
+
+
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs(path, tmp_path, monkeypatch, capsys):
     """By the shell that notebooks have, in this process: imports take seconds, and a kernel would make all of them."""
@@ -33,6 +62,7 @@ def test_a_tutorial_runs(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     matplotlib.use("agg")
+    monkeypatch.setattr(subprocess, "run", run_here)
     shell = interactive.InteractiveShell(ipython_dir=str(tmp_path))
     for cell in code_cells(path):
         result = shell.run_cell(cell.source)

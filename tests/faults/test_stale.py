@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModelForCausalLM
 
 from tarot.common import fingerprint
 from tasks.common import contents, supervised
@@ -19,6 +20,7 @@ from tasks.motion import Databases
 from tasks.motion.formats.scenarionet_writer import write_database
 from tasks.motion.simulator.scenes import simulate
 from tasks.task import Checkpoint
+from tests.tasks.instruction.conversations import write_model
 from tests.tasks.test_contract import small_task
 
 Built = Callable[[], object]
@@ -104,23 +106,19 @@ def tokenizer(cache: Path) -> tuple[Built, Callable[[], None]]:
 
 
 def model(cache: Path, adapters: bool) -> tuple[Built, Callable[[], None]]:
-    from tasks.instruction.model import Adapter, Language
+    from tasks.instruction.model import Adapter
 
     conversations(cache)
-    task = small_task("instruction/files", cache)
-    small = Language(hidden=16, layers=1, heads=2, key_heads=1, intermediate=24)
-    net = small.base(len(task.tokenizer))
-    net.save_pretrained(cache / "model")
-    task.tokenizer.save_pretrained(cache / "model")
-    path = cache / "model"
+    path = folder = write_model(cache / "model")
     if adapters:
+        net = AutoModelForCausalLM.from_pretrained(folder)
         path = cache / "adapters"
         wrapped = Adapter(rank=2).attach(net)
         wrapped.peft_config["default"].base_model_name_or_path = str(cache / "model")
         wrapped.save_pretrained(path)
 
     def build() -> object:
-        of_folder = (f"language.path={path}", f"tokenizer={cache / 'model'}", "pretraining=null")
+        of_folder = (f"language.path={path}", f"tokenizer={cache / 'model'}")
         return small_task("instruction/files", cache, *of_folder)
 
     return build, lambda: change(cache / "model" / "model.safetensors")

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
 from tests.tasks.classification.stand_ins import write_cifar10, write_clothing1m
+from tests.tasks.classification.stand_ins import write_folders as write_image_folders
 from tests.tasks.conformance import CHECKS, OF_DATA, Builder, selection
-from tests.tasks.instruction.conversations import write_conversations
+from tests.tasks.instruction.conversations import write_files
 from tests.tasks.segmentation.scene_trees import write_folders
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -23,6 +24,7 @@ NO_MODEL = {"features"}
 # Variants that read data in a way of their own, and what is checked of them. The class of segmentation/folders is
 # segmentation's, and what it trains is the same: one training and one evaluation show that it can.
 VARIANTS = {
+    "classification/folders": (*OF_DATA, "losses_are_of_single_samples", "any_split_can_be_evaluated"),
     "instruction/files": tuple(CHECKS),
     "segmentation/folders": (
         *OF_DATA,
@@ -33,6 +35,8 @@ VARIANTS = {
 }
 # Overrides that make a task small enough for a test of seconds.
 SMALL = {
+    "classification/folders": "size=12 network=convnet-4 plain.targets=6 plain.validation=6 train.steps=4 "
+    "train.batch_size=8",
     "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
     "corrupted.candidates=100 corrupted.targets=20 corrupted.validation=8 corrupted.test=20",
     "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
@@ -41,9 +45,9 @@ SMALL = {
     "instruction": "data.candidates=40 data.targets=12 data.validation=3 data.test=6 data.general_rows=200 "
     "language.hidden=16 language.layers=1 language.intermediate=24 pretraining.steps=2 adapter.rank=2 train.steps=2 "
     "train.batch_size=4 surrogate.share=0.2 surrogate.train.epochs=2 surrogate.train.batch_size=4 evaluation.limit=2",
-    "instruction/files": "language.hidden=16 language.layers=1 language.intermediate=24 pretraining.steps=2 "
-    "pretraining.length=32 adapter.rank=2 train.steps=2 train.batch_size=4 surrogate.share=0.2 "
-    "surrogate.train.epochs=2 surrogate.train.batch_size=4 evaluation.limit=2 vocabulary=300",
+    "instruction/files": "language.path=${data_dir}/model adapter.rank=2 train.steps=2 train.batch_size=4 "
+    "train.learning_rate=1e-3 surrogate.share=0.2 surrogate.train.epochs=2 surrogate.train.batch_size=4 "
+    "surrogate.train.learning_rate=1e-3 evaluation.limit=2",
     "motion": "data.candidates={cand_highway:10,cand_roundabout:12,cand_crossing:12,cand_parking:6} data.targets=8 "
     "data.validation=4 data.test=12 data.processes=1 train.steps=3 train.batch_size=8 surrogate_train.steps=3 "
     "surrogate_train.batch_size=8",
@@ -56,10 +60,11 @@ SMALL = {
 
 # What stands in for the data of tasks that embed none: written into a folder, in a layout that the task reads.
 STAND_IN = {
+    "classification/folders": write_image_folders,
     "cifar10": write_cifar10,
     "clothing1m": write_clothing1m,
     "segmentation/folders": write_folders,
-    "instruction/files": write_conversations,
+    "instruction/files": write_files,
 }
 
 
@@ -87,9 +92,9 @@ def build(request: pytest.FixtureRequest, cache_dir: Path) -> Builder:
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
 def test_variants_of_a_task_compose(variant, tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(
-            overrides=[f"+task={variant}", f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
-        )
+        of_users = ["task.language.path=somewhere"] if variant == "instruction/files" else []
+        common = [f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
+        config = compose(overrides=[f"+task={variant}", *common, *of_users])
     assert isinstance(instantiate(config.task), Task)
 
 

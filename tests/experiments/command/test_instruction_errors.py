@@ -16,23 +16,22 @@ pytest.importorskip("peft")
 
 import hydra
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from experiments.stages import Workbench
+from tarot import Selection
 from tarot.features.store import FeatureStore
 from tests.experiments.command.test_configs import composed
 from tests.experiments.command.test_errors import refused
 from tests.experiments.running import Outcome, command, started
 from tests.experiments.selection.test_instruction_selected import SMALL
-from tests.tasks.instruction.conversations import write_conversations
+from tests.tasks.instruction.conversations import write_files
 from tests.test_run import wait_for
 
 FILES = (
     "task=instruction/files",
-    "task.vocabulary=300",
     "task.max_length=64",
-    *(option for option in SMALL if not option.startswith(("task=", "task.data."))),
-    "task.pretraining.length=16",
+    *(o for o in SMALL if not o.startswith(("task=", "task.data.", "task.language.", "task.pretraining."))),
     "task.surrogate.share=0.2",
     "selector=tarot_fixed",
     "selector.size=4",
@@ -48,7 +47,7 @@ LONG = {"messages": [{"role": "user", "content": "What is 1 and 1? " * 200}, {"r
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("conversations")
-    write_conversations(folder / "good")
+    write_files(folder / "good")
     kinds = {
         "unanswered": [GOOD, {"messages": [ASKED]}],
         "empty": [],
@@ -61,17 +60,41 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def count_loads(monkeypatch) -> list[str]:
+    """The paths of models that transformers is asked for, as it is asked."""
+    loads, load = [], AutoModelForCausalLM.from_pretrained
+
+    def counted(path, *args, **options):
+        loads.append(str(path))
+        return load(path, *args, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", counted)
+    return loads
+
+
 def run(folder: Path, *options: str, name: str) -> Outcome:
     good = folder / "good"
-    given = (f"task.candidates={good}/candidates.jsonl", f"task.targets={good}/targets.jsonl")
+    given = (
+        f"task.candidates={good}/candidates.jsonl",
+        f"task.targets={good}/targets.jsonl",
+        f"task.language.path={good}/model",
+    )
     keys = {option.partition("=")[0] for option in options}
     return command(folder, *FILES, *(g for g in given if g.partition("=")[0] not in keys), *options, name=name)
 
 
 # options, and what the sentence must name
 BAD = {
-    "no answer": ("task.candidates={}/unanswered.jsonl", "unanswered.jsonl:2", "no message is the assistant's"),
-    "no answer in a target": ("task.targets={}/unanswered.jsonl", "unanswered.jsonl:2", "the assistant's"),
+    "no answer": (
+        "task.candidates={}/unanswered.jsonl task.on_bad_row=raise",
+        "unanswered.jsonl:2",
+        "no message is the assistant's",
+    ),
+    "no answer in a target": (
+        "task.targets={}/unanswered.jsonl task.on_bad_row=raise",
+        "unanswered.jsonl:2",
+        "the assistant's",
+    ),
     "no rows": ("task.candidates={}/empty.jsonl", "empty.jsonl is empty"),
     "no targets": ("task.targets={}/empty.jsonl", "empty.jsonl is empty"),
     "no file": ("task.candidates={}/nowhere.jsonl", "nowhere.jsonl is not there"),
@@ -82,10 +105,19 @@ BAD = {
         "nothing_left=drop",
     ),
     "nothing left of any": ("task.candidates={}/all_long.jsonl", "none of 1 rows has an answer within 64 tokens"),
-    "an id twice": ("task.candidates={}/twice.jsonl", "twice.jsonl:3", "the id 'x'", "twice.jsonl:1"),
+    "an id twice": (
+        "task.candidates={}/twice.jsonl task.on_bad_row=raise",
+        "twice.jsonl:3",
+        "the id 'x'",
+        "twice.jsonl:1",
+    ),
+    "columns": ("task.columns={{question:q}}", "task.columns names", "prompt"),
+    "a format": ("task.format=alpaca", "task.format", "trl", "axolotl", "'alpaca'"),
     "modules": ("task.adapter.modules=[q_proj,query]", "task.adapter.modules", "'query'", "q_proj"),
     "tokenizer": ("task.tokenizer={}/nowhere", "tokenizer", "nowhere"),
-    "language": ("task.language.path={}/nowhere task.pretraining=null", "nowhere"),
+    "language": ("task.language.path={0}/nowhere task.tokenizer={0}/good/model", "nowhere"),
+    "no language": ("task.language.path=null", "task.language.path=/models/", "task=features", "task=instruction"),
+    "nothing to judge by": ("task.held_out=0", "experiment.trainings=1", "task.held_out", "experiment.trainings=0"),
     "harness": ("task.evaluation.harness=[mmul]", "task.evaluation.harness", "'mmul'", "mmlu, bbh"),
 }
 
@@ -97,9 +129,8 @@ def test_bad_conversations_are_one_sentence(folder, name):
 
 
 def test_modules_are_looked_for_before_anything_is_trained(folder):
-    before = set((folder / "cache").glob("pretrained/*.safetensors"))
-    refused(run(folder, "task.adapter.modules=[query]", "task.pretraining.steps=3", name="early"), "'query'")
-    assert set((folder / "cache").glob("pretrained/*.safetensors")) == before
+    refused(command(folder, *SMALL, "task.adapter.modules=[query]", name="early"), "'query'")
+    assert not list((folder / "cache").glob("pretrained/*.safetensors"))
 
 
 def test_a_tokenizer_without_a_padding_token_does(folder):
@@ -112,6 +143,64 @@ def test_a_tokenizer_without_a_padding_token_does(folder):
     tokenizer.save_pretrained(folder / "words")
     outcome = run(folder, f"task.tokenizer={folder}/words", "task.evaluation.generate=true", name="words")
     assert outcome.metrics["selection"]["size"] == 4 and outcome.metrics["metrics"]["loss"] > 0
+
+
+# --- what a user gives ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_target_or_two_select(folder, count, monkeypatch):
+    """Three overrides are enough: all targets select, nothing is trained, and the model is loaded once."""
+    loads = count_loads(monkeypatch)
+    rows = (folder / "good" / "targets.jsonl").read_text().splitlines()[:count]
+    (folder / f"{count}.jsonl").write_text("\n".join(rows) + "\n")
+    outcome = command(
+        folder,
+        "task=instruction/files",
+        f"task.candidates={folder}/good/candidates.jsonl",
+        f"task.targets={folder}/{count}.jsonl",
+        f"task.language.path={folder}/good/model",
+        name=f"few {count}",
+    )
+    found = outcome.metrics
+    assert found["metrics"] == {} and "held out" not in outcome.out and "to train" not in outcome.out
+    selection = Selection.load(outcome.output / "selection.parquet")
+    assert selection.m == count and 1 <= len(selection) < 40
+    assert len((outcome.output / "selected.jsonl").read_text().splitlines()) == len(selection)
+    assert len(loads) == 1
+
+
+def test_a_budget_in_tokens_for_two_files_of_targets(folder):
+    """With quotas of two files of candidates; rows are as long as their tokens."""
+    lines = (folder / "good" / "targets.jsonl").read_text().splitlines(keepends=True)
+    (folder / "x.jsonl").write_text("".join(lines[:5]))
+    (folder / "y.jsonl").write_text("".join(lines[5:8]))
+    pool = (folder / "good" / "candidates.jsonl").read_text().splitlines(keepends=True)
+    (folder / "a.jsonl").write_text("".join(pool[:20]))
+    (folder / "b.jsonl").write_text("".join(pool[20:]))
+    outcome = command(
+        folder,
+        "task=instruction/files",
+        f"task.candidates={{a: {folder}/a.jsonl, b: {folder}/b.jsonl}}",
+        f"task.targets={{x: {folder}/x.jsonl, y: {folder}/y.jsonl}}",
+        "task.target_weights={x: 1, y: 3}",
+        f"task.language.path={folder}/good/model",
+        "selector=tarot_fixed",
+        "selector.tokens=400",
+        "selector.quota={b: 0.25}",
+        "task.surrogate.checkpoints=1",
+        "features.dim=16",
+        "experiment.arms=[]",
+        name="budget",
+    )
+    assert outcome.code == 0, outcome.err
+    chosen = Selection.load(outcome.output / "selection.parquet")
+    assert chosen.selector["tokens"] == 400 and chosen.m == 8
+    config = composed("task=instruction/files", f"task.candidates={folder}/good/candidates.jsonl",
+                      f"task.targets={folder}/x.jsonl", f"task.language.path={folder}/good/model")  # fmt: skip
+    costs = hydra.utils.instantiate(config.task).candidate_costs()[chosen.indices]
+    of_b = chosen.indices >= 20
+    assert 300 < costs.sum() <= 400 and 50 < costs[of_b].sum() <= 100
 
 
 # --- a kill ----------------------------------------------------------------------------------------------------------

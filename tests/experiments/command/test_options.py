@@ -26,6 +26,7 @@ from tarot.common.options import Interval
 from tests.experiments.command.test_configs import CONF, choices, composed
 
 GROUPS = ("task", "features", "selector", "experiment", "logger")
+OF_USERS = {"task=instruction/files": ("task.language.path=somewhere",)}  # without which it is refused as a whole
 BARE = {"tarot.selectors.All", "tarot.selectors.TargetOnly", "experiments.frame.loggers.Files"}  # they have no option
 
 
@@ -43,7 +44,7 @@ def choice_of() -> dict[str, str]:
 @functools.cache
 def nodes(choice: str) -> dict[str, dict[str, Any]]:
     """The options of every class that this choice's config names, as they stand there first: by the class's path."""
-    config = composed(choice)
+    config = composed(choice, *OF_USERS.get(choice, ()))
     own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     found: dict[str, dict[str, Any]] = {}
 

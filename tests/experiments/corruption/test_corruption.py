@@ -270,14 +270,18 @@ def test_figures_of_few_and_many(kinds, seeds):
     methods = ["lava", "a method of tomorrow"]
     runs = {k: {m: np.sort(rng.random((seeds, 31)), axis=1) for m in methods} for k in names}
     rates = {k: {m: mean_interval(runs[k][m][:, 10]) for m in methods} for k in names}
+    themes = ("light", "dark") if seeds == 1 else ("light",)
     share = dict.fromkeys(names, 0.3)
-    drawn(detection_figures.detection_curves(runs, share, methods, "How."))
-    drawn(detection_figures.detection_dots(rates, rates, share, methods, "How."))
+    drawn(detection_figures.detection_curves(runs, share, methods, "How."), themes=themes)
+    drawn(detection_figures.detection_dots(rates, rates, share, methods, "How."), themes=themes)
     points = {k: {m: [Interval(0.5), Interval(0.4, 0.3, 0.5)] for m in methods} for k in names}
-    drawn(detection_figures.lines("prune", "Title", "Caption.", points, [0, 10], ("x", "y")))
-    drawn(detection_figures.lines("prune", "Title", "Caption.", {"a": {"b": [Interval(0.5)]}}, [0], ("x", "y")))
+    drawn(detection_figures.lines("prune", "Title", "Caption.", points, [0, 10], ("x", "y")), themes=themes)
+    drawn(
+        detection_figures.lines("prune", "Title", "Caption.", {"a": {"b": [Interval(0.5)]}}, [0], ("x", "y")),
+        themes=themes,
+    )
     strip = detection_figures.Strip(Points(5, 3), "lava", np.arange(5))
-    drawn(detection_figures.strips(dict.fromkeys(names, strip)))
+    drawn(detection_figures.strips(dict.fromkeys(names, strip)), themes=themes)
 
 
 def test_metrics_are_plain_data(first):

@@ -299,9 +299,10 @@ def test_only_metrics_of_all_models_are_means():
 def test_figures_of_few_and_many(arms, repetitions):
     rng = np.random.default_rng(0)
     found = findings({arm: rng.random((repetitions, 1)).tolist() for arm in arms}, tags=repetitions > 1)
-    drawn(ratio_figures.by_ratio(found))
+    themes = ("light", "dark") if repetitions == 2 else ("light",)
+    drawn(ratio_figures.by_ratio(found), themes=themes)
     if len(arms) > 1:
-        drawn(ratio_figures.differences(found, OTM))
+        drawn(ratio_figures.differences(found, OTM), themes=themes)
     of = problem(20, 4)
     chosen = {f"method {i}": Selection(np.arange(i + 1), 20, 4, {}) for i in range(len(arms))}
-    drawn(ratio_figures.where(of, chosen, points=15, seed=0))
+    drawn(ratio_figures.where(of, chosen, points=15, seed=0), themes=themes)

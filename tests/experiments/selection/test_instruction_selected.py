@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from tarot import Selection
+from tarot import InputError, Selection
 
 pytest.importorskip("peft")
 
 import hydra
 
 from experiments.stages import Workbench
-from tasks.instruction.rows import read_rows
+from tasks.instruction.reading import read_rows
 from tasks.instruction.selected import write_selected
 from tests.experiments.command.test_configs import composed
 from tests.experiments.command.test_errors import refused
@@ -107,11 +108,42 @@ def test_a_run_writes_what_it_selected(outcome):
     assert outcome.metrics["selection"]["size"] == 6
     chosen, rows = Selection.load(outcome.output / "selection.parquet"), written(outcome.output / "selected.jsonl")
     assert [row["id"] for row in rows] == chosen.ids.tolist()
+    assert [row["id"] for row in written(outcome.output / "selected.messages.jsonl")] == chosen.ids.tolist()
     assert [row["weight"] for row in rows] == chosen.weights.tolist()
     assert [row["distance"] for row in rows] == chosen.nearest_distance.tolist()
     assert [row["nearest_target"] for row in rows] == [f"targets_{i}" for i in chosen.nearest_target]
     assert all({turn["role"] for turn in row["messages"]} == {"user", "assistant"} for row in rows)
     assert [row.id for row in read_rows(outcome.output / "selected.jsonl")] == chosen.ids.tolist()  # and can be read
+
+
+def test_without_trainings_a_run_ends_with_the_selection(outcome):
+    """Everything about it is there; nothing was trained on it."""
+    folder = outcome.output.parent
+    before = set((folder / "cache" / "models").iterdir())
+    alone = command(folder, *RUN, "experiment.trainings=0", "selector.size=5", name="alone")
+    assert set((folder / "cache" / "models").iterdir()) == before
+    assert alone.metrics["metrics"] == {} and alone.metrics["selection"]["size"] == 5
+    assert set(alone.metrics["arms"]) == {"random", "all"} and "train" not in alone.metrics["seconds"]
+    assert "to train" not in alone.out and "selected 5 of 40" in alone.out
+    assert "to train: 3 models, 1 on each of tarot_fixed (6 candidates), random (6 candidates), all (40" in outcome.out
+    known = pq.read_table(alone.output / "scores.parquet").to_pydict()
+    rows = written(alone.output / "selected.jsonl")
+    assert [name for name, chosen in zip(known["id"], known["selected"], strict=True) if chosen] == [
+        row["id"] for row in rows
+    ]
+    assert len(known["id"]) == 40 and sum(known["weight"]) == sum(row["weight"] for row in rows)
+    assert {row["nearest_target"] for row in rows} <= set(known["nearest_target_id"])
+
+
+def test_what_is_selected_is_there_before_anything_is_trained(outcome, monkeypatch):
+    def fail(*_):
+        raise InputError("no more")
+
+    monkeypatch.setattr(Workbench, "train", fail)
+    failed = command(outcome.output.parent, *RUN, "selector.size=4", name="failed")
+    assert failed.code == 1 and failed.err == "error: no more\n"
+    assert len(written(failed.output / "selected.jsonl")) == 4
+    assert {"selection.parquet", "scores.parquet"} <= {path.name for path in failed.output.iterdir()}
 
 
 def test_a_tasks_total_gives_way_to_a_larger_selection_and_the_users_does_not(outcome):

@@ -143,19 +143,18 @@ def test_influences_are_kept_and_their_features_are_plain_gradients(task, checkp
     assert {file: file.stat().st_mtime_ns for file in written} == written, "influences were computed again"
 
 
-def test_one_model_is_held_at_a_time(task, checkpoints, tmp_path, monkeypatch):
-    """Checkpoints of eight billion parameters do not fit side by side."""
+def test_one_model_does_for_all_checkpoints(task, checkpoints, tmp_path, monkeypatch):
+    """Models of eight billion parameters do not fit side by side, and take minutes to load."""
     known: list[weakref.ref] = []
 
     def model() -> torch.nn.Module:
-        assert not any(one() is not None for one in known), "the model before is still there"
         built = type(task).model(task)
         known.append(weakref.ref(built))
         return built
 
     monkeypatch.setattr(task, "model", model, raising=False)
     made(task, checkpoints, recipe("wfd", "features.checkpoints=all"), tmp_path)
-    assert len(known) == len(checkpoints) > 1
+    assert len(checkpoints) > 1 and len(known) == 1 and known[0]() is None
 
 
 def test_what_selectors_are_given_is_in_the_fingerprint(task, checkpoints, places):

@@ -58,6 +58,59 @@ def test_safetensors(tmp_path):
         open_features(tmp_path / "cut.safetensors")
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_as_torch_and_less_save_them(tmp_path, legacy):
+    tensor, path = torch.from_numpy(FEATURES), tmp_path / "all_orig.pt"
+    torch.save(tensor, path, _use_new_zipfile_serialization=not legacy)
+    assert_reads(path)
+    torch.save(tensor.half().requires_grad_(), path, _use_new_zipfile_serialization=not legacy)
+    assert_reads(path, FEATURES.astype(np.float16))
+    torch.save({"grads": tensor, "labels": torch.zeros(6), "note": "x"}, path)
+    assert_reads(path)
+    torch.save({"a": tensor, "b": 2 * tensor}, path)
+    assert_reads(path, 2 * FEATURES, tensor="b")
+    with pytest.raises(InputError, match="exactly one two-dimensional tensor"):
+        open_features(path)
+    for content in ([tensor], {"lr": 1.0}, "text"):
+        torch.save(content, path)
+        with pytest.raises(InputError, match="must hold a tensor"):
+            open_features(path)
+
+
+def test_archives_of_arrays(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, features=FEATURES)
+    assert_reads(path)
+    np.savez_compressed(path, a=FEATURES, labels=np.zeros(6), b=2 * FEATURES)
+    assert_reads(path, 2 * FEATURES, tensor="b")
+    with pytest.raises(InputError, match="exactly one two-dimensional tensor"):
+        open_features(path)
+    with pytest.raises(InputError, match="no tensor 'c'"):
+        open_features(path, tensor="c")
+    np.savez(path, labels=np.zeros(6))
+    with pytest.raises(InputError, match="two dimensions"):
+        open_features(path)
+
+
+@pytest.mark.parametrize("name", ["x.pt", "old.pt", "x.npz"])
+def test_objects_in_archives_are_refused_and_never_loaded(tmp_path, name):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path / "exploded").touch, ()
+
+    bomb, path = Bomb(), tmp_path / name
+    if name == "x.npz":
+        np.savez(path, features=np.array([[bomb]], dtype=object))
+    else:
+        torch.save({"features": bomb}, path, _use_new_zipfile_serialization=name == "x.pt")
+    with pytest.raises(InputError, match=f"{name} .*Pickled objects are never loaded"):
+        open_features(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match=name):
+        open_features(path)
+    assert not (tmp_path / "exploded").exists()
+
+
 @pytest.mark.parametrize("kind", ["columns", "list", "large_list", "fixed"])
 def test_parquet(tmp_path, kind):
     if kind == "columns":

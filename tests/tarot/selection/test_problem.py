@@ -71,7 +71,7 @@ def test_neighbours_are_fetched_when_layers_need_them(monkeypatch):
     asked = []
     search = tarot.selection.problem.nearest_unit
     monkeypatch.setattr(
-        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: asked.append(k) or search(c, t, k)
+        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: asked.append(k) or search(c, t, k, **more)
     )
     problem = pool()
     layers = problem.layers()
@@ -117,7 +117,7 @@ def test_threads_share_one_table(monkeypatch):
     calls = []
     search = tarot.selection.problem.nearest_unit
     monkeypatch.setattr(
-        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: calls.append(k) or search(c, t, k)
+        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: calls.append(k) or search(c, t, k, **more)
     )
 
     def work(name):

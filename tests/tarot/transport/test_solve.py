@@ -387,8 +387,9 @@ def test_an_entropic_distance_is_solved_from_the_exact_duals(n, m, most, monkeyp
     cost = distances(*map(torch.from_numpy, (x, y)))
     assert value == pytest.approx(converged(cost.double().numpy(), 0.001)[2], rel=1e-6)
     assert solved[-1].iterations <= most
-    plain = sinkhorn(cost, 0.001, tolerance=1e-6, max_iterations=2 * most, strict=False)  # from zero
-    assert plain.iterations >= 2 * most and plain.error > 1e-6
+    if most <= 10_000:  # of the third it takes as long as all else here
+        plain = sinkhorn(cost, 0.001, tolerance=1e-6, max_iterations=2 * most, strict=False)  # from zero
+        assert plain.iterations >= 2 * most and plain.error > 1e-6
 
 
 def test_calibrated_gradient_is_the_change_of_the_distance_with_the_mass():

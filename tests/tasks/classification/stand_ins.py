@@ -94,3 +94,17 @@ class _Python2Pickler(pickle._Pickler):
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
 
     dispatch[bytes] = _save_string
+
+
+def write_folders(folder: Path, size: int = 12) -> None:
+    """Trees of two classes, train and test: stripes that stand or lie, as PNGs of unequal sizes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 16)):
+        for label, name in enumerate(("lying", "standing")):
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                height, width = size + number % 3, size + number % 2
+                stripes = np.indices((height, width))[label] // 2 % 2
+                pixels = stripes[:, :, None] * rng.integers(80, 255, 3) + rng.integers(0, 40, (height, width, 3))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{number:02d}.png")

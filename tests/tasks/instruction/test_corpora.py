@@ -16,7 +16,7 @@ from tarot import InputError
 pytest.importorskip("transformers")
 
 from tasks.instruction import skills
-from tasks.instruction.rows import check_ids
+from tasks.instruction.reading import check_ids
 from tasks.instruction.skills import NOISE, SKILLS, SPLITS, TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, exact_match, mmlu_questions, mmlu_targets
 from tasks.instruction.template import LessTemplate

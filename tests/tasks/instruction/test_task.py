@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tarot import InputError
+from tasks.common import snapshots
 from tasks.common.training import seeded
 from tasks.instruction import (
     Adapter,
@@ -37,11 +38,12 @@ from tasks.instruction.evaluation import (
     prompts,
     written,
 )
-from tasks.instruction.rows import Row
-from tasks.instruction.tokenizer import identity, train_tokenizer
+from tasks.instruction.reading import Row
+from tasks.instruction.tokenizer import identity, load_tokenizer, train_tokenizer
 from tasks.instruction.tokens import IGNORE, collate, tokenize
 from tasks.instruction.training import tune
-from tests.tasks.instruction.conversations import write_conversations
+from tasks.task import SPLITS
+from tests.tasks.instruction.conversations import write_conversations, write_model
 
 SIZES = {"hidden": 16, "layers": 1, "heads": 2, "key_heads": 1, "intermediate": 24, "context": 128}
 
@@ -135,6 +137,52 @@ def test_a_warm_up_sees_its_share(task):
     assert checkpoints[0].learning_rate > checkpoints[1].learning_rate > 0
 
 
+def test_a_model_after_a_warm_up_is_as_fresh_as_any(tmp_path):
+    """What the warm-up loaded is used again: with the same frozen weights, and the adapters that any other has."""
+    path = str(write_model(tmp_path / "model"))
+    warm, cold = (task_of(tmp_path / name, language=Language(path=path)) for name in ("warm", "cold"))
+    warm.checkpoints()
+    spare = warm._spare
+    one, other = fresh(warm), fresh(cold)
+    assert one.causal is spare and warm._spare is None
+    frozen = [dict(model.named_parameters()) for model in (one, other)]
+    assert list(frozen[0]) == list(frozen[1])
+    for name, parameter in frozen[0].items():
+        assert torch.equal(parameter, frozen[1][name]) and parameter.requires_grad == frozen[1][name].requires_grad
+    batch = warm.collate([warm.candidates()[0], warm.candidates()[1]])
+    assert torch.equal(warm.losses(one.eval(), batch), warm.losses(other.eval(), batch))
+
+
+def test_a_warm_up_that_is_killed_goes_on(tmp_path, monkeypatch):
+    """In the third of six steps, of which every third is a checkpoint: then from what was there after the second or the
+    third; bit by bit what one has that was left alone, dropout and all."""
+    options = {"adapter": Adapter(rank=2, dropout=0.5)}
+    alone = task_of(tmp_path / "alone", **options).checkpoints()
+    steps, rate, die_in = [], Tuning.set_rate, [None]
+
+    def counted(self, optimizer, step):
+        if step == die_in[0]:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return rate(self, optimizer, step)
+
+    monkeypatch.setattr(Tuning, "set_rate", counted)
+    for name, every, killed, left in (("often", 0.0, 2, [2, 3, 4, 5]), ("seldom", 1e9, 4, [3, 4, 5])):
+        monkeypatch.setattr(snapshots.Snapshots.__init__, "__defaults__", (every, None))
+        task, die_in[0] = task_of(tmp_path / name, **options), killed
+        with pytest.raises(KeyboardInterrupt):
+            task.checkpoints()
+        die_in[0] = None
+        steps.clear()
+        found = task_of(tmp_path / name, **options).checkpoints()
+        assert steps == left and not list((tmp_path / name / "cache/trainings").glob("*"))
+        for one, other in zip(found, alone, strict=True):
+            assert (one.name, one.learning_rate) == (other.name, other.learning_rate)
+            assert all(torch.equal(one.state[key], other.state[key]) for key in other.state)
+            for key, moments in other.optimizer_state.items():
+                assert all(torch.equal(one.optimizer_state[key][of], moments[of]) for of in moments)
+
+
 def test_a_warm_up_too_short_for_its_checkpoints_is_refused(tmp_path):
     with pytest.raises(InputError, match="a warm-up of 1 steps cannot give 3 checkpoints"):
         task_of(tmp_path, surrogate=WarmUp(checkpoints=3, share=0.05, train=Tuning(epochs=1))).checkpoints()
@@ -193,10 +241,39 @@ def test_a_language_that_does_not_fit_is_refused(tmp_path):
     train_tokenizer(["a text"], 262).save_pretrained(tmp_path / "tokenizer")
     Language(**SIZES).base(100).save_pretrained(tmp_path / "language")
     options = {"language": Language(path=str(tmp_path / "language")), "tokenizer": str(tmp_path / "tokenizer")}
-    with pytest.raises(InputError, match="262 tokens, of which the language knows 100"):
+    with pytest.raises(InputError, match=r"hold the token '.*', number \d+, and the language knows 100"):
         task_of(tmp_path, **options).model()
+    Language(**SIZES).base(288).save_pretrained(tmp_path / "language")  # more than there are tokens, as is usual
+    task_of(tmp_path, **options).model()
+    longer = load_tokenizer(tmp_path / "tokenizer")
+    longer.add_tokens([f"[unused{i}]" for i in range(50)])
+    longer.add_special_tokens({"pad_token": "[PAD]"})
+    longer.save_pretrained(tmp_path / "longer")  # which do not occur
+    task = task_of(tmp_path, **{**options, "tokenizer": str(tmp_path / "longer")})
+    assert len(task.tokenizer) > 288 > task.pad and task.model() is not None
     with pytest.raises(InputError, match="tokens, the language's context 16: lower"):
         task_of(tmp_path, language=Language(**{**SIZES, "context": 16})).model()
+
+
+def test_one_of_candidates_that_look_the_same_to_the_language(tmp_path):
+    """Copies word for word do, whatever else there is; the language is asked once."""
+    texts = [f"{'abcdefgh'[i]} is {i * 37} and {i}" for i in range(8)] * 3
+    rows = [{"prompt": "what?", "response": text} for text in texts]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "targets.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"{i}?", "response": "yes"}) for i in range(9))
+    )
+    data = Files(str(tmp_path / "pool.jsonl"), str(tmp_path / "targets.jsonl"), deduplicate="features")
+    task = task_of(tmp_path, data=data)
+    assert [row.where[-1:] for row in task.candidates().rows] == list("12345678")
+    assert [row.copies for row in task.candidates().rows] == [3] * 8
+    (looks,) = (tmp_path / "cache" / "looks").glob("*.safetensors")
+    again = task_of(tmp_path, data=replace(data))
+    assert again.candidates().ids == task.candidates().ids == [f"pool:{i}" for i in range(1, 9)]
+    assert list((tmp_path / "cache" / "looks").glob("*.safetensors")) == [looks]
+    plain = task_of(tmp_path, data=replace(data, deduplicate=None))
+    assert len(plain.candidates()) == 24
+    assert plain.split_recipe("candidates") != task.split_recipe("candidates")
 
 
 def test_tokenizers_that_differ_in_a_special_token_do_not_mix(tmp_path):
@@ -352,8 +429,14 @@ def test_questions_that_are_asked_twice_are_not_held_out_once(tmp_path):
 def test_too_few_targets_to_hold_some_out_are_refused(tmp_path):
     write_conversations(tmp_path / "data", targets=2)
     files = Files(str(tmp_path / "data/candidates.jsonl"), str(tmp_path / "data/targets.jsonl"))
-    with pytest.raises(InputError, match=r"has 2 rows, too few to hold out validation and test"):
+    with pytest.raises(InputError, match=r"has 2 rows, too few to hold out validation and test.*task.held_out=0"):
         files.rows(0, lambda _: True)
+    all_select = replace(files, held_out=0.0)
+    assert [len(all_select.rows(0, lambda _: True)[split]) for split in SPLITS] == [40, 2, 0, 0]
+    task = task_of(tmp_path, data=all_select)
+    assert [len(task.splits[split]) for split in SPLITS] == [40, 2, 0, 0] and len(task.checkpoints()) == 2
+    with pytest.raises(InputError, match="no test to judge by"):
+        task.evaluate(fresh(task))
 
 
 def test_groups_are_the_targets_subtasks(tmp_path):
@@ -413,8 +496,7 @@ def test_impossible_options_are_refused(make, message):
 
 
 def test_a_language_with_a_path_is_not_pretrained(tmp_path):
-    with pytest.raises(InputError, match="set it to null with a path"):
-        task_of(tmp_path, language=Language(path="somewhere"), pretraining=Pretraining())
+    assert task_of(tmp_path, language=Language(path="somewhere"), pretraining=Pretraining()).pretraining is None
     with pytest.raises(InputError, match="text to learn has"):
         task_of(tmp_path, pretraining=Pretraining(length=10**6)).model()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from tarot import InputError
 
 pytest.importorskip("transformers")
 
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from tasks.instruction.chat import ChatTemplate
 from tasks.instruction.evaluation import prompts
-from tasks.instruction.rows import Row
-from tasks.instruction.template import ChatTemplate, LessTemplate, stop_tokens, template_of
+from tasks.instruction.reading import Row
+from tasks.instruction.template import LessTemplate, stop_tokens, template_of
 from tasks.instruction.tokenizer import SMALLEST, cached_tokenizer, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches, tokenize
 from tests.tasks.instruction.conversations import TALK
@@ -77,12 +82,12 @@ def test_the_tokenizers_own_template(tokenizer):
     turns = tuple((turn["role"], turn["content"]) for turn in TALK)
     found = template_of("chat", tokenizer)(row(*turns))
     assert found.whole
-    assert [found.text[a:b] for a, b in found.spans] == ["14. Ça va<|im_end|>\n", "Nothing 更多<|im_end|>\n"]
+    assert [found.text[a:b] for a, b in found.spans] == ["  14. Ça va <|im_end|>\n", "Nothing 更多<|im_end|>\n"]
     given = ChatTemplate(tokenizer)(row(("user", "q"), ("assistant", "A: yes"), prefill="A:", open=True))
     assert given.text == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nA: yes" and given.answer == " yes"
     tokenizer.chat_template = "{{ messages | length }}" + CHATML
-    with pytest.raises(InputError, match="rewrites"):
-        ChatTemplate(tokenizer)(row(*turns))
+    again = ChatTemplate(tokenizer)(row(*turns))  # nothing of it is as it was after the turn before
+    assert again.text == f"5{found.text}" and again.spans == tuple((a + 1, b + 1) for a, b in found.spans)
     with pytest.raises(InputError, match="'less' or 'chat'"):
         template_of("other", tokenizer)
 
@@ -198,6 +203,45 @@ def test_the_chat_templates_first_token_is_not_doubled(tokenizer):
     assert ids.tolist().count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
 
 
+CODE = "def f(x):\n    if x:\n        return  [x,   x]\n\n\n        # more\n    return 0\n"
+
+
+def trimming(tokenizer):
+    """The same, but that it leaves blanks out of the places it says tokens are at, as GPT-NeoX's does."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for part in (state["post_processor"]["processors"][0], state["pre_tokenizer"]["pretokenizers"][-1]):
+        part["trim_offsets"] = True
+    backend = Tokenizer.from_str(json.dumps(state))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def test_indentation_is_learned_whatever_the_tokenizer_says_of_blanks():
+    exact = train_tokenizer([CODE] * 3, 330)
+    trimmed = trimming(exact)
+    said = trimmed(CODE, return_offsets_mapping=True)["offset_mapping"][1:]
+    assert sum(start == stop for start, stop in said) >= 3  # tokens of blanks alone
+    rows = [
+        row(("user", f"Write f.\n  {i}  \n"), ("assistant", "  " * i + CODE), ("user", "  ?  "), ("assistant", CODE))
+        for i in range(4)
+    ]
+    rows += [row(("prompt", f"a:{' ' * i}"), ("completion", f"{' ' * j}b  c")) for i in range(4) for j in range(4)]
+    for template in (LessTemplate("</s>"), ChatTemplate(_with(exact, CHATML))):
+        one, other = (tokenize(rows, tokenizer, template) for tokenizer in (exact, trimmed))
+        assert one.tokens.tolist() == other.tokens.tolist()
+        assert one.learned.tolist() == other.learned.tolist()
+    blanks = [
+        token for token, text in enumerate(trimmed.convert_ids_to_tokens(range(len(trimmed)))) if set(text) == {"Ġ"}
+    ]
+    answer = other[3]["input_ids"][other[3]["labels"] != IGNORE]
+    assert np.isin(answer.numpy(), blanks).sum() >= 6
+
+
+def _with(tokenizer, template: str):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
 def test_nothing_left_to_learn(tokenizer):
     template = LessTemplate(tokenizer.eos_token)
     long = row(("user", "what " * 50), ("assistant", "a"), where="file.jsonl:7")
@@ -299,6 +343,9 @@ def test_a_tokenizer_without_a_padding_token(tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.pad_token = None
     assert padding_id(bare) == bare.eos_token_id
+    bare.add_special_tokens({"pad_token": "[PAD]"})  # a language that was trained before does not know it
+    assert bare.pad_token_id == len(bare) - 1 and padding_id(bare) == bare.eos_token_id
+    bare.pad_token = None
     bare.eos_token = None
     with pytest.raises(InputError, match="neither a padding token nor an end token"):
         padding_id(bare)

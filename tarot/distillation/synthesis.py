@@ -1,0 +1,301 @@
+"""Images of a class that a teacher sees as it sees the class: optimised chunk by chunk (theory.md 12.3)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tarot.common import Count, InputError, Natural, NonNegative, Positive, check_options, fingerprint, hash_tensors
+from tarot.distillation.aims import Aim, Loss, Parts, released, squared, sre2l
+from tarot.distillation.per_class import ClassStatistics
+from tarot.distillation.teacher import Seen, batch_norms, watched
+from tarot.distillation.views import LEAST_AREA, Augment, shown
+
+log = logging.getLogger("tarot")
+_FORMAT = 1  # of a chunk; a change of what it depends on is a new number
+
+Arrays = Mapping[str, NDArray[Any]]
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]
+"""Of a name and what makes the arrays of that name: the arrays, made once."""
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """How images are made.
+
+    loss: "squared" is the paper's, in which classes are independent problems; "released" is that of the released code
+    and "sre2l" SRe2L's, and both couple the images of a chunk. init: the matched real images ("coreset"), real images
+    drawn by the seed ("random"), or Gaussian noise ("noise", the paper's).
+    feature_weight, statistics_weight: of the distance to the atoms and of the statistics of BatchNorm (the paper's
+    lambda; the released code's r_bn). cross_entropy_weight: of the losses that have one. first_layer: how often SRe2L
+    counts the first layer's statistics. statistics: of every class, or the teacher's own of all classes ("global").
+    iterations, learning_rate: of Adam (betas .5 and .9), on a cosine to 0. augment: see `views`. curriculum: the share
+    of the steps in which crops become small; null: not at all. chunk: images that are optimised together, in whole
+    classes.
+    """
+
+    loss: Loss = "squared"
+    init: Literal["coreset", "random", "noise"] = "coreset"
+    feature_weight: NonNegative = 1.0
+    statistics_weight: NonNegative = 10.0
+    cross_entropy_weight: NonNegative = 1.0
+    first_layer: NonNegative = 10.0
+    statistics: Literal["class", "global"] = "class"
+    iterations: Natural = 300
+    learning_rate: Positive = 0.1
+    augment: Augment = "none"
+    curriculum: Positive | None = None
+    chunk: Count = 100
+
+    def __post_init__(self) -> None:
+        check_options(self, "synthesis")
+        if self.loss == "sre2l" and self.statistics == "class":
+            raise InputError("synthesis.statistics must be global where synthesis.loss is sre2l: it is of all classes")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0..iterations-1."""
+        return self.learning_rate * (1 + math.cos(math.pi * step / self.iterations)) / 2
+
+    def least_area(self, step: int) -> float:
+        """Of a crop: it falls on a cosine from 1 over the first steps where there is a curriculum (CDA)."""
+        if self.curriculum is None:
+            return LEAST_AREA
+        done = min(1.0, step / (self.curriculum * self.iterations))
+        return LEAST_AREA + (1 - LEAST_AREA) * (1 + math.cos(math.pi * done)) / 2
+
+    def named(self, arm: str, released_weight: float | None = None) -> Synthesis:
+        """These options as an arm has them: `wmdd` (ours: from real images), `wmdd_noise` (the paper: from noise),
+        `wmdd_released` (the released code's loss, from noise), `sre2l`. released_weight: of the statistics in the last
+        two, whose scale is another."""
+        weight = self.statistics_weight if released_weight is None else released_weight
+        arms = {
+            "wmdd": {"loss": "squared", "init": "coreset", "statistics": "class"},
+            "wmdd_noise": {"loss": "squared", "init": "noise", "statistics": "class"},
+            "wmdd_released": {
+                "loss": "released",
+                "init": "noise",
+                "statistics": "class",
+                "first_layer": 1.0,
+                "statistics_weight": weight,
+            },
+            "sre2l": {"loss": "sre2l", "init": "noise", "statistics": "global", "statistics_weight": weight},
+        }
+        return replace(self, **arms[arm])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Synthesised:
+    """images: uint8 [C, m, channels, H, W]. curve: of every step the cost of features, of cross-entropy and of
+    statistics, weighted and summed over chunks, float64 [iterations, 3]."""
+
+    images: NDArray[np.uint8]
+    curve: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The scale of an image in the teacher's eyes: (x - mean) / std per channel, of x from 0 to 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalised(self, images: NDArray[np.uint8]) -> Tensor:
+        """float32 of uint8 [..., channels, H, W]"""
+        mean, std = self._columns()
+        return (torch.from_numpy(np.ascontiguousarray(images)).float() / 255 - mean) / std
+
+    def bytes_of(self, images: Tensor) -> NDArray[np.uint8]:
+        mean, std = self._columns()
+        rounded: NDArray[np.uint8] = ((images.cpu() * std + mean) * 255).round().clamp(0, 255).byte().numpy()
+        return rounded
+
+    def clip(self, images: Tensor) -> None:
+        """To what bytes can hold, in place."""
+        mean, std = (column.to(images.device) for column in self._columns())
+        images.copy_(torch.minimum(torch.maximum(images, -mean / std), (1 - mean) / std))
+
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be synthesised. atoms: [C, m, d]. weights: [C, m], of sum 1 in each class. init: uint8
+    [C, m, channels, H, W], which noise takes the shape of. names: of the classes, for errors."""
+
+    atoms: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    statistics: ClassStatistics
+    init: NDArray[np.uint8]
+    names: Sequence[str]
+
+
+def synthesise(
+    model: nn.Module,
+    task: Task,
+    pixels: Pixels,
+    options: Synthesis,
+    *,
+    seed: int = 0,
+    device: torch.device | None = None,
+    keep: Keep = lambda _, make: make(),
+) -> Synthesised:
+    """m images of each of C classes, in chunks of whole classes, each of which is made once and kept by its name.
+
+    With the squared loss an image depends on its class alone, and not on how classes are chunked.
+    Raises InputError where a cost becomes NaN, with the class and the weight of the statistics; warns where the last
+    cost is above the first.
+    """
+    classes, m = task.weights.shape
+    step = max(1, options.chunk // m)
+    chunks = [np.arange(start, min(start + step, classes)) for start in range(0, classes, step)]
+    teacher = hash_tensors(model.state_dict())
+    parts = []
+    for chunk in chunks:
+        name = _name_of(task, chunk, teacher, pixels, options, seed)
+        parts.append(keep(name, lambda chunk=chunk: _chunk(model, task, chunk, pixels, options, seed, device)))  # type: ignore[misc]
+        _say(chunk, classes, parts[-1]["curve"], task.names)
+    return Synthesised(np.concatenate([part["images"] for part in parts]), np.sum([part["curve"] for part in parts], 0))
+
+
+def _chunk(
+    model: nn.Module,
+    task: Task,
+    chunk: NDArray[np.int64],
+    pixels: Pixels,
+    options: Synthesis,
+    seed: int,
+    device: torch.device | None,
+) -> Arrays:
+    device = device or next(model.parameters()).device
+    start = _noise(task.init.shape, chunk, seed) if options.init == "noise" else pixels.normalised(task.init[chunk])
+    images = start.to(device).requires_grad_()
+    with torch.no_grad():
+        pixels.clip(images)
+    aim = _aim(model, task, chunk, options, device)
+    optimizer = torch.optim.Adam([images], lr=options.learning_rate, betas=(0.5, 0.9), eps=1e-8)
+    curve = np.zeros((options.iterations, 3))
+    with watched(model) as see:
+        for step in range(options.iterations):
+            optimizer.param_groups[0]["lr"] = options.rate(step)
+            area = options.least_area(step)
+            views = [
+                shown(of_class, options.augment, (seed, int(number), step), area)
+                for number, of_class in zip(chunk, images, strict=True)
+            ]
+            parts = _parts(see(torch.cat(views)), aim, options)
+            weighted = (
+                parts.features * options.feature_weight,
+                parts.cross_entropy * options.cross_entropy_weight,
+                parts.statistics * options.statistics_weight,
+            )
+            curve[step] = [part.item() for part in weighted]
+            _check(parts, curve[step], chunk, task.names, options)
+            optimizer.zero_grad()
+            torch.stack(weighted).sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                pixels.clip(images)
+    return {"images": pixels.bytes_of(images.detach()), "curve": curve}
+
+
+def _aim(model: nn.Module, task: Task, chunk: NDArray[np.int64], options: Synthesis, device: torch.device) -> Aim:
+    if options.statistics == "class":
+        means = {name: of_layer[chunk] for name, of_layer in task.statistics.means.items()}
+        variances = {name: of_layer[chunk] for name, of_layer in task.statistics.variances.items()}
+    else:
+        norms = batch_norms(model)
+        if any(norm.running_mean is None for norm in norms.values()):
+            raise InputError("the model's BatchNorm layers keep no running statistics; take synthesis.statistics=class")
+        means = {name: norm.running_mean[None].expand(len(chunk), -1) for name, norm in norms.items()}  # type: ignore[index]
+        variances = {name: norm.running_var[None].expand(len(chunk), -1) for name, norm in norms.items()}  # type: ignore[index]
+    return Aim(
+        torch.from_numpy(task.atoms[chunk]).float().to(device),
+        torch.from_numpy(task.weights[chunk]).float().to(device),
+        torch.from_numpy(chunk).to(device),
+        {name: of_layer.float().to(device) for name, of_layer in means.items()},
+        {name: of_layer.float().to(device) for name, of_layer in variances.items()},
+    )
+
+
+def _parts(seen: Seen, aim: Aim, options: Synthesis) -> Parts:
+    if options.loss == "squared":
+        return squared(seen, aim)
+    return released(seen, aim) if options.loss == "released" else sre2l(seen, aim, options.first_layer)
+
+
+def _noise(shape: tuple[int, ...], chunk: NDArray[np.int64], seed: int) -> Tensor:
+    """By (seed, class, image): float32 [k, m, channels, H, W]."""
+    drawn = [
+        [np.random.default_rng((seed, int(number), place)).standard_normal(shape[2:]) for place in range(shape[1])]
+        for number in chunk
+    ]
+    return torch.from_numpy(np.array(drawn, dtype=np.float32))
+
+
+def _check(
+    parts: Parts, costs: NDArray[np.float64], chunk: NDArray[np.int64], names: Sequence[str], options: Synthesis
+) -> None:
+    if np.isfinite(costs).all():
+        return
+    which = chunk
+    if parts.by_class is not None:
+        weights = parts.by_class.new_tensor([options.feature_weight, options.statistics_weight])
+        broken = ~torch.isfinite(parts.by_class * weights).all(dim=1).cpu().numpy()
+        which = chunk[broken] if broken.any() else chunk
+    raise InputError(
+        f"synthesis of class {', '.join(names[number] for number in which)} diverged (a cost is not finite): lower "
+        f"synthesis.learning_rate={options.learning_rate:g} or "
+        f"synthesis.statistics_weight={options.statistics_weight:g}"
+    )
+
+
+def _say(chunk: NDArray[np.int64], classes: int, curve: NDArray[np.float64], names: Sequence[str]) -> None:
+    if not len(curve):
+        return
+    first, last = curve[0], curve[-1]
+    log.info(
+        "classes %d-%d of %d: cost %.4g -> %.4g (features %.4g, cross-entropy %.4g, statistics %.4g)",
+        chunk[0] + 1,
+        chunk[-1] + 1,
+        classes,
+        first.sum(),
+        last.sum(),
+        *last,
+    )
+    if last.sum() > first.sum():
+        warnings.warn(
+            f"synthesis of {names[chunk[0]]} to {names[chunk[-1]]} ends at a cost of {last.sum():.4g}, above the "
+            f"{first.sum():.4g} that it began with; lower synthesis.learning_rate",
+            stacklevel=3,
+        )
+
+
+def _name_of(task: Task, chunk: NDArray[np.int64], teacher: str, pixels: Pixels, options: Synthesis, seed: int) -> str:
+    """All that determines a chunk: the teacher's own bits among it, not its name (D-10)."""
+    tensors = {
+        "atoms": torch.from_numpy(task.atoms[chunk]),
+        "weights": torch.from_numpy(task.weights[chunk]),
+        "init": torch.from_numpy(np.ascontiguousarray(task.init[chunk])),
+        **{f"mean {name}": of_layer[chunk] for name, of_layer in task.statistics.means.items()},
+        **{f"variance {name}": of_layer[chunk] for name, of_layer in task.statistics.variances.items()},
+    }
+    made_of = {
+        "format": _FORMAT,
+        "classes": chunk.tolist(),
+        "teacher": teacher,
+        "inputs": hash_tensors(tensors),
+        "pixels": asdict(pixels),
+        "options": {name: value for name, value in asdict(options).items() if name != "chunk"},
+        "seed": seed,
+    }
+    return f"synthesis-{fingerprint(made_of)}"

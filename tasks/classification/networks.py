@@ -1,0 +1,88 @@
+"""Classifiers by name: ours with their widths in it, or any of torchvision's."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from tarot import InputError
+from tasks.classification.models import convnet, perceptron, resnet9
+
+_OURS = re.compile(r"(perceptron|convnet|resnet9)((?:-\d+)+)")
+
+
+def network(name: str, classes: int, channels: int, size: int) -> nn.Module:
+    """A fresh network for images of `size` x `size` pixels: `perceptron-128-64`, `convnet-16-32` (a width for each
+    layer) or `resnet9-16` (the width of its first layer), or one that torchvision has by this name, without weights.
+
+    Raises InputError where there is none, or it cannot be made for so many channels.
+    """
+    ours = _OURS.fullmatch(name)
+    if ours is None:
+        return _of_torchvision(name, classes, channels)
+    widths = [int(width) for width in ours[2].split("-")[1:]]
+    if min(widths) < 1:
+        raise InputError(f"the network {name} has a layer of width 0")
+    if ours[1] == "perceptron":
+        return perceptron(channels * size * size, widths, classes)
+    if ours[1] == "convnet":
+        if size < 2 ** len(widths):
+            raise InputError(
+                f"the network {name} halves its images {len(widths)} times, and they are {size} pixels wide"
+            )
+        return convnet(classes, widths, channels)
+    if len(widths) > 1:
+        raise InputError(f"the network {name} has one width, that of its first layer: resnet9-{widths[0]}")
+    return resnet9(classes, widths[0], channels)
+
+
+def _of_torchvision(name: str, classes: int, channels: int) -> nn.Module:
+    from torchvision import models  # takes seconds to import
+
+    if name not in models.list_models(module=models):
+        raise InputError(
+            f"there is no network {name!r}: it is perceptron-128-64, convnet-16-32 or resnet9-16 (with widths of your "
+            "choice), or a classifier of torchvision's such as resnet18"
+        )
+    if channels != 3:
+        raise InputError(f"torchvision's {name} takes images of 3 channels, and these have {channels}")
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    return model
+
+
+def load_strictly(model: nn.Module, path: str | Path, option: str) -> None:
+    """The weights of a file (a state_dict, as safetensors or as torch saves it) into the model. Nothing in the file is
+    run. Raises InputError, with the option's name, where it holds none or those of another network."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{option}: there is no file {file}")
+    try:
+        if file.suffix == ".safetensors":
+            given = safetensors.torch.load_file(file)
+        else:
+            given = torch.load(file, weights_only=True, map_location="cpu")
+        if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
+            raise InputError(f"{option}: {file} holds no state_dict, which is tensors by name")
+    except (RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}") from error
+    own = model.state_dict()
+    missing = [name for name in own if name not in given]
+    strange = [name for name in given if name not in own]
+    other = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if missing or strange or other:
+        if missing:
+            what = f"{missing[0]} is missing"
+        elif other:
+            what = f"{other[0]} is {list(given[other[0]].shape)}, and the model's is {list(own[other[0]].shape)}"
+        else:
+            what = f"the model has no {strange[0]}"
+        count = len(missing) + len(strange) + len(other)
+        raise InputError(f"{option}: {file} is of another network ({what}; {count} of its names do not fit)")
+    model.load_state_dict(given)

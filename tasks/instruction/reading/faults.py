@@ -1,0 +1,63 @@
+"""Rows that cannot be learned from: why, how many, and where the first of them are."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tarot import InputError
+
+NAMED = 10
+"""So many bad rows are named; the rest are counted."""
+log = logging.getLogger("tarot")
+
+
+class BadRowError(InputError):
+    """One row that cannot be used. reason: of which kind, in a few words; the message says where, and what it is."""
+
+    def __init__(self, where: str, reason: str, detail: str) -> None:
+        super().__init__(f"{where}: {detail}")
+        self.reason = reason
+
+
+@dataclass
+class Faults:
+    """The bad rows of one place.
+
+    strict: the first bad row is raised. read: how many rows were looked at, good or bad.
+    """
+
+    place: str
+    strict: bool = False
+    read: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    named: list[str] = field(default_factory=list)
+
+    def add(self, error: BadRowError) -> None:
+        """Raises the error itself where rows are read strictly."""
+        if self.strict:
+            raise error
+        self.reasons[error.reason] += 1
+        if len(self.named) < NAMED:
+            self.named.append(str(error))
+
+    def say(self) -> None:
+        """To the log. Raises InputError where every row was bad, or there was none."""
+        if not self.read:
+            raise InputError(f"{self.place} is empty: it has no rows")
+        if not self.reasons:
+            return
+        count = self.reasons.total()
+        why = ", ".join(f"{number:,} {reason}" for reason, number in self.reasons.most_common())
+        if count == self.read:
+            raise InputError(
+                f"none of the {count:,} rows of {self.place} can be learned from ({why}); the first: {self.named[0]}"
+                if count > 1
+                else self.named[0]
+            )
+        log.warning("warning: %s of %s rows of %s are left out: %s", f"{count:,}", f"{self.read:,}", self.place, why)
+        for line in self.named:
+            log.warning("    %s", line)
+        if count > len(self.named):
+            log.warning("    ... and %s more", f"{count - len(self.named):,}")
