@@ -54,6 +54,19 @@ def refused(capsys, *arguments: str) -> str:
 # --- select ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_budget_and_quotas_are_options(here, capsys):
+    np.save("costs.npy", np.arange(N) % 3 + 1)
+    Path("sources.txt").write_text("".join("ab"[i % 2] + "\n" for i in range(N)))
+    given = "select pool.npy targets.npy --selector tarot_fixed --costs costs.npy --sources sources.txt -q"
+    assert main([*given.split(), "-o", "tokens=20", "-o", "quota=a:0.25", "--out", "s.parquet"]) == 0
+    chosen = tarot.Selection.load("s.parquet").indices
+    costs = (np.arange(N) % 3 + 1)[chosen]
+    assert 17 < costs.sum() <= 20 and costs[chosen % 2 == 0].sum() <= 5
+    assert "pairs with commas" in refused(
+        capsys, *given.split(), "-o", "tokens=20", "-o", "quota=a", "--out", "t.parquet"
+    )
+
+
 def test_select_is_tarot_select(here, capsys):
     given = "select pool.npy targets.npy --selector tarot_fixed --ratio .25 --ids ids.txt --out s.parquet"
     assert main(given.split()) == 0

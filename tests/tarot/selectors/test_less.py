@@ -253,5 +253,5 @@ def test_L26_tracin_is_what_a_small_step_on_the_candidate_takes_off_the_targets_
 
 def test_options_are_fields_and_recipes_are_not():
     assert [f.name for f in dataclasses.fields(Less)] == ["size", "ratio", "tokens", "quota", "cap", "variant"]
-    assert [f.name for f in dataclasses.fields(TracIn)] == ["size", "ratio"]
+    assert [f.name for f in dataclasses.fields(TracIn)] == ["size", "ratio", "tokens", "quota", "cap"]
     assert (Less.features, TracIn.features) == ("less", "gradients")

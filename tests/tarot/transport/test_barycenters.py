@@ -40,7 +40,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize("rows, weights, positions, shares, cost", BY_HAND)
-def test_small_measures_have_the_barycenter_that_is_worked_out_by_hand(rows, weights, positions, shares, cost):
+def test_D01_D04_small_measures_have_the_barycenter_that_is_worked_out_by_hand(rows, weights, positions, shares, cost):
     found = barycenter(column(*rows), 2, weights)
     x, w = ordered(found)
     np.testing.assert_allclose(x[:, 0], positions, atol=1e-12)
@@ -50,7 +50,7 @@ def test_small_measures_have_the_barycenter_that_is_worked_out_by_hand(rows, wei
 
 
 @pytest.mark.parametrize("weights", ["uniform", "free"])
-def test_one_atom_is_the_mean_and_as_many_as_rows_are_the_rows(weights):
+def test_D03_one_atom_is_the_mean_and_as_many_as_rows_are_the_rows(weights):
     rows = cloud(9)
     one = barycenter(rows, 1, weights)
     np.testing.assert_allclose(one.positions[0], rows.astype(float).mean(0), atol=1e-12)

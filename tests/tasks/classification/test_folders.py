@@ -165,7 +165,7 @@ def test_other_bytes_are_another_data_set(tree):
     assert task(tree).recipe()["data"] != before
 
 
-@pytest.mark.parametrize("name", ["folders", "imagenette", "tiny_imagenet", "imagenet1k"])
+@pytest.mark.parametrize("name", ["folders", "imagenet1k"])
 def test_an_experiment_without_its_folders_is_one_line(tmp_path, name):
     found = command(tmp_path, "experiment=distillation", f"task=classification/{name}", f"data_dir={tmp_path}")
     assert found.code == 1 and "task.train_folder: the folder" in found.err
