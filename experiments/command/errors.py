@@ -26,7 +26,7 @@ def message_of(error: BaseException) -> str | None:
             return _one_line(cause)
         if isinstance(cause, JobFailed):
             return f"a job of the sweep failed: {cause}"
-        if type(cause).__name__ == "OutOfMemoryError" or isinstance(cause, MemoryError):
+        if type(cause).__name__ == "OutOfMemoryError" or isinstance(cause, MemoryError) or _no_memory(cause):
             return f"out of memory: {_one_line(cause)} (try a smaller features.batch_size or features.dim)"
     for cause in causes:
         if isinstance(cause, OSError):
@@ -37,6 +37,11 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(causes[0], HydraException | OmegaConfBaseException):
         return _one_line(causes[0])
     return None
+
+
+def _no_memory(error: BaseException) -> bool:
+    """Whether torch could not allocate on a CPU, which it says in words alone."""
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

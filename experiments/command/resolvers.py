@@ -59,6 +59,8 @@ def _unless_sweep(default: Any, *, _root_: DictConfig) -> Any:
 
 
 def _among(default: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return list(default)  # whose option it is says what it must be
     return [item for item in default if item in given]
 
 

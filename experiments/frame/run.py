@@ -18,8 +18,10 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.frame.determinism import one_thread
 from experiments.frame.loggers import Logger
 from experiments.frame.names import refuse_half_characters
+from experiments.frame.options import check_config
 from experiments.frame.outputs import Outputs
 from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
@@ -84,8 +86,8 @@ class Run(Generic[T]):
     def of(cls, config: DictConfig) -> Run[TaskData]:
         """Everything that the config names, built. Raises InputError and Hydra's errors where it cannot be."""
         chosen = HydraConfig.get().runtime
-        if not isinstance(config.seed, int) or config.seed < 0:
-            raise InputError(f"seed must be an integer of at least 0; it is {config.seed!r}")
+        plain = _resolved(config)
+        check_config(plain)
         experiment = hydra.utils.instantiate(config.experiment)
         if not issubclass(hydra.utils.get_class(config.task["_target_"]), experiment.task_type):
             raise InputError(
@@ -95,7 +97,7 @@ class Run(Generic[T]):
         selector, not_applied = make_selector(config.selector, chosen.choices["selector"])
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
-            config=_resolved(config),
+            config=plain,
             experiment=experiment,
             recipe=hydra.utils.instantiate(config.features, _convert_="all"),
             selector=selector,
@@ -139,7 +141,7 @@ class Run(Generic[T]):
 
     def start(self) -> None:
         """Run the experiment and write what came of it: a selection when it is made, the rest when all is done."""
-        with self.outputs.held():
+        with self.outputs.held(), one_thread(self.config["deterministic"]):
             log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
             refuse_half_characters(self)
             remove_abandoned(self.cache)

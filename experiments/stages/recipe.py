@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
 
-from tarot.common import Count, Natural, NonNegative, check_options
+from tarot import InputError
+from tarot.common import Count, Natural, NonNegative, check_options, within
 from tarot.gradients import ProjectionKind
 from tarot.space import check_space
 
 _LARGEST_DIM = 4096
+Dimensions = Annotated[int, within("[1, 1048576]")]
+
+
+@dataclass(frozen=True)
+class InfluenceOptions:
+    """Those of `tarot.influence_scores` that a recipe may give, as `FeatureRecipe.influence`."""
+
+    curvature: Literal["hessian", "fisher"] = "hessian"
+    damping: NonNegative | Literal["auto"] = "auto"
+    rows: Count | None = None
+    tolerance: Annotated[float, within("(0, 1)")] = 1e-3
+    max_iterations: Count = 100
+    batch_size: Count = 128
+
+    def __post_init__(self) -> None:
+        check_options(self, "features.influence")
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class FeatureRecipe:
     preconditioner: Literal["auto", "adam", "adam_rank1", "adam_released"] | None
     scores: Literal["error_norm", "influence"] | None
     influence: Mapping[str, Any]
-    dim: Count | None
+    dim: Dimensions | None
     projection: ProjectionKind
     projection_seed: int
     aggregate: Literal["mean", "per_checkpoint"]
@@ -38,6 +55,11 @@ class FeatureRecipe:
 
     def __post_init__(self) -> None:
         check_options(self, "features")
+        known = [field.name for field in fields(InfluenceOptions)]
+        for name, value in self.influence.items():
+            if name not in known:
+                raise InputError(f"features.influence.{name} is no option ({value!r}); there are {', '.join(known)}")
+        InfluenceOptions(**self.influence)
         check_space(self.whitening, self.regularization, self.norm)
 
     def of_optimizer(self, optimizer: str | None) -> FeatureRecipe:

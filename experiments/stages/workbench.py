@@ -205,6 +205,7 @@ class Workbench(Generic[T]):
                     whitening=self.recipe.whitening,
                     regularization=self.recipe.regularization,
                     norm=self.recipe.norm,
+                    candidate_ids=np.asarray(task.ids("candidates"))[chosen],
                     candidate_labels=None if labels is None else labels[chosen],
                     target_labels=task.labels("targets"),
                     target_groups=task.target_groups(),

@@ -259,10 +259,15 @@ def tracin_values(
     The scores are linear in phi(x), so that the mean target gives the sum without the [N, M] matrix.
     """
     models = _models(candidates, targets)
-    alone = _subtasks(None, models[0][1].shape[0])
-    centres = [_subtask_means(x, *alone).float() for _, x in models]
-    scores = tracin_scores([z for z, _ in models], centres, learning_rates)
-    return scores[:, 0].astype(np.float64) * models[0][1].shape[0]
+    m = models[0][1].shape[0]
+    alone = _subtasks(None, m)
+    values = np.zeros(models[0][0].shape[0])
+    for (z, x), rate in zip(models, _rates(learning_rates, len(models)).tolist(), strict=True):
+        total = (rate * m) * _subtask_means(x, *alone)[0]
+        for start, block in blocks(z, name="candidates"):
+            # in float64: products of small gradients underflow before
+            values[start : start + len(block)] += (block.double() @ total).numpy()
+    return values
 
 
 def _rates(learning_rates: Sequence[float] | None, models: int) -> NDArray[np.float64]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,21 @@ from safetensors import SafetensorError, safe_open
 from tarot.common import InputError, files_below
 from tarot.features.arrays import Rows, as_rows
 
+# what the readers of NumPy and Arrow raise on files that are damaged: NumPy evaluates a header as Python
+BAD_NPY = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+)
+BAD_PARQUET = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet"
 NAMING = (".safetensors", ".pt", ".pth", ".npz")
 """Files that may hold several tensors by name."""
@@ -52,7 +69,7 @@ def read_foreign(path: Path, tensor: str | None = None) -> Rows:
 def _read_npy(path: Path) -> Rows:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except BAD_NPY as error:
         raise InputError(
             f"{path} is not a plain .npy array: {error}. Pickled objects are never loaded, for they can run code; "
             "save the features with numpy.save as an array of numbers"
@@ -129,7 +146,7 @@ def _read_npz(path: Path, name: str | None) -> Rows:
 def _read_parquet(path: Path) -> Rows:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except BAD_PARQUET as error:
         raise InputError(f"{path} is not a whole parquet file: {error}") from error
     lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]
     if len(lists) == 1:
@@ -178,7 +195,10 @@ def _read_trak(path: Path) -> Rows:
             f"{path} holds {len(models)} models; give one: {', '.join(str(model) for model in models[:5])}"
         )
     (model,) = models
-    done = np.load(model / "_is_featurized.mmap", mmap_mode="r", allow_pickle=False).ravel()
+    try:
+        done = np.load(model / "_is_featurized.mmap", mmap_mode="r", allow_pickle=False).ravel()
+    except BAD_NPY as error:
+        raise InputError(f"{model}/_is_featurized.mmap is not a plain .npy array: {error}") from error
     if not (done == 1).all():
         missing = np.flatnonzero(done != 1)
         raise InputError(
@@ -215,8 +235,8 @@ def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any]
     if path.suffix == ".npy":
         try:
             vector: NDArray[Any] = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{name}: {path} holds no plain array") from error
+        except BAD_NPY as error:
+            raise InputError(f"{name}: {path} holds no plain array: {error}") from error
     else:
         try:
             vector = np.array(path.read_text(encoding="utf-8").splitlines())

@@ -125,3 +125,15 @@ def rates(values: Any, models: int, name: str) -> tuple[float, ...] | None:
     if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise InputError(f"{name} must be finite, at least 0 and not all 0; they are {found.tolist()}")
     return tuple(found.tolist())
+
+
+def classes(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Labels that can be sorted: numbers or strings, none of them missing."""
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)  # as pandas holds strings
+    if labels.dtype.kind not in "biufUS":
+        raise InputError(f"{name} must be all strings or all numbers; their dtype is {labels.dtype}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise InputError(f"{name}: the label of row {row} is {labels[row]}")
+    return labels

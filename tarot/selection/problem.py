@@ -23,6 +23,7 @@ from tarot.common import InputError
 from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
 from tarot.selection.budget import Allowance, Budget
+from tarot.selection.order import InOrder
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
     AskedNorm,
@@ -52,10 +53,11 @@ from tarot.transport import (
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _AT_ONCE = 4096  # candidates of an order
 FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
+_ORDERS = ("candidate_order", "candidate_places")  # cached, and the same whatever the targets are
 
 
 @dataclass(frozen=True, eq=False)
-class SelectionProblem:
+class SelectionProblem(InOrder):
     """N candidates [N, d] and M targets [M, d] per model, with what the caller knows about their rows.
 
     whitening: "chosen" (of "local", "centred" and None, where targets agree best on candidates), "local", "centred",
@@ -93,6 +95,7 @@ class SelectionProblem:
     learning_rates: tuple[float, ...] | None = None
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _whole: tuple[SelectionProblem, NDArray[np.int64]] | None = field(default=None, repr=False)  # see `restricted`
 
     def __post_init__(self) -> None:
         candidates = knowledge.views(self.candidate_views, "candidates")
@@ -172,6 +175,10 @@ class SelectionProblem:
         rows: Tensor = self._spaces[1][:]
         return rows[self.usable_targets]
 
+    def with_targets_in_order(self) -> SelectionProblem:
+        """The same problem with its usable targets in the order of `target_order`: for draws of them, and solvers."""
+        return self.restricted(np.argsort(np.argsort(self.target_order)[self.usable_targets]))
+
     # --- what selectors ask ------------------------------------------------------------------------------------------
 
     def budget(self, size: int | None, ratio: float | None) -> int:
@@ -222,7 +229,7 @@ class SelectionProblem:
             if labels is None:
                 raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
             named[name] = labels
-        both = [_classes(labels, name) for name, labels in named.items()]
+        both = [knowledge.classes(labels, name) for name, labels in named.items()]
         kinds = [labels.dtype.kind for labels in both]
         if (kinds[0] in "US") != (kinds[1] in "US"):
             raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
@@ -245,12 +252,12 @@ class SelectionProblem:
         *,
         budget: Budget | None = None,
     ) -> Selection:
-        """The candidates of highest value [N], ties to the smaller index: how every valuation method selects.
+        """The candidates of highest value [N], ties as in `candidate_order`: how every valuation method selects.
 
         Those with zero features are passed over. budget: in the place of size and ratio, one of tokens, or by source.
         Raises InputError where too few others are left.
         """
-        ranked = np.argsort(-values, kind="stable")
+        ranked = self.ranked(values, np.arange(self.n))
         if budget is None or budget.plain:
             chosen = self.first_usable(ranked, self.budget(size, ratio))
         else:
@@ -291,13 +298,19 @@ class SelectionProblem:
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""
+        if self._whole is not None:
+            whole, targets = self._whole
+            distance, index = whole.neighbours(k)
+            return distance[targets], index[targets]
         small = self.n * self.targets.numel() <= WHOLE_TABLE  # then all of them cost no more than a few
         k = self.n if small else min(k, self.n)
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:
                 closest = None if "closest" in self._table else Closest.unknown(self.n)
-                known = self._table["nearest"] = nearest_unit(self.candidates, self.targets, k, closest=closest)
+                places = None if self.candidate_ids is None else self.candidate_places  # else equals are the same
+                nearest = nearest_unit(self.candidates, self.targets, k, places=places, closest=closest)
+                known = self._table["nearest"] = nearest
                 if closest is not None:
                     self._table["closest"] = (closest.distance, closest.target)
         return known
@@ -359,8 +372,7 @@ class SelectionProblem:
     def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
         part = self._with_targets(self.targets[targets], self.usable_targets[targets])
-        if known := self._table.get("nearest"):
-            part._table["nearest"] = (known[0][targets], known[1][targets])
+        object.__setattr__(part, "_whole", (self, targets))  # which looks for neighbours of all targets at once
         return part
 
     def smoothed(self, count: int) -> SelectionProblem:
@@ -377,15 +389,19 @@ class SelectionProblem:
 
     def _with_targets(self, targets: Tensor, usable: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space, as fitted, with these targets [M'', d] in the place of ours."""
-        part = replace(self, total=None, _table={}, _lock=threading.Lock())
+        part = replace(self, total=None, _table={}, _lock=threading.Lock(), _whole=None)
         vars(part).update(  # where functools.cached_property looks first
             {"_fitted": self._fitted, "_spaces": self._spaces, "targets": targets, "usable_targets": usable}
         )
+        vars(part).update({name: vars(self)[name] for name in _ORDERS if name in vars(self)})
         return part
 
-    def capacity_plan(self, size: int) -> CapacityPlan:
-        """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection."""
-        return solve_capacity(self.neighbours, self.n, len(self.targets), size)
+    def capacity_plan(self, size: int, *, in_order: bool = False) -> CapacityPlan:
+        """The transport of theory.md 10: every candidate may send at most 1/size. Its value bounds every selection.
+
+        in_order: the solver is given candidates as `ordered` has them, so that which of several optima it finds does
+        not depend on where they stand."""
+        return solve_capacity(self.neighbours, self.n, len(self.targets), size, self.ordered if in_order else None)
 
     def marginal_cost(
         self, chosen: NDArray[np.int64], layer: NDArray[np.int64], exact: bool = False
@@ -397,7 +413,10 @@ class SelectionProblem:
         """
         if exact:
             return self._exact_marginal_cost(chosen, layer)
-        return entropic_potentials(self.cost(np.concatenate([chosen, layer]))).f[len(chosen) :]
+        both = self.ordered(np.concatenate([chosen, layer]))
+        by_index = np.argsort(both)
+        potentials: NDArray[np.float64] = entropic_potentials(self.cost(both)).f[by_index]
+        return potentials[np.searchsorted(both[by_index], layer)]
 
     def _exact_marginal_cost(self, chosen: NDArray[np.int64], layer: NDArray[np.int64]) -> NDArray[np.float64]:
         costs = torch.empty(len(chosen) + 1, len(self.targets))  # the network simplex holds it whole; z is its last row
@@ -429,15 +448,3 @@ def _too_few(wanted: int, usable: int, of: int) -> InputError:
         f"{wanted} candidates are wanted, but only {usable} of {of} are usable: "
         "the features of the others are zero (a zero gradient teaches nothing)"
     )
-
-
-def _classes(labels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Labels that can be sorted: numbers or strings, none of them missing."""
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        labels = labels.astype(str)  # as pandas holds strings
-    if labels.dtype.kind not in "biufUS":
-        raise InputError(f"{name} must be all strings or all numbers; their dtype is {labels.dtype}")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        row = int(np.flatnonzero(~np.isfinite(labels))[0])
-        raise InputError(f"{name}: the label of row {row} is {labels[row]}")
-    return labels

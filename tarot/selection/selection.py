@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import InputError, atomic_file
+from tarot.features import BAD_PARQUET
 from tarot.selection.candidate_table import candidate_table
 from tarot.selection.weights import allocate, integer_weights
 from tarot.space import Space
@@ -118,7 +119,9 @@ class Selection:
             repeats = np.ones(len(indices), dtype=np.int64)
         if repeats is not None and total is not None and len(indices):
             proportional = repeats * (total / repeats.sum())
-            repeats = allocate(np.maximum(proportional - 1, 0), total)  # which gives everyone one, and then the rest
+            by_order = np.searchsorted(indices, problem.ordered(indices))  # in which equal shares are rounded
+            repeats = np.empty(len(indices), dtype=np.int64)
+            repeats[by_order] = allocate(np.maximum(proportional[by_order] - 1, 0), total)  # one each, then the rest
         known = {
             "weights": repeats,
             "potentials": None if potentials is None else _checked_potentials(potentials, len(indices))[order],
@@ -254,7 +257,7 @@ class Selection:
             raise InputError(f"{path} is a folder, and not a selection saved by tarot: name the file in it")
         try:
             table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except BAD_PARQUET as error:
             raise InputError(f"{path} is not a selection saved by tarot: {error}") from error
         metadata = table.schema.metadata or {}
         if metadata.get(b"format") != _FORMAT.encode():

@@ -59,7 +59,7 @@ def layers_in_turns(
         layer = layer[~seen[layer]]
         layer = layer[allowance.may(layer)]
         if price is not None and not allowance.fits(layer):
-            layer = layer[np.argsort(price(chosen[group], layer), kind="stable")]
+            layer = problem.ranked(-price(chosen[group], layer), layer)
         taken = allowance.take(layer)
         seen[taken] = True
         chosen[group] = np.concatenate([chosen[group], taken])

@@ -19,7 +19,8 @@ from tarot.space import Whitening
 
 @dataclass(frozen=True)
 class Random(Ordered):
-    """A uniform sample without replacement; every weight is 1. Targets, and their groups, decide nothing."""
+    """A uniform sample without replacement; every weight is 1. Drawn of candidates by id, or by content where there are
+    no ids: where they stand decides nothing, nor do targets and their groups."""
 
     features: ClassVar[str | None] = None
     whitening: ClassVar[Whitening] = None
@@ -30,10 +31,11 @@ class Random(Ordered):
     def select(self, problem: SelectionProblem) -> Selection:
         budget, generator = self.budget(), random_generator(self.seed)
         if budget.plain:
-            chosen = generator.choice(problem.n, problem.budget(self.size, self.ratio), replace=False)
+            size = problem.budget(self.size, self.ratio)
+            chosen = generator.choice(problem.candidate_order, size, replace=False)
         else:
             allowance = Allowance.of(problem, budget)
-            chosen = allowance.take(generator.permutation(problem.n))
+            chosen = allowance.take(generator.permutation(problem.candidate_order))
             allowance.check_spent(chosen)
         return problem.selection(chosen, described(self), blind=True)
 
@@ -86,5 +88,5 @@ class Oracle:
             raise InputError(f"no candidate has the tag {self.tag!r}")
         if self.size is not None or self.ratio is not None:
             budget = min(problem.budget(self.size, self.ratio), len(alike))
-            alike = random_generator(self.seed).choice(alike, budget, replace=False)
+            alike = random_generator(self.seed).choice(problem.ordered(alike), budget, replace=False)
         return problem.selection(alike, described(self), blind=True)

@@ -55,7 +55,7 @@ class El2n:
         values = self.values(problem)
         scores = values if self.prefer == "hard" else -values
         first, last = (round(problem.n * edge) for edge in self.window)
-        eligible = np.sort(np.argsort(scores, kind="stable")[first:last])
+        eligible = problem.ranked(-scores, np.arange(problem.n))[first:last]
         budget = len(eligible)
         if self.size is not None or self.ratio is not None or budget == problem.n:
             budget = problem.budget(self.size, self.ratio)
@@ -63,7 +63,7 @@ class El2n:
             raise InputError(
                 f"window {tuple(self.window)} leaves {len(eligible)} of {problem.n} candidates; {max(1, budget)} wanted"
             )
-        ranked = eligible[np.argsort(-values[eligible], kind="stable")]
+        ranked = problem.ranked(values[eligible], eligible)
         if self.size is None and self.ratio is None:
             return problem.selection(ranked[~problem.zero_rows(ranked)], described(self))
         return problem.selection(problem.first_usable(ranked, budget), described(self))

@@ -85,6 +85,7 @@ class BatchTransports:
     cost: NDArray[np.float64]
     gradients: NDArray[np.float32]
     epsilon: float
+    unit: float = 1.0  # of costs and gradients, in those of the features as they are
 
     def masses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """N_i / N of the batches of candidates and M_j / M of those of targets."""
@@ -106,10 +107,14 @@ class HierarchicalTransport:
     bound: float
 
 
-def random_batches(n: int, size: int, least: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
-    """0..n-1 in random, nearly equal batches of at most `size`, each ascending; of at least `least` where n is."""
+def random_batches(
+    order: NDArray[np.int64], size: int, least: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """All of `order` (int64 [n], a permutation) in random, nearly equal batches of at most `size`, each ascending; of
+    at least `least` where n is."""
+    n = len(order)
     count = max(1, min(-(-n // size), n // least))
-    return [np.sort(part) for part in np.array_split(generator.permutation(n), count)]
+    return [np.sort(part) for part in np.array_split(generator.permutation(order), count)]
 
 
 def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random.Generator) -> BatchTransports:
@@ -118,9 +123,9 @@ def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random
     The potentials of a batch of targets, from the batch of candidates before, are where the next one starts: both are
     samples of the same pool.
     """
-    n = space.candidates.shape[0]
-    rows = random_batches(n, batch_size, 2, generator)  # alone in a batch, a candidate is compared with nobody
-    columns = random_batches(len(space.targets), batch_size, 1, generator)
+    n, (of_candidates, of_targets) = space.candidates.shape[0], space.orders()
+    rows = random_batches(of_candidates, batch_size, 2, generator)  # alone in one, a candidate is compared with nobody
+    columns = random_batches(of_targets, batch_size, 1, generator)
     targets = [space.columns(part) for part in columns]
     potentials: list[NDArray[np.float64] | None] = [None] * len(columns)
     cost = np.empty((len(rows), len(columns)))
@@ -137,7 +142,7 @@ def batch_transports(space: LabelledSpace, batch_size: int, generator: np.random
 
             for _ in threads.map(solve, range(len(columns))):
                 advance(1)
-    return BatchTransports(rows, columns, cost, gradients, space.epsilon)
+    return BatchTransports(rows, columns, cost, gradients, space.epsilon, space.unit)
 
 
 @contextlib.contextmanager

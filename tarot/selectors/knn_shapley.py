@@ -21,7 +21,8 @@ class KnnShapley(ByValue):
     """Shapley values of the utility v(S) = (1/k) sum over the min(k, |S|) nearest in S of [same label as the target].
 
     Needs candidate_labels and target_labels. Distances are Euclidean between the rows as they are; equal distances are
-    ordered by index. Several views: the mean of their values. A k above N is allowed (and means all neighbours).
+    ordered by id, or by content where there are no ids. Several views: the mean of their values. A k above N is allowed
+    (and means all neighbours).
     """
 
     features: ClassVar[str | None] = "embedding"
@@ -34,7 +35,8 @@ class KnnShapley(ByValue):
         """Mean Shapley value over the targets, float64 [N]; they sum to the mean utility of the whole pool."""
         labels = problem.labels("knn_shapley")
         views = zip(problem.candidate_views, problem.target_views, strict=True)
-        values: NDArray[np.float64] = np.mean([_streamed(c, t, *labels, self.k) for c, t in views], axis=0)
+        order = problem.candidate_order
+        values: NDArray[np.float64] = np.mean([_streamed(c, t, *labels, self.k, order) for c, t in views], axis=0)
         return values
 
 
@@ -74,10 +76,11 @@ def _streamed(
     labels: NDArray[np.int64],
     wanted: NDArray[np.int64],
     k: int,
+    order: NDArray[np.int64],
     memory_bytes: int = MEMORY_BYTES,
 ) -> NDArray[np.float64]:
-    """`knn_shapley` of features, a block of targets at a time."""
+    """`knn_shapley` of features, a block of targets at a time; ties in this order of candidates."""
     values = np.zeros(candidates.shape[0])
     for part, distance in distance_blocks(candidates, targets, memory_bytes):
-        values += knn_shapley(distance, labels, wanted[part], k) * len(distance)
+        values[order] += knn_shapley(distance[:, order], labels[order], wanted[part], k) * len(distance)
     return values / targets.shape[0]

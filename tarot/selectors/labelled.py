@@ -8,7 +8,7 @@ lacks, can shift them. A class with a single member is a point mass, and its dis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ from tarot.selection import SelectionProblem
 from tarot.space import distances, unit_norm
 from tarot.transport import annealed_once, sinkhorn
 
+Orders = Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]]
+_LEAST = 2.0**-40  # of numbers whose squares, and those of what is much smaller, are far from the ends of float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCosts:
@@ -33,8 +36,9 @@ class LabelCosts:
     epsilon, label_epsilon: entropic regularisation of the transport between samples, and of that between classes. With
     scale "mean" they are in units of the mean feature cost of all pairs (its root mean square for "euclidean"), so
     that values scale with the features and rankings do not change; with None they are absolute numbers.
-    normalise: compare rows scaled to unit norm. label_rows: at most so many evenly spaced rows stand for a class in W;
-    None: all of them. min_label_count: a class with fewer members on the side it occurs on is refused.
+    normalise: compare rows scaled to unit norm. label_rows: at most so many rows stand for a class in W, evenly spaced
+    by id, or by content where there are no ids; None: all of them. min_label_count: a class with fewer members on the
+    side it occurs on is refused.
     match_classes: weigh the targets so that every class has the mass it has among the candidates they are compared with
     (ours; the papers do not). Otherwise a class that is a little over-represented by chance cannot be served within
     itself, which raises the price of all its members beyond what sets them apart. A class that the targets lack is
@@ -96,7 +100,8 @@ class LabelledSpace:
 
     Rows are relative to the targets' mean, which changes no distance and keeps their squares small. label_costs:
     label_weight W, float32 [L, L] (candidates' class, targets' class); nan where a side lacks the class, which nobody
-    reads. epsilon: absolute.
+    reads. epsilon: absolute. divisor: of the features, so that squares of the tiny and the huge stay within float32.
+    orders: of all candidates and all targets, in which they are drawn; without ids they take a pass over the rows.
     """
 
     candidates: Rows
@@ -107,6 +112,13 @@ class LabelledSpace:
     label_costs: Tensor
     epsilon: float
     options: LabelCosts
+    orders: Orders
+    divisor: float = 1.0
+
+    @property
+    def unit(self) -> float:
+        """Of costs here, in those of the features as they are."""
+        return self.divisor**2 if self.options.feature_cost == "half_squared" else self.divisor
 
     def rows(self, indices: NDArray[np.int64]) -> Tensor:
         """These candidates, float32 [k, d]."""
@@ -117,7 +129,7 @@ class LabelledSpace:
             yield start, self._placed(block)
 
     def _placed(self, block: Tensor) -> Tensor:
-        return (unit_norm(block) if self.options.normalise else block) - self.centre
+        return (unit_norm(block) if self.options.normalise else block / self.divisor) - self.centre
 
     def columns(self, part: NDArray[np.int64]) -> Columns:
         """The targets at these positions."""
@@ -161,8 +173,13 @@ def labelled_spaces(problem: SelectionProblem, options: LabelCosts, method: str)
     ):
         assert names is not None  # `problem.labels` has them
         _check_counts(names, codes, options.min_label_count, side, method)
+
+    def orders() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return problem.candidate_order, problem.target_order
+
     for candidates, targets in zip(problem.candidate_views, problem.target_views, strict=True):
-        yield _space(candidates, of_candidates, read_block(targets, 0, problem.m, "targets"), of_targets, options)
+        rows = read_block(targets, 0, problem.m, "targets")
+        yield _space(candidates, of_candidates, rows, of_targets, options, orders)
 
 
 def _check_counts(names: NDArray[Any], codes: NDArray[np.int64], least: int, side: str, method: str) -> None:
@@ -182,18 +199,30 @@ def _space(
     targets: Tensor,
     of_targets: NDArray[np.int64],
     options: LabelCosts,
+    orders: Orders,
 ) -> LabelledSpace:
-    targets = unit_norm(targets) if options.normalise else targets
+    released = options.variant == "released"
+    relative = options.scale == "mean" and not released and not options.normalise
+    divisor = _divisor(targets) if relative else 1.0
+    targets = unit_norm(targets) if options.normalise else targets / divisor
     centre = targets.double().mean(0).float()
     classes = 1 + int(max(of_candidates.max(), of_targets.max()))
+    no_costs = torch.zeros(classes, classes)
     space = LabelledSpace(
-        candidates, of_candidates, targets - centre, of_targets, centre, torch.zeros(classes, classes), 1.0, options
+        candidates, of_candidates, targets - centre, of_targets, centre, no_costs, 1.0, options, orders, divisor
     )
-    released = options.variant == "released"
     unit = mean_feature_cost(space) if options.scale == "mean" and not released else 1.0
     weight = options.label_weight / 2 if released else options.label_weight
     label_costs = weight * label_distances(space, options.label_epsilon * unit)
     return replace(space, label_costs=torch.from_numpy(label_costs).float(), epsilon=options.epsilon * unit)
+
+
+def _divisor(targets: Tensor) -> float:
+    """1, or a power of two near the largest number, where its square is near the ends of float32."""
+    largest = max(float(end.abs()) for end in targets.aminmax())
+    if largest == 0 or _LEAST < largest < 1 / _LEAST:
+        return 1.0
+    return 2.0 ** math.floor(math.log2(largest))
 
 
 def mean_feature_cost(space: LabelledSpace) -> float:
@@ -224,8 +253,8 @@ def label_distances(space: LabelledSpace, epsilon: float) -> NDArray[np.float64]
         return np.zeros((classes, classes))
     found = np.full((classes, classes), np.nan)
     features = replace(space, label_costs=torch.zeros(classes, classes))
-    members = _members(space.candidate_labels, space.options.label_rows)
-    wanted = _members(space.target_labels, space.options.label_rows)
+    members = _members(space.candidate_labels, space.options.label_rows, lambda: space.orders()[0])
+    wanted = _members(space.target_labels, space.options.label_rows, lambda: space.orders()[1])
     columns = {label: features.columns(part) for label, part in wanted.items()}
     with progress("distances between classes", len(members) * len(wanted), "pairs") as advance:
         for label, part in members.items():
@@ -246,14 +275,20 @@ def _class_distance(
     return float(f.mean() + g.mean())
 
 
-def _members(labels: NDArray[np.int64], most: int | None) -> dict[int, NDArray[np.int64]]:
-    """The positions of every class that occurs, ascending; at most so many of each, evenly spaced."""
+def _members(
+    labels: NDArray[np.int64], most: int | None, all_in_order: Callable[[], NDArray[np.int64]]
+) -> dict[int, NDArray[np.int64]]:
+    """The positions of every class that occurs, ascending; at most so many, evenly spaced in an order of all."""
     order = np.argsort(labels, kind="stable")
     cuts = np.flatnonzero(np.diff(labels[order])) + 1
     members = {int(labels[part[0]]): part for part in np.split(order, cuts)}
-    if most is None:
+    if most is None or max(map(len, members.values())) <= most:
         return members
-    return {label: part if len(part) <= most else _spaced(part, most) for label, part in members.items()}
+    in_order = all_in_order()
+    return {
+        label: part if len(part) <= most else np.sort(_spaced(in_order[labels[in_order] == label], most))
+        for label, part in members.items()
+    }
 
 
 def _spaced(part: NDArray[np.int64], count: int) -> NDArray[np.int64]:

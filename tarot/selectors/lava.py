@@ -53,7 +53,7 @@ def _values(space: LabelledSpace) -> NDArray[np.float64]:
     doubled = space.options.variant == "paper" and float(cost.max() - cost.min()) > _SINGLE_RANGE * space.epsilon
     if doubled:
         _check_memory(n, m, 20)  # solved in float64, beside the cost
-    return -labelled_gradient(space, cost, space.candidate_labels, np.arange(m), box.diameter).calibrated
+    return -labelled_gradient(space, cost, space.candidate_labels, np.arange(m), box.diameter).calibrated * space.unit
 
 
 def _check_memory(n: int, m: int, bytes_of_pair: int) -> None:

@@ -50,5 +50,6 @@ class ByValue(Ordered):
         budget = self.budget()
         if problem.group_weights is None:
             return problem.best(self.values(problem), self.size, self.ratio, described(self), budget=budget)
-        orders = {group: np.argsort(-self.values(problem.of_group(group)), kind="stable") for group in shares(problem)}
+        everyone = np.arange(problem.n)
+        orders = {group: problem.ranked(self.values(problem.of_group(group)), everyone) for group in shares(problem)}
         return problem.selection(orders_in_turns(problem, orders, budget), described(self))

@@ -26,8 +26,8 @@ class Prototypes(ByValue):
     """Cosine distance of each candidate to its own k-means centroid: the most prototypical are the least valuable.
 
     Uses neither labels nor targets. The clusters are those of mini-batch k-means (k-means++ on the first batch) on the
-    candidates' unit-norm rows, which are read `epochs` times, each in another order: that of a seeded hash of their
-    numbers, as good as random and the same however the pool is ordered. Several views: the mean of their distances.
+    candidates' unit-norm rows, which are read `epochs` times, each in another order, drawn of candidates by id, or by
+    content where there are no ids. Several views: the mean of their distances.
     Zero rows belong to no cluster and have value 0, the lowest.
 
     centroids: None = one per 100 candidates, at least 2 (1 where there is one candidate). batch: rows per step; None =
@@ -45,22 +45,25 @@ class Prototypes(ByValue):
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean cosine distance to the own centroid over the views, float64 [N], in [0, 2]."""
-        values: NDArray[np.float64] = np.mean([self._distances(view) for view in problem.candidate_views], axis=0)
+        values: NDArray[np.float64] = np.mean(
+            [self._distances(view, problem.candidate_order) for view in problem.candidate_views], axis=0
+        )
         return values
 
-    def _distances(self, rows: Rows) -> NDArray[np.float64]:
+    def _distances(self, rows: Rows, order: NDArray[np.int64]) -> NDArray[np.float64]:
+        """order: of all candidates, in which they are drawn."""
         from sklearn.cluster import MiniBatchKMeans  # takes seconds to import
 
         generator = random_generator(self.seed)
-        code, usable = _hashes(rows, generator)
-        candidates = np.flatnonzero(usable)
+        usable = np.concatenate([block.any(dim=1).numpy() for _, block in blocks(rows, name="candidates")])
+        candidates = order[usable[order]]
         clusters = self._clusters(len(candidates))
         batch = self._batch(clusters)
         means = MiniBatchKMeans(clusters, random_state=self.seed, compute_labels=False, n_init=1, batch_size=batch)
         for _ in range(self.epochs):
-            order = candidates[np.argsort(code[candidates] * _odd(generator, 1))]
-            for start in range(0, len(order), batch):
-                means.partial_fit(unit_norm(read_rows(rows, order[start : start + batch], "candidates")).numpy())
+            drawn = generator.permutation(candidates)
+            for start in range(0, len(drawn), batch):
+                means.partial_fit(unit_norm(read_rows(rows, drawn[start : start + batch], "candidates")).numpy())
         centres = unit_norm(torch.from_numpy(means.cluster_centers_))
         values = np.zeros(rows.shape[0])
         for start, block in blocks(rows, name="candidates"):
@@ -88,19 +91,3 @@ class Prototypes(ByValue):
                 f"batch must hold at least one row per centroid, {clusters}, for k-means++; it is {self.batch}"
             )
         return self.batch
-
-
-def _hashes(rows: Rows, generator: np.random.Generator) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """A hash of each unit-norm row's bits, uint64 [N] (sums with random odd factors, modulo 2^64), and which rows are
-    not zero."""
-    factors = _odd(generator, rows.shape[1])
-    code, usable = np.empty(rows.shape[0], dtype=np.uint64), np.empty(rows.shape[0], dtype=bool)
-    for start, block in blocks(rows, name="candidates"):
-        here = slice(start, start + len(block))
-        code[here] = unit_norm(block).numpy().view(np.uint32).astype(np.uint64) @ factors
-        usable[here] = block.any(dim=1).numpy()
-    return code, usable
-
-
-def _odd(generator: np.random.Generator, count: int) -> NDArray[np.uint64]:
-    return generator.integers(0, 2**64, count, dtype=np.uint64) | np.uint64(1)

@@ -82,13 +82,13 @@ def sava_values(solved: BatchTransports, batch_epsilon: float) -> NDArray[np.flo
     values = np.empty(solved.gradients.shape[1])
     for batch, weights in zip(solved.rows, share, strict=True):
         values[batch] = -weights @ solved.gradients[:, batch]
-    return values
+    return values * solved.unit
 
 
 def batchwise_values(solved: BatchTransports) -> NDArray[np.float64]:
     """-mean_j cal_ij, float64 [N]."""
     mean: NDArray[np.float64] = solved.gradients.mean(axis=0, dtype=np.float64)
-    return -mean
+    return -mean * solved.unit
 
 
 def released_batchwise_values(solved: BatchTransports) -> NDArray[np.float64]:

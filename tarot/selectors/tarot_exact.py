@@ -58,47 +58,56 @@ class TarotExact:
         if self.size == "auto":
             return self._choose_size(problem)
         budget = problem.budget(self.size, self.ratio)
-        seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0)[0])
+        given = problem.with_targets_in_order()
+        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0)[0])
         chosen, bound = best_subset(seen, budget, self.swaps)
-        own = bound if seen is problem else None  # otherwise it bounds the distance to other targets
+        own = bound if seen is given else None  # otherwise it bounds the distance to other targets
         return problem.selection(chosen, described(self), total=problem.n, curve=curve, lower_bound=own)
 
     def _choose_size(self, problem: SelectionProblem) -> Selection:
         """The smallest size within one standard error of the least held-out distance; then solved on all targets."""
-        n, m = problem.n, len(problem.targets)
+        posed = problem.with_targets_in_order()
+        n, m = posed.n, len(posed.targets)
         folds = np.array_split(random_generator(self.seed).permutation(m), min(_FOLDS, m))
         if len(folds) < 2:
             raise InputError('size="auto" holds targets out, so it needs at least 2 of them; give a size')
         sizes = np.unique(np.geomspace(max(1, m // 2), max(1, n // 2), _GRID).round().astype(int))
         held_out = np.empty((len(sizes), len(folds)))
         for column, fold in enumerate(folds):
-            rest = problem.restricted(np.setdiff1d(np.arange(m), fold))
+            rest = posed.restricted(np.setdiff1d(np.arange(m), fold))
             for row, size in enumerate(sizes):
                 chosen, _ = best_subset(rest, int(size), swaps=0)
-                held_out[row, column] = solve_exact(dense(problem.cost(chosen, fold))).value
+                held_out[row, column] = solve_exact(dense(posed.cost(chosen, fold))).value
         mean, error = held_out.mean(1), held_out.std(1, ddof=1) / np.sqrt(len(folds))
         best = int(mean.argmin())
         size = int(sizes[np.flatnonzero(mean <= mean[best] + error[best])[0]])
-        chosen, bound = best_subset(problem, size, self.swaps)
+        chosen, bound = best_subset(posed, size, self.swaps)
         curve = {"size": sizes.tolist(), "held_out": mean.tolist(), "standard_error": error.tolist(), "chosen": [size]}
         return problem.selection(chosen, described(self), total=n, lower_bound=bound, curve=curve)
 
 
 def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[NDArray[np.int64], float]:
-    """Indices [size] of the best subset found, and the bound that no subset can beat."""
-    relaxed = problem.capacity_plan(size)
-    support = np.argsort(-relaxed.mass, kind="stable")[:size]
-    full = relaxed.mass[support[-1]] > 0  # not so only where zero features are nearer to the targets than candidates
+    """Indices [size] of the best subset found, and the bound that no subset can beat.
+
+    Where several subsets are as good, or several duals prove one, it is that to which the solvers come with candidates
+    as `SelectionProblem.ordered` has them, and the problem's targets are in the order of their content.
+    """
+    relaxed = problem.capacity_plan(size, in_order=True)
+    sends = problem.ordered(np.flatnonzero(relaxed.mass > 0))
+    support = sends[np.argsort(-relaxed.mass[sends], kind="stable")[:size]]
+    full = len(support) == size  # not so only where zero features are nearer to the targets than candidates
     integral = full and relaxed.exact and size % len(problem.targets) == 0
     if integral or (full and size * len(problem.targets) > _PAIRS):
         return np.sort(support), relaxed.lower_bound
     starts = [TarotFixed(size=size).select(problem).indices] + ([support] if full else [])
     near = problem.neighbours(_NEIGHBOURS)[1][:, :_NEIGHBOURS].unique().numpy()
-    pool = np.unique(np.concatenate([near[near >= 0], np.flatnonzero(relaxed.mass > 0), *starts]))
+    pool = problem.ordered(np.unique(np.concatenate([near[near >= 0], np.flatnonzero(relaxed.mass > 0), *starts])))
+    place = {candidate: position for position, candidate in enumerate(pool.tolist())}
     cost = problem.cost(pool)
     if not isinstance(cost, Tensor):
         return np.sort(starts[-1]), relaxed.lower_bound
-    subsets = [_settle(cost, _subset(cost, np.searchsorted(pool, np.sort(start)))) for start in starts]
+    members = [np.sort([place[candidate] for candidate in start.tolist()]) for start in starts]
+    subsets = [_settle(cost, _subset(cost, start)) for start in members]
     best = _swap(cost, min(subsets, key=lambda s: s.plan.value), swaps)
     return np.sort(pool[best.members]), relaxed.lower_bound
 

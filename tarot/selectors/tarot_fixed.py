@@ -54,7 +54,8 @@ class TarotFixed(Ordered):
     def select(self, problem: SelectionProblem) -> Selection:
         budget = self.budget()
         Allowance.of(problem, budget)  # what cannot be is refused before any work
-        seen, curve = smoothed(problem, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
+        given = problem.with_targets_in_order()
+        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: self._layers(posed, budget))
         return problem.selection(self._layers(seen, budget), described(self), total=problem.n, curve=curve)
 
     def _layers(self, problem: SelectionProblem, budget: Budget) -> NDArray[np.int64]:
@@ -71,7 +72,7 @@ class TarotFixed(Ordered):
         for layer in problem.layers(expect=expect, likely=allowance.likely):  # unseen candidates only, nearest first
             layer = layer[allowance.may(layer)]
             if not allowance.fits(layer):
-                layer = layer[np.argsort(price(chosen, layer), kind="stable")]
+                layer = problem.ranked(-price(chosen, layer), layer)
             chosen = np.concatenate([chosen, allowance.take(layer)])
             if allowance.done:
                 break

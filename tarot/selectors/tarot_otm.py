@@ -17,7 +17,7 @@ from torch import Tensor
 from tarot.common import Count, InputError, Natural, above, check_options, progress, within
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.options import described, random_generator
-from tarot.space import Whitening, content_sample
+from tarot.space import Whitening
 from tarot.transport import dense, solve_exact
 
 _ROUNDING = 1e-9  # relative: distances that differ by less are the same
@@ -57,8 +57,9 @@ class TarotOTM:
         check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
-        sides = self._sides(problem)
-        distances = _Distances(problem)
+        posed = problem.with_targets_in_order()
+        sides = self._sides(posed)
+        distances = _Distances(posed)
         stopped = threading.Event()  # an interrupt reaches this thread alone
         with progress("layers of nearest candidates", None, "layers") as advance:
 
@@ -68,7 +69,7 @@ class TarotOTM:
                 advance(1)
 
             def grow(side: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[float]]:
-                return self._grow(problem, distances, *side, count_layer)
+                return self._grow(posed, distances, *side, count_layer)
 
             # The network simplex leaves the GIL.
             with ThreadPoolExecutor(min(len(sides), torch.get_num_threads())) as threads:
@@ -85,12 +86,9 @@ class TarotOTM:
         return problem.selection(chosen, described(self), total=problem.n, curve={"ot_by_layer": list(curves)})
 
     def _sides(self, problem: SelectionProblem) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """(targets that select, targets that evaluate) of every fold. Folds are drawn of targets in an order of their
-        content, so that the order in which they are given decides nothing."""
-        rank = np.empty(problem.m, dtype=np.int64)
-        rank[content_sample(problem.target_views[0], problem.m, "targets")] = np.arange(problem.m)
-        by_content = np.argsort(rank[problem.usable_targets])
-        everyone = random_generator(self.seed).permutation(by_content)
+        """(targets that select, targets that evaluate) of every fold, of a problem whose targets are in an order of
+        their content."""
+        everyone = random_generator(self.seed).permutation(len(problem.targets))
         folds = np.array_split(everyone, min(self.folds, len(everyone)))
         if len(folds) == 1:
             return [(everyone, everyone)]

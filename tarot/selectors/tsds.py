@@ -63,7 +63,8 @@ class Tsds:
         """Each candidate's probability to be drawn, float64 [N], summing to 1."""
         k = self._prefetch(problem.n)
         if _MANY * k > problem.n:
-            distance, index = nearest_of_many(problem.candidates, problem.targets, k)
+            order = None if problem.candidate_ids is None else problem.candidate_order
+            distance, index = nearest_of_many(problem.candidates, problem.targets, k, order)
         else:
             distance, index = (table[:, :k].numpy() for table in problem.neighbours(k))
         usable = int(np.isfinite(distance).sum(1).min())  # the same for every target: zero candidates are nobody's
@@ -80,10 +81,11 @@ class Tsds:
 
     def select(self, problem: SelectionProblem) -> Selection:
         draws = problem.budget(self.size, self.ratio)
-        generator = random_generator(self.seed)
-        counts = generator.multinomial(draws, self.values(problem))
+        order = problem.candidate_order
+        counts = np.empty(problem.n, dtype=np.int64)
+        counts[order] = random_generator(self.seed).multinomial(draws, self.values(problem)[order])
         chosen = np.flatnonzero(counts)
-        return problem.selection(chosen, described(self), weights=counts[chosen].astype(np.int64))
+        return problem.selection(chosen, described(self), weights=counts[chosen])
 
     def _prefetch(self, n: int) -> int:
         if self.max_k is None:
@@ -96,7 +98,9 @@ class Tsds:
         """rho of every prefetched neighbour, float64 [M, K]; among the prefetched candidates only, as published."""
         prefetched, place = np.unique(index, return_inverse=True)
         k = min(_KDE_K, max(1, problem.n // _SHARE)) if self.kde_k is None else self.kde_k
-        density = kernel_density(read_rows(problem.candidates, prefetched, "candidates"), self.sigma, k)
+        in_order = problem.ordered(prefetched)  # of sums of floats, which their order rounds
+        density = kernel_density(read_rows(problem.candidates, in_order, "candidates"), self.sigma, k)
+        density = density[np.argsort(in_order)]
         return density[place].reshape(index.shape)
 
 

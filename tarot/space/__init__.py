@@ -11,8 +11,9 @@ from tarot.space.choice import (
     resolved,
     whiten,
 )
+from tarot.space.content import content_order
 from tarot.space.distance import distances
-from tarot.space.local import content_keys, content_sample
+from tarot.space.local import content_keys
 from tarot.space.neighbours import Closest, nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
@@ -42,7 +43,7 @@ __all__ = [
     "ascending",
     "check_space",
     "content_keys",
-    "content_sample",
+    "content_order",
     "distance_blocks",
     "distances",
     "fit_space",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tarot.common import InputError
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
-from tarot.space.local import content_sample
+from tarot.space.content import content_sample
 from tarot.space.norm import NORMS, AskedNorm, Norm, RowMap, unit_norm
 from tarot.space.target_agreement import agreement, repetition
 from tarot.space.whitening import (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 SMALL = 10_000_000  # multiplications
+_LEAST = 2.0**-40  # of numbers whose squares, and those of what is much smaller, are far from the ends of float32
 _CANCELLATION = 1e-3  # where d^2 < 1e-3 (|x|^2 + |y|^2), the expansion of |x - y|^2 has lost three digits of float32
 BLOCK = 1 << 22  # pairs at a time: the passes after the matrix product then run in cache
 
@@ -19,12 +22,23 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     """
     if len(x) * len(y) * x.shape[1] <= SMALL:
         return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").float()
+    scale = _scale(x, y)
+    if scale != 1:
+        return distances(x / scale, y / scale).mul_(scale)
     result = torch.empty(len(x), len(y))
     rows = max(1, BLOCK // len(y))
     y_squared = y.square().sum(1)
     for start in range(0, len(x), rows):
         _fill(result[start : start + rows], x[start : start + rows], y, y_squared)
     return result
+
+
+def _scale(*sides: Tensor) -> float:
+    """1, or a power of two by which rows are divided whose squares would leave float32."""
+    largest = max(float(end.abs()) for rows in sides for end in rows.aminmax())
+    if largest == 0 or _LEAST < largest < 1 / _LEAST:
+        return 1.0
+    return 2.0 ** math.floor(math.log2(largest))
 
 
 def _fill(distance: Tensor, x: Tensor, y: Tensor, y_squared: Tensor) -> None:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.features import Rows, blocks
+from tarot.features import Rows
 from tarot.space.covariance import inverse_root, oracle_ridge, ridged, usable_blocks
 from tarot.space.norm import RowMap, unit_norm
 
@@ -57,13 +57,6 @@ def content_keys(block: Tensor) -> NDArray[np.uint64]:
     rows = np.ascontiguousarray(block.numpy() + np.float32(0))  # which makes one zero of two
     digests = [hashlib.blake2b(row.data, digest_size=8).digest() for row in rows]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
-
-
-def content_sample(rows: Rows, size: int, name: str) -> NDArray[np.int64]:
-    """The positions of `size` rows drawn by content, or of all where there are no more, in an order of their content:
-    int64."""
-    keys = np.concatenate([content_keys(block) for _, block in blocks(rows, name=name)])
-    return np.argsort(keys, kind="stable")[:size]
 
 
 def mean_and_sample(sources: Mapping[str, Rows], prepare: RowMap, size: int = SAMPLE) -> tuple[Tensor, Tensor]:

@@ -84,15 +84,16 @@ def nearest_unit(
     targets: Tensor,
     k: int,
     block_similarities: int = BLOCK_SIMILARITIES,
+    places: NDArray[np.int64] | None = None,
     closest: Closest | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) among rows of unit norm.
 
     candidates [N, d], targets float32 [M, d]: unit norm, or zero = unusable. Candidates are read twice: all of them
-    once in order, and the k M nearest again for their distances. Exact in float32, ties to the smaller index; only
-    where more than k + 32 candidates lie within the product's rounding (1e-5) of a k-th best does the product's value
-    decide which of those are compared. Unfilled places hold +inf and -1. Memory: O(block + M k), never N M.
-    closest: told of every block on the way.
+    once in order, and the k M nearest again for their distances. Exact in float32, ties to the smaller place (int64
+    [N], all different), which is the index where no places are given; only where more than k + 32 candidates lie within
+    the product's rounding (1e-5) of a k-th best does the product's value decide which of those are compared. Unfilled
+    places hold +inf and -1. Memory: O(block + M k), never N M. closest: told of every block on the way.
     """
     d, m = candidates.shape[1], len(targets)
     if targets.shape[1] != d:
@@ -117,7 +118,7 @@ def nearest_unit(
             found, threshold = found.best(m, k, rounding)
             settled = len(found.target)
     found, _ = found.best(m, k, rounding)
-    distance, index = _by_distance(candidates, targets, found, k)
+    distance, index = _by_distance(candidates, targets, found, k, places)
     distance[~usable_targets], index[~usable_targets] = torch.inf, -1
     return distance, index
 
@@ -164,7 +165,9 @@ class _Found:
         return type(self)(target[keep], self.candidate[order[keep]], similarity[keep]), threshold[:, None]
 
 
-def _by_distance(candidates: Rows, targets: Tensor, found: _Found, k: int) -> tuple[Tensor, Tensor]:
+def _by_distance(
+    candidates: Rows, targets: Tensor, found: _Found, k: int, places: NDArray[np.int64] | None
+) -> tuple[Tensor, Tensor]:
     """The k pairs of smallest ||x - y|| of each target, [M, k]. `found` is sorted by target."""
     (m, d), pairs = targets.shape, len(found.target)
     pair_distance = torch.empty(pairs)
@@ -184,9 +187,9 @@ def _by_distance(candidates: Rows, targets: Tensor, found: _Found, k: int) -> tu
     width = max(k, int(count.max()))
     distance, index = torch.full((m, width), torch.inf), torch.full((m, width), -1)
     distance[found.target, column], index[found.target, column] = pair_distance, found.candidate
-    index, order = index.sort(dim=1)
-    distance, order = distance.gather(1, order).sort(dim=1, stable=True)  # stable: ties by index
-    return distance[:, :k], index.gather(1, order)[:, :k]
+    by_place = (index if places is None else torch.from_numpy(places)[index]).argsort(dim=1)
+    distance, order = distance.gather(1, by_place).sort(dim=1, stable=True)  # stable: ties by place
+    return distance[:, :k], index.gather(1, by_place).gather(1, order)[:, :k]
 
 
 def _normalised(block: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ _SCHEDULE = np.geomspace(0.1, 0.001, 8)  # epsilons of the entropic solve
 _ITERATIONS = 60  # at each of them
 
 Neighbours = Callable[[int], tuple[Tensor, Tensor]]
+Ordered = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class CapacityPlan:
 class _Graph:
     """The k nearest candidates of M targets: arcs from `candidate` (position in `members`) to `target`, at `cost`."""
 
-    members: NDArray[np.int64]  # candidates that are somebody's neighbour, ascending
+    members: NDArray[np.int64]  # candidates that are somebody's neighbour
     candidate: NDArray[np.int64]
     target: NDArray[np.int64]
     cost: NDArray[np.float64]
@@ -62,11 +63,12 @@ class _Graph:
         return len(self.reach)
 
 
-def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int) -> CapacityPlan:
-    """The plan for `size` of n candidates and m targets; `neighbours(k)`: sorted distances and indices [m, >= k]."""
+def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int, ordered: Ordered | None = None) -> CapacityPlan:
+    """The plan for `size` of n candidates and m targets; `neighbours(k)`: sorted distances and indices [m, >= k];
+    `ordered`: candidates [k] in the order in which a solver is to see them, None: ascending."""
     k = min(n, max(FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
     while True:
-        graph = _graph(*neighbours(k), n)
+        graph = _graph(*neighbours(k), n, ordered)
         solve = _solve_exactly if len(graph.cost) <= EXACT_ARCS else _solve_entropically
         flow, g = solve(graph, size)
         # The dummy candidate of _solve_exactly prices a target that found no room above any reach: it fails here too.
@@ -79,13 +81,17 @@ def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int) -> Capacit
         k = min(n, 2 * k)
 
 
-def _graph(distances: Tensor, indices: Tensor, n: int) -> _Graph:
+def _graph(distances: Tensor, indices: Tensor, n: int, ordered: Ordered | None) -> _Graph:
     distance, index = distances.double().numpy(), indices.numpy()
     known = index >= 0
     everyone = distance.shape[1] >= n
     complete = everyone or not known.all()  # a table with unfilled places holds every usable candidate
     reach = np.full(len(distance), np.inf) if complete else distance[:, -1]
     members, candidate = np.unique(index[known], return_inverse=True)
+    if ordered is not None:
+        in_order = ordered(members)
+        candidate = np.argsort(in_order)[candidate]  # members ascend, so that this is where each stands in order
+        members = in_order
     return _Graph(members, candidate, known.nonzero()[0], distance[known], reach, n - len(members) if complete else 0)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tarot import InputError
 from tarot.common import atomic_directory, atomic_file, fingerprint, hash_content, locked
+from tarot.features import BAD_NPY
 from tasks.task import Checkpoint
 
 Read = TypeVar("Read")
@@ -214,5 +215,5 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (*BAD_NPY, zipfile.BadZipFile) as error:
         raise InputError(f"{path} does not hold arrays; delete it to make them again") from error

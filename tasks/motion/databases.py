@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.common import Natural, NonNegative, check_options, entries, files_below, fingerprint
+from tarot.common import Natural, NonNegative, Positive, check_options, entries, files_below, fingerprint
 from tasks.common.code import source_hash
 from tasks.common.contents import hash_named
 from tasks.motion.formats import (
@@ -41,8 +41,9 @@ class Databases(MotionData):
     the `scene_fields`-th underscore from the end; 0: each scenario is one.
     start: by name, the frame at which windows begin where it is not so that the record's current frame is theirs;
     negative: before the record, with frames in which nobody is there.
-    kinds: of agents that are forecast. moving_distance: metres that a vehicle moves at least, where a record does not
-    say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
+    every: seconds from window to window, as many as a record has; None: one window of each, and what lies outside of it
+    is counted. kinds: of agents that are forecast. moving_distance: metres that a vehicle moves at least, where a
+    record does not say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
     """
 
     candidates: Mapping[str, str | None]
@@ -51,6 +52,7 @@ class Databases(MotionData):
     held_out: str
     disjoint: bool = True
     start: Mapping[str, int] = field(default_factory=dict)
+    every: Positive | None = None
     kinds: Sequence[str] = ("VEHICLE",)
     moving_distance: NonNegative = 2.0
     scene_fields: Natural = 0
@@ -60,6 +62,11 @@ class Databases(MotionData):
         check_options(self, "task.data")
         if not self._named or self.target in self._named:
             raise InputError("task.data.candidates must name datasets and folders, none of them the target's")
+        if self.every is not None and self.start:
+            raise InputError(
+                f"task.data.every={self.every:g} cuts records from their first frame on: leave out task.data.start, "
+                f"{dict(self.start)}"
+            )
 
     @property
     def _named(self) -> dict[str, str]:
@@ -113,6 +120,7 @@ class Databases(MotionData):
                 "profile": profile.recipe(),
                 "code": source_hash(read_database, read_argoverse2, samples_of),
                 "dataset": dataset,
+                **self._cut,
             }
 
             def make(
@@ -123,7 +131,12 @@ class Databases(MotionData):
             ) -> MotionSamples:
                 skipped: Counter[str] = Counter()
                 return samples_of(
-                    source.scenarios(dataset, skipped), profile, select=select, start=start, skipped=skipped
+                    source.scenarios(dataset, skipped),
+                    profile,
+                    select=select,
+                    start=start,
+                    every=self.every,
+                    skipped=skipped,
                 )
 
             made[name] = cached_samples(cache / f"{dataset}-{fingerprint(made_of)}.npz", profile, make)
@@ -158,6 +171,10 @@ class Databases(MotionData):
                         "judged must not be learnt from, nor selected for by itself"
                     )
 
+    @property
+    def _cut(self) -> dict[str, float]:
+        return {} if self.every is None else {"every": self.every}
+
     def recipe(self, seed: int, cache: Path | None = None) -> dict[str, Any]:
         made_of = {
             name: {"files": source.content(cache), "start": self.start.get(self._dataset(name))}
@@ -174,6 +191,7 @@ class Databases(MotionData):
             "target": self.target,
             "kinds": list(self.kinds),
             **moving,
+            **self._cut,
             "seed": seed,
         }
 

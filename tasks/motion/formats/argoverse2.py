@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 from pyarrow import parquet
 
 from tarot import InputError
 from tarot.common import entries, files_below
-from tasks.motion.formats.records import BAD_LINES, cleaned, points
+from tarot.features import BAD_PARQUET
+from tasks.motion.formats.records import BAD_LINES, NO_AREAS, cleaned, points
 from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario
 
 DATASET = "argoverse2"
@@ -131,7 +131,7 @@ Line = tuple[str, str, list[tuple[float, float]], tuple[str, ...], tuple[str, ..
 def _table(path: Path) -> dict[str, np.ndarray]:
     try:
         table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except BAD_PARQUET as error:
         raise InputError(f"{path} cannot be read as parquet: {error}") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing or not table.num_rows:
@@ -146,12 +146,12 @@ def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
         for name, crossing in content["pedestrian_crossings"].items():
             corners = _points(crossing["edge1"]) + _points(crossing["edge2"])[::-1]
             found.append((name, "CROSSWALK", corners, (), ()))
-        for name, area in content["drivable_areas"].items():
+        for name, area in content.get("drivable_areas", {}).items():
             found.append((name, "ROAD_EDGE_BOUNDARY", _points(area["area_boundary"]), (), ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no map of Argoverse 2: {error!r}") from error
     lines: list[MapLine] = []
-    problems: Counter[str] = Counter()
+    problems: Counter[str] = Counter({NO_AREAS: 1} if "drivable_areas" not in content else {})
     for name, kind, corners, before, after in found:
         xy = points(corners)
         if xy is None:

@@ -16,6 +16,9 @@ _SHOWN = 200
 BAD_FRAMES = "frame of an agent that is said to be valid but is not finite"
 BAD_LINES = "map line that is not finite or has no points"
 BAD_LIGHTS = "traffic light without a place"
+OTHER_LIGHTS = "traffic light whose states are not one for each frame"
+BAD_TRACKS = "track of something else than vehicles, pedestrians and cyclists that lacks what tracks have"
+NO_AREAS = "map without drivable areas"
 
 
 class Arrays(TypedDict):

@@ -7,7 +7,7 @@ import math
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +16,20 @@ import numpy as np
 from tarot import InputError
 from tarot.common import entries
 from tasks.common.safe_pickle import load_pickle
-from tasks.motion.formats.records import BAD_LIGHTS, BAD_LINES, Arrays, cleaned, column, names, points, shown, text
-from tasks.motion.formats.scenario import RATE, MapLine, Scenario, TrafficLight
+from tasks.motion.formats.records import (
+    BAD_LIGHTS,
+    BAD_LINES,
+    BAD_TRACKS,
+    OTHER_LIGHTS,
+    Arrays,
+    cleaned,
+    column,
+    names,
+    points,
+    shown,
+    text,
+)
+from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario, TrafficLight
 
 SUMMARY, MAPPING = "dataset_summary.pkl", "dataset_mapping.pkl"
 ORIGIN, OLD_ORIGIN = "map_origin", "old_origin_in_current_coordinate"
@@ -29,6 +41,7 @@ NEAR = 1e-3
 log = logging.getLogger("tarot")
 _NO_RECORD = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 """What content of other types than a scenario's can raise."""
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 KEYS = ("id", "version", "length", "metadata", "tracks", "dynamic_map_states", "map_features")
 
 
@@ -180,10 +193,11 @@ def _scenario(record: Any, path: Path, dataset: str | None) -> Scenario:
     frames = int(frames)
     if not tracks or len({str(name) for name in tracks}) < len(tracks):
         raise InputError(f"{path} has {'two tracks of one name' if tracks else 'no tracks'}")
-    arrays, problems, unseen = _tracks(tracks, frames, str(path))
+    tracks, columns, left_out = _readable(tracks, frames, str(path))
+    arrays, problems, unseen = _tracks(columns, str(path))
     lines, bad_lines = _map(record["map_features"], path)
     lights, bad_lights = _lights(record["dynamic_map_states"], frames, path)
-    problems.update(bad_lines + bad_lights)
+    problems.update(left_out + bad_lines + bad_lights)
     current, ego = metadata.get("current_time_index"), metadata.get("sdc_id")
     if current is not None and not (isinstance(current, int | np.integer) and 0 <= current < frames):
         raise InputError(
@@ -210,24 +224,49 @@ def _scenario(record: Any, path: Path, dataset: str | None) -> Scenario:
     )
 
 
-def _tracks(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[Arrays, Counter[str], np.ndarray]:
-    """The arrays of a `Scenario`, what is wrong with them, and the positions of frames that are not valid, [n, 2]."""
-    rows = []
+def _readable(tracks: Mapping[Any, Any], frames: int, path: str) -> tuple[dict[Any, Any], list[Columns], Counter[str]]:
+    """The tracks whose columns can be read, these, and how many others are left out: a cone without a heading is no
+    reason to leave out a record. A vehicle, pedestrian or cyclist that cannot be read is, and an InputError."""
+    kept: dict[Any, Any] = {}
+    found: list[Columns] = []
+    left_out: Counter[str] = Counter()
     for name, track in tracks.items():
         where = f"{path}: track {shown(name)}"
-        if not isinstance(track, dict) or "type" not in track or not isinstance(track.get("state"), dict):
-            raise InputError(f"{where} has no type or no state")
-        state = track["state"]
-        position = column(state, "position", frames, 2, where)
-        heading = column(state, "heading", frames, 1, where)
-        velocity = column(state, "velocity", frames, 2, where)
-        parts = [
-            # exports of procedural scenes may have no height
-            column(state, part, frames, 1, where) if part in state else np.zeros(frames)
-            for part in ("length", "width", "height")
-        ]
-        rows.append((position, heading, velocity, np.stack(parts, axis=1), column(state, "valid", frames, 1, where)))
-    position, heading, velocity, size, valid = (np.stack(arrays) for arrays in zip(*rows, strict=True))
+        if not isinstance(track, dict) or "type" not in track:
+            raise InputError(f"{where} has no type")
+        try:
+            columns = _columns(track, frames, where)
+        except InputError:
+            if track["type"] in (VEHICLE, PEDESTRIAN, CYCLIST):
+                raise
+            left_out[BAD_TRACKS] += 1
+            continue
+        kept[name] = track
+        found.append(columns)
+    if not kept:
+        raise InputError(f"{path} has no track that can be read")
+    return kept, found, left_out
+
+
+def _columns(track: Mapping[Any, Any], frames: int, where: str) -> Columns:
+    """Positions [T, 2], headings [T], velocities [T, 2], sizes [T, 3] and whether it is there [T]."""
+    state = track.get("state")
+    if not isinstance(state, dict):
+        raise InputError(f"{where} has no state")
+    position = column(state, "position", frames, 2, where)
+    heading = column(state, "heading", frames, 1, where)
+    velocity = column(state, "velocity", frames, 2, where)
+    parts = [
+        # exports of procedural scenes may have no height
+        column(state, part, frames, 1, where) if part in state else np.zeros(frames)
+        for part in ("length", "width", "height")
+    ]
+    return position, heading, velocity, np.stack(parts, axis=1), column(state, "valid", frames, 1, where)
+
+
+def _tracks(columns: Sequence[Columns], path: str) -> tuple[Arrays, Counter[str], np.ndarray]:
+    """The arrays of a `Scenario`, what is wrong with them, and the positions of frames that are not valid, [n, 2]."""
+    position, heading, velocity, size, valid = (np.stack(arrays) for arrays in zip(*columns, strict=True))
     if not np.isfinite(valid).all():
         raise InputError(f"{path}: whether an agent is valid is neither true nor false somewhere")
     return *cleaned(position, heading, velocity, size, valid), position[valid == 0]
@@ -278,13 +317,13 @@ def _map(features: Mapping[Any, Any], path: Path) -> tuple[tuple[MapLine, ...], 
 def _lights(states: Mapping[Any, Any], frames: int, path: Path) -> tuple[tuple[TrafficLight, ...], Counter[str]]:
     lights: list[TrafficLight] = []
     problems: Counter[str] = Counter()
-    for name, light in states.items():
+    for light in states.values():
         state = light.get("state") if isinstance(light, dict) else None
-        if not isinstance(state, dict) or "object_state" not in state or "lane" not in light:
-            raise InputError(f"{path}: traffic light {shown(name)} has no lane or no states")
-        seen = [None if s is None else text(s, path) for s in state["object_state"]]
-        if len(seen) != frames:
-            raise InputError(f"{path}: traffic light {shown(name)} has {len(seen)} states; there are {frames} frames")
+        each = state.get("object_state") if isinstance(state, dict) else None
+        if not isinstance(each, list | tuple | np.ndarray) or len(each) != frames or "lane" not in light:
+            problems[OTHER_LIGHTS] += 1  # older converters wrote them in another way; no model looks at lights
+            continue
+        seen = [None if s is None else text(s, path) for s in each]
         stop = points(light.get("stop_point"))
         if stop is None:
             problems[BAD_LIGHTS] += 1
@@ -296,8 +335,13 @@ def _lights(states: Mapping[Any, Any], frames: int, path: Path) -> tuple[tuple[T
 def _to_predict(content: Any, path: Path) -> tuple[str, ...]:
     if content is None:
         return ()
+    if isinstance(content, list | tuple):
+        return tuple(
+            text(entry["track_id"] if isinstance(entry, dict) and "track_id" in entry else entry, path)
+            for entry in content
+        )
     if not isinstance(content, dict):
-        raise InputError(f"{path}: tracks_to_predict is {type(content).__name__}, not dict")
+        raise InputError(f"{path}: tracks_to_predict is {type(content).__name__}, not dict or list")
     return tuple(
         text(entry["track_id"], path) if isinstance(entry, dict) and "track_id" in entry else str(name)
         for name, entry in content.items()

@@ -149,6 +149,9 @@ def sample_id(window: Scenario, agent: str) -> str:
     return f"{window.dataset}/{window.name}/{agent}" + ("" if window.start is None else f"@{window.start}")
 
 
+UNSEEN = "frame outside of the one window of its record (task.data.every: seconds from window to window)"
+
+
 def samples_of(
     scenarios: Iterable[Scenario],
     profile: Profile,
@@ -174,6 +177,8 @@ def samples_of(
         except NoWindow as error:
             counted[f"record {error.reason}"] += 1
             continue
+        if every is None and scenario.frames > profile.frames:
+            counted[UNSEEN] += scenario.frames - profile.frames
         lines = lines_of(scenario.map, profile)
         for window in cut:
             agents, left_out = targets_of(window, select)

@@ -199,7 +199,7 @@ def test_baselines_weigh_one_each_and_repeat_uniformly_up_to_a_total(selector, o
     s = tarot.select(CANDIDATES, TARGETS, selector, **options)
     assert s.weights.tolist() == [1] * len(s)
     repeated = tarot.select(CANDIDATES, TARGETS, selector, total=2 * len(s) + 3, **options)
-    assert repeated.weights.tolist() == [3] * 3 + [2] * (len(s) - 3)
+    assert sorted(repeated.weights.tolist()) == [2] * (len(s) - 3) + [3] * 3
 
 
 def test_what_a_selector_knows_is_aligned_with_the_indices():

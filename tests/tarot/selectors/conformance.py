@@ -52,11 +52,13 @@ def quiet() -> Iterator[None]:
 @dataclass(frozen=True)
 class Subject:
     """kind: the class. options: given to every object of it. draws: its `size` is of draws with replacement, so that
-    fewer candidates are selected and their weights sum to it."""
+    fewer candidates are selected and their weights sum to it. by_name: it draws candidates, by their ids where there
+    are ids."""
 
     kind: type[Selector]
     options: Mapping[str, Any] = field(default_factory=dict)
     draws: bool = False
+    by_name: bool = False
 
     @property
     def fields(self) -> set[str]:
@@ -80,7 +82,7 @@ class Subject:
             return tarot.select(**{**known, **more}, selector=selector or self.made())
 
     def values(self, known: Mapping[str, Any]) -> np.ndarray:
-        taken = {key: one for key, one in known.items() if key not in ("candidate_ids", "candidate_tags")}
+        taken = {key: one for key, one in known.items() if key != "candidate_tags"}
         with quiet():
             return tarot.value(**taken, selector=self.made())
 
@@ -292,10 +294,12 @@ def never_selects_zero_rows(subject: Subject) -> None:
 
 
 def follows_its_candidates(subject: Subject) -> None:
-    """Permuting candidates permutes the result."""
+    """Permuting candidates permutes the result, whether they have names or not."""
     sizes = [{"size": size} for size in (M // 2, SIZE, 2 * M)] if subject.sized else [{}]
-    for seed, size in product(range(3), sizes):
+    for (seed, size), named in product(enumerate(sizes), (True, False)):
         known, order = pool(seed), np.random.default_rng(seed + 5).permutation(N)
+        if not named:
+            del known["candidate_ids"]
         selector = subject.made(**size)
         one, other = subject.select(known, selector), subject.select(rows_of(known, order), selector)
         assert sorted(order[other.indices].tolist()) == one.indices.tolist(), "another order selects others"
@@ -382,12 +386,36 @@ def reads_rows_wherever_they_are(subject: Subject, folder: Path) -> None:
 
 def does_not_look_at_ids(subject: Subject) -> None:
     """An id is a name, which says nothing about what a candidate is worth."""
+    if subject.by_name:
+        raise NotPromised("it draws candidates by their names, not by where they stand")
     known = pool()
     one = subject.select(known)
     backwards = subject.select({**known, "candidate_ids": known["candidate_ids"][::-1]})
     assert_same(one, backwards, "ids in another order")
     nameless = {key: value for key, value in known.items() if key != "candidate_ids"}
     assert_same(one, subject.select(nameless), "no ids")
+
+
+def orders_equals_by_id(subject: Subject) -> None:
+    """Of two candidates that are the same but for their names, it is not the place that decides."""
+    known = pool()
+    for key in (key for key in known if key.startswith("candidate") and key != "candidate_ids"):
+        values = known[key][0] if isinstance(known[key], list) else known[key]
+        values[N // 2 :] = values[: N // 2]
+    for size in (5, SIZE - 1) if subject.sized else (None,):
+        selector = subject.made() if size is None else subject.made(size=size)
+        order = np.random.default_rng(size).permutation(N)
+        one, other = subject.select(known, selector), subject.select(rows_of(known, order), selector)
+        assert set(other.ids) == set(one.ids), "another order selects other names"
+
+
+def follows_no_scale(subject: Subject) -> None:
+    """Features in other units make the same choice, however near to the ends of float32."""
+    known = pool()
+    one = subject.select(known)
+    for scale in (1e-30, 1e10):
+        sides = {side: [view * np.float32(scale) for view in known[side]] for side in ("candidates", "targets")}
+        assert_same(one, subject.select({**known, **sides}), f"features times {scale:g}")
 
 
 # --- for whom --------------------------------------------------------------------------------------------------------
@@ -611,6 +639,8 @@ CHECKS: tuple[Callable[..., None], ...] = (
     reads_every_precision,
     reads_rows_wherever_they_are,
     does_not_look_at_ids,
+    orders_equals_by_id,
+    follows_no_scale,
     follows_no_order_of_targets,
     looks_at_its_targets,
     serves_its_targets,

@@ -9,6 +9,8 @@ from tests.tarot.selectors.conformance import CHECKS, NotPromised, Subject, run
 
 # Those whose `size` is a number of draws with replacement.
 DRAWS = {"tsds"}
+# Those who draw candidates, which they do by name.
+BY_NAME = {"random", "oracle", "tsds", "sava", "batchwise_lava", "prototypes"}
 # Options without which there would be nothing to choose in a pool as small as the checks'.
 OPTIONS = {
     "sava": {"batch_size": 20},
@@ -17,12 +19,12 @@ OPTIONS = {
 }
 # Promises that a method does not keep, with what it does instead. Each is a debt; nothing else may be left out.
 EXEMPT = {
-    ("random", "follows_its_candidates"): "draws positions",
-    ("oracle", "follows_its_candidates"): "draws positions among the tagged",
-    ("tsds", "follows_its_candidates"): "draws counts in the order of positions",
-    ("sava", "follows_its_candidates"): "draws its batches by position",
-    ("batchwise_lava", "follows_its_candidates"): "draws its batches by position",
-    ("tarot_exact", "follows_its_candidates"): "which of several optima is found depends on the order of rows",
+    ("bids", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
+    ("facility_location", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
+    ("herding", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
+    ("k_center", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
+    ("wasserstein_coreset", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
+    ("wasserstein_coreset", "follows_no_scale"): "draws by a hash of the bits of rows, which another scale changes",
     ("tarot_exact", "differs_by_seed"): 'draws folds for size="auto" alone, and a given size needs none',
     ("tsds", "selects_the_most_valuable"): "draws from its values, which are probabilities",
     ("el2n", "looks_at_its_targets"): "values a sample by the model's error on it, whatever the targets",
@@ -48,13 +50,13 @@ EXEMPT = {
 def test_what_is_left_out_exists():
     checks = {check.__name__ for check in CHECKS}
     assert all(name in SELECTORS and check in checks for name, check in EXEMPT)
-    assert DRAWS | set(OPTIONS) <= set(SELECTORS)
+    assert DRAWS | BY_NAME | set(OPTIONS) <= set(SELECTORS)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 def test_it_keeps_the_contract(name, check, tmp_path):
-    subject = Subject(SELECTORS[name], OPTIONS.get(name, {}), draws=name in DRAWS)
+    subject = Subject(SELECTORS[name], OPTIONS.get(name, {}), draws=name in DRAWS, by_name=name in BY_NAME)
     if (name, check.__name__) in EXEMPT:
         with pytest.raises(AssertionError):  # a promise that is kept again leaves the list
             run(check, subject, tmp_path)

@@ -81,20 +81,25 @@ def test_values_share_out_the_utility_of_the_pool(k):
     assert values.sum() == pytest.approx((y[nearest] == wanted[:, None]).sum(1).mean() / k)
 
 
-def test_equal_distances_are_ordered_by_index():
+@pytest.mark.parametrize(
+    ("ids", "order"), [(list("abcd"), [0, 1, 2, 3]), (list("dabc"), [1, 2, 3, 0]), (None, [0, 3, 1, 2])]
+)
+def test_equal_distances_are_ordered_by_id_and_else_by_content(ids, order):
     c = np.ones((4, 2))
-    labels = np.array([0, 1, 1, 0])
-    problem = SelectionProblem((c,), (np.zeros((1, 2)),), candidate_labels=labels, target_labels=np.array([1]))
-    assert KnnShapley(k=1).values(problem) == pytest.approx(brute_force([0, 1, 1, 0], 1))
+    labels, known = np.array([0, 1, 1, 0]), {"candidate_labels": np.array([0, 1, 1, 0]), "target_labels": np.array([1])}
+    problem = SelectionProblem((c,), (np.zeros((1, 2)),), candidate_ids=ids, **known)
+    assert KnnShapley(k=1).values(problem)[order] == pytest.approx(brute_force(labels[order].tolist(), 1))
 
 
 def test_neither_blocks_nor_store_precision_matter():
     c, t, y, wanted = data(n=300, m=20, seed=2)
-    whole = _streamed(c, t, y, wanted, 5)
+    order = np.arange(300)
+    whole = _streamed(c, t, y, wanted, 5, order)
     for memory in (1, 4 * 300 * 7):
-        assert _streamed(c, t, y, wanted, 5, memory_bytes=memory) == pytest.approx(whole, abs=1e-12)
+        assert _streamed(c, t, y, wanted, 5, order, memory) == pytest.approx(whole, abs=1e-12)
     half = c.astype(np.float16)
-    assert _streamed(half, t, y, wanted, 5) == pytest.approx(_streamed(half.astype(np.float32), t, y, wanted, 5))
+    wide = _streamed(half.astype(np.float32), t, y, wanted, 5, order)
+    assert _streamed(half, t, y, wanted, 5, order) == pytest.approx(wide)
 
 
 def test_permuting_the_pool_permutes_the_values():

@@ -15,6 +15,7 @@ from tarot.selectors.hierarchical import mass_gradient
 from tarot.selectors.labelled import LabelCosts, labelled_spaces
 from tarot.selectors.lava import Lava
 from tarot.selectors.sava import Sava
+from tarot.space.content import content_order
 from tarot.transport import calibrated
 
 
@@ -233,8 +234,10 @@ def test_only_so_many_rows_stand_for_a_class():
 
     everything = label_costs(c, t, of_c, of_t, None)
     np.testing.assert_allclose(label_costs(c, t, of_c, of_t, 40), everything)
-    few = np.concatenate([np.flatnonzero(of_c == y)[np.arange(3) * (of_c == y).sum() // 3] for y in "ab"])
-    few_t = np.concatenate([np.flatnonzero(of_t == y)[np.arange(3) * (of_t == y).sum() // 3] for y in "ab"])
+    few, few_t = (
+        np.concatenate([order[labels[order] == y][np.arange(3) * (labels == y).sum() // 3] for y in "ab"])
+        for labels, order in ((of_c, content_order([c], "candidates")), (of_t, content_order([t], "targets")))
+    )
     expected = label_costs(c[few], t[few_t], of_c[few], of_t[few_t], None)
     np.testing.assert_allclose(label_costs(c, t, of_c, of_t, 3), expected, rtol=1e-3)
 

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from tarot.common.errors import InputError
 from tarot.selection.problem import SelectionProblem
 from tarot.selectors.el2n import El2n
 from tarot.selectors.prototypes import Prototypes
-from tarot.space.whitening import unit_norm
+from tarot.space.content import content_order
 
 
 def blobs(n=90, d=6, seed=0):
@@ -35,18 +34,9 @@ def cosine_distance(rows, centres):
 # --- prototypes ------------------------------------------------------------------------------------------------------
 
 
-def hash_order(rows, seed):
-    """Python's own integers instead of NumPy's modular ones."""
-    generator = np.random.default_rng(seed)
-    factors, mix = ([int(x) | 1 for x in generator.integers(0, 2**64, k, dtype=np.uint64)] for k in (rows.shape[1], 1))
-    bits = unit_norm(torch.from_numpy(rows)).numpy().view(np.uint32)
-    code = [sum(int(b) * f for b, f in zip(row, factors, strict=True)) * mix[0] % 2**64 for row in bits]
-    return np.array(sorted(range(len(rows)), key=code.__getitem__))
-
-
 def test_equals_scikit_learn_step_by_step():
     rows, _ = blobs()
-    order = hash_order(rows, 5)
+    order = np.random.default_rng(5).permutation(content_order([rows], "candidates"))
     means = MiniBatchKMeans(4, random_state=5, n_init=1, batch_size=40)
     for start in (0, 40, 80):
         means.partial_fit(unit(rows)[order[start : start + 40]])
@@ -103,8 +93,10 @@ def test_a_sorted_pool_is_read_in_mixed_order():
 
 def test_views_are_averaged_and_zero_rows_worth_least():
     a, b = blobs()[0], blobs(seed=1)[0]
-    both = Prototypes().values(problem(a, b))
-    assert both == pytest.approx((Prototypes().values(problem(a)) + Prototypes().values(problem(b))) / 2)
+    ids = np.arange(len(a))
+    both = Prototypes().values(problem(a, b, candidate_ids=ids))
+    alone = [Prototypes().values(problem(view, candidate_ids=ids)) for view in (a, b)]
+    assert both == pytest.approx((alone[0] + alone[1]) / 2)
     a[[3, 50]] = 0
     values = Prototypes().values(problem(a))
     assert (values[[3, 50]] == 0).all()

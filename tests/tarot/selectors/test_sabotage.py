@@ -253,10 +253,25 @@ class ChoosesByIds(Honest):
         return problem.best(values, self.size, self.ratio, described(self))
 
 
+@caught_by(conformance.orders_equals_by_id)
+class TakesTheFirstOfEquals(Honest):
+    def select(self, problem):
+        ranked = np.argsort(-self.values(problem), kind="stable")
+        budget = problem.budget(self.size, self.ratio)
+        return problem.selection(problem.first_usable(ranked, budget), described(self))
+
+
+@caught_by(conformance.follows_no_scale)
+class AddsAnAbsoluteNumber(Honest):
+    def values(self, problem):
+        rows = np.asarray(problem.candidate_views[0], dtype=np.float64)
+        return super().values(problem) / (np.linalg.norm(rows, axis=1) + 1e-6)
+
+
 @caught_by(conformance.follows_no_order_of_targets)
 class ServesTheFirstTargetAlone(Honest):
     def values(self, problem):
-        return problem.candidates[:].double().numpy() @ problem.targets[0].double().numpy()
+        return np.asarray(problem.candidate_views[0], dtype=np.float64) @ problem.target_views[0][0]
 
 
 @caught_by(conformance.looks_at_its_targets)

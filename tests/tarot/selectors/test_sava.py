@@ -24,6 +24,7 @@ from tarot.selectors.labelled import LabelCosts, labelled_spaces
 from tarot.selectors.lava import Lava
 from tarot.selectors.options import random_generator
 from tarot.selectors.sava import BatchwiseLava, Sava, released_batchwise_values, sava_values
+from tarot.space.content import content_order
 
 
 def problem(c, t, of_c, of_t):
@@ -75,7 +76,9 @@ def slow_pairs(batch_size, seed, scale=1.0):
     c, t, of_c, of_t = example()
     c, t = scale * c, scale * t
     generator = random_generator(seed)
-    rows, columns = (random_batches(k, batch_size, least, generator) for k, least in ((len(c), 2), (len(t), 1)))
+    rows, columns = (
+        random_batches(content_order([side], "rows"), batch_size, least, generator) for side, least in ((c, 2), (t, 1))
+    )
     cost, epsilon = slow_cost(c, t, of_c, of_t)
     solved = [[pot_transport(cost[np.ix_(i, j)], epsilon) for j in columns] for i in rows]
     return rows, columns, np.array([[s[0] for s in row] for row in solved]), [[s[2] for s in row] for row in solved]
@@ -164,7 +167,7 @@ def test_a_short_batch_is_not_weighed_down():
 def test_batches_are_nearly_equal_and_nobody_is_alone():
     generator = np.random.default_rng(0)
     for n, size, least, sizes in [(10, 4, 2, [4, 3, 3]), (3, 2, 2, [3]), (3, 2, 1, [2, 1]), (1, 2, 2, [1])]:
-        batches = random_batches(n, size, least, generator)
+        batches = random_batches(np.arange(n), size, least, generator)
         assert [len(b) for b in batches] == sizes
         assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(n))
         assert all((np.diff(b) > 0).all() for b in batches)

@@ -8,6 +8,7 @@ import tarot
 from tarot.common.errors import InputError
 from tarot.selection.problem import SelectionProblem
 from tarot.selectors import TarotExact, TarotFixed
+from tarot.space.content import content_order
 
 
 def unit(rows):
@@ -45,6 +46,7 @@ def test_smoothing_is_selecting_for_averaged_targets(count, selector):
 
 def test_auto_is_the_count_of_least_held_out_distance():
     c, t = clusters(200, 20)
+    t = t[content_order([t], "targets")]
     selection = tarot.select(c, t, TarotFixed(size=25, smoothing="auto"), whitening=None)
     folds = np.array_split(np.random.default_rng(0).permutation(20), 5)
     counts = [0, 1, 2, 5, 12]

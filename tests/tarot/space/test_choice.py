@@ -9,7 +9,7 @@ import torch
 import tarot
 from tarot import InputError
 from tarot.space import Space, distances
-from tarot.space.local import content_sample
+from tarot.space.content import content_sample
 from tarot.space.target_agreement import agreement, repetition
 from tests.tarot.space.test_local import clusters
 

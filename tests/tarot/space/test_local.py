@@ -6,8 +6,9 @@ import tarot
 import tarot.space.local
 from tarot import InputError
 from tarot.space import fit_whitener, unit_norm
+from tarot.space.content import content_sample
 from tarot.space.covariance import inverse_root, oracle_ridge, ridged
-from tarot.space.local import content_sample, local_covariance
+from tarot.space.local import local_covariance
 
 
 def clusters(n=600, m=60, d=24, groups=6, noise=1.0, seed=0):

@@ -83,7 +83,7 @@ def test_the_proof_is_needed(monkeypatch):
     """What the first graph alone gives, as an optimum of its own arcs, is above the true bound."""
     candidates, targets = unit(300), unit_norm(unit(1, seed=1) + 0.05 * unit(12, seed=2))
     distance, index = nearest_unit(candidates, targets, 20)
-    graph = capacity._graph(distance, index, 300)
+    graph = capacity._graph(distance, index, 300, None)
     flow, g = capacity._solve_exactly(graph, 200)
     assert not (g <= graph.reach + 1e-9).all() and flow.sum() < 1 - 1e-6
     clipped = capacity._dual_value(graph, np.minimum(g, graph.reach), 200)
@@ -176,7 +176,7 @@ def test_any_prices_give_a_bound():
     """`_dual_value` is below the optimum for every g within reach: that is what makes the bound certified."""
     candidates, targets = mixture(50, 0), mixture(6, 1)
     optimum = linear_program(cost_of(candidates, targets), 9)
-    graph = capacity._graph(*nearest_unit(candidates, targets, 20), 50)
+    graph = capacity._graph(*nearest_unit(candidates, targets, 20), 50, None)
     generator = np.random.default_rng(0)
     for _ in range(200):
         g = np.minimum(generator.normal(scale=0.5, size=6) + 0.5, graph.reach)

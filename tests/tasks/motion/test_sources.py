@@ -337,3 +337,11 @@ def test_a_simulated_database_survives_the_format(tmp_path):
     for name, tensor in one.batch().items():
         torch.testing.assert_close(two.batch()[name], tensor, rtol=1e-5, atol=1e-4)
     assert one.tags.tolist() == two.tags.tolist()
+
+
+def test_windows_begin_at_a_frame_or_every_so_often_but_not_both():
+    folders = {"candidates": {"waymo": "a"}, "target": "mine", "targets": "b", "held_out": "c"}
+    with pytest.raises(InputError, match=r"task.data.every=0.5 .* leave out task.data.start"):
+        Databases(**folders, start={"waymo": 0}, every=0.5)
+    apart = [Databases(**folders, every=every)._cut for every in (None, 0.5)]
+    assert apart == [{}, {"every": 0.5}]

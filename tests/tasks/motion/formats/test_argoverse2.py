@@ -15,8 +15,9 @@ from pyarrow import parquet
 from tarot import InputError
 from tasks.motion.databases import Source
 from tasks.motion.formats.argoverse2 import argoverse2_folders, read_argoverse2
+from tasks.motion.formats.records import NO_AREAS
 from tasks.motion.views.profile import MINI, PAPER_WAYFORMER
-from tasks.motion.views.samples import samples_of
+from tasks.motion.views.samples import UNSEEN, samples_of
 from tasks.motion.views.windows import TargetFilter
 
 NAME = "0a1e6f0a-1817-4a98-b02e-db8c9327d151"
@@ -78,7 +79,8 @@ def test_the_map(folder):
 @pytest.mark.parametrize("profile", [MINI, PAPER_WAYFORMER])
 def test_its_one_target_is_the_focal_track(folder, profile):
     samples = samples_of([read_argoverse2(folder)], profile)
-    assert samples.ids.tolist() == [f"argoverse2/{NAME}/138951"] and not samples.skipped
+    assert samples.ids.tolist() == [f"argoverse2/{NAME}/138951"]
+    assert dict(samples.skipped) == {UNSEEN: 110 - profile.frames}
     sample = samples[0]
     assert sample["future_valid"].all() and sample["lanes_valid"].any() and sample["agents_valid"][0].all()
     table = table_of(folder).to_pandas()
@@ -162,3 +164,14 @@ def test_scenarios_behind_links_are_found_and_part_of_the_content(tmp_path):
     assert source.content() == before
     (tmp_path / "elsewhere" / "scenario_1.parquet").write_bytes(b"other rows")
     assert source.content() != before
+
+
+def test_a_map_without_drivable_areas_is_read_and_said(folder):
+    (path,) = folder.glob("log_map_archive_*.json")
+    content = json.loads(path.read_text())
+    edges = len(content.pop("drivable_areas"))
+    whole = read_argoverse2(folder)
+    path.write_text(json.dumps(content))
+    scenario = read_argoverse2(folder)
+    assert scenario.problems == whole.problems | {NO_AREAS: 1}
+    assert len(scenario.map) == len(whole.map) - edges and edges

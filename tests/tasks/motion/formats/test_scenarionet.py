@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tarot import InputError
-from tasks.motion.formats.records import BAD_FRAMES, BAD_LIGHTS, BAD_LINES
+from tasks.motion.formats.records import BAD_FRAMES, BAD_LIGHTS, BAD_LINES, BAD_TRACKS, OTHER_LIGHTS
 from tasks.motion.formats.scenario import Scenario
 from tasks.motion.formats.scenarionet import databases, is_scenario_name, read_database, read_scenario, scenario_files
 from tasks.motion.views.profile import MINI, PAPER_AUTOBOT
-from tasks.motion.views.samples import samples_of
+from tasks.motion.views.samples import UNSEEN, samples_of
 from tasks.motion.views.tags import TYPES
 from tasks.motion.views.windows import targets_of, windows
 from tests.tasks.motion.scenes import data, equal, record, write_pickle
@@ -363,12 +363,10 @@ def change(path: str, value):
         (change("tracks/car/state/velocity", np.zeros(81)), "track car: velocity has shape"),
         (change("tracks/car/state/position", ["a"] * 81), "track car: position does not hold numbers"),
         (change("tracks/car/state/valid", np.full(81, np.nan)), "neither true nor false"),
-        (change("tracks/car/state", None), "track car has no type or no state"),
+        (change("tracks/car/state", None), "track car has no state"),
         (change("metadata/current_time_index", 81), "current_time_index is 81"),
-        (change("metadata/tracks_to_predict", ["car"]), "tracks_to_predict is list"),
+        (change("metadata/tracks_to_predict", "car"), "tracks_to_predict is str"),
         (change("map_features/7", 3), "map feature 7 has no type"),
-        (change("dynamic_map_states/l", {"lane": 1}), "traffic light l has no"),
-        (change("dynamic_map_states/l", {"lane": 1, "state": {"object_state": []}}), "has 0 states"),
     ],
 )
 def test_records_that_cannot_be(tmp_path, wrong, message):
@@ -448,3 +446,34 @@ def test_hidden_files_and_folders_are_no_scenarios(tmp_path, caplog):
         assert databases(tmp_path) == [tmp_path / "a"]
     assert list(scenario_files(tmp_path / "a")) == ["sd_a.pkl"]
     assert f"{tmp_path}: 1 hidden files and folders are left out (.trash)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problems"),
+    [
+        (change("dynamic_map_states/l", {"lane": 1}), {OTHER_LIGHTS: 1}),
+        (change("dynamic_map_states/l", {"lane": 1, "state": {"object_state": []}}), {OTHER_LIGHTS: 1}),
+        (change("dynamic_map_states/l", [None] * 81), {OTHER_LIGHTS: 1}),
+        (change("tracks/cone", {"type": "TRAFFIC_CONE", "state": {"position": np.zeros((81, 3))}}), {BAD_TRACKS: 1}),
+        (change("tracks/cone", {"type": "TRAFFIC_CONE"}), {BAD_TRACKS: 1}),
+        (change("metadata/tracks_to_predict", ["car"]), {}),
+        (change("metadata/tracks_to_predict", [{"track_id": "car"}]), {}),
+    ],
+)
+def test_what_no_model_sees_is_counted_and_the_record_is_read(tmp_path, wrong, problems):
+    made = record()
+    whole = read(tmp_path, made)
+    wrong(made)
+    scenario = read(tmp_path, made)
+    assert scenario.problems == whole.problems | problems
+    assert scenario.agents == whole.agents
+    for name in ("position", "heading", "velocity", "size", "valid"):
+        np.testing.assert_array_equal(getattr(scenario, name), getattr(whole, name))
+    if not problems:
+        assert scenario.to_predict == ("car",)
+
+
+def test_frames_outside_of_the_one_window_are_counted(tmp_path):
+    long = read(tmp_path, record(frames=200))
+    assert samples_of([long], PAPER_AUTOBOT).skipped[UNSEEN] == 200 - PAPER_AUTOBOT.frames
+    assert not samples_of([long], PAPER_AUTOBOT, every=1.0).skipped[UNSEEN]
