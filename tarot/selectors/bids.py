@@ -21,7 +21,7 @@ _CONSTANT = 1e-6  # standard deviation of cosines, below which it is float32's r
 class Bids:
     """Balanced influences. Each target's cosines with the candidates are standardised to mean 0 and deviation 1, so
     that no target counts for more because all its influences are large. Then, one by one, the candidate i of largest
-    max_j (A_ij - mean of the chosen's A_.j). Ties go to the smaller index.
+    max_j (A_ij - mean of the chosen's A_.j). Equals go by id, or by content.
 
     Values are computed anew only of candidates that may be the next; no matrix of more than 1 GB is held.
     """
@@ -53,7 +53,7 @@ def balanced(similarities: Similarities, budget: int) -> NDArray[np.int64]:
         usable = similarities.usable[here]
         highest[here][usable] = ((block.numpy()[usable] - mean) * scale).max(axis=1)
 
-    lazily = Lazily(highest)
+    lazily = Lazily(highest, similarities.places)
     total = np.zeros(similarities.m)  # of the chosen candidates' influences
     average = total
 

@@ -20,7 +20,7 @@ class FacilityLocation:
     """Greedy maximisation of F(S) = sum over targets of the largest cosine with a chosen candidate, at least 0.
 
     F is monotone and submodular, so that F is at least 1 - 1/e of the largest there is for as many. Where no candidate
-    adds anything, the rest are those of highest mean cosine with all targets. Ties go to the smaller index. Gains are
+    adds anything, the rest are those of highest mean cosine with all targets. Equals go by id, or by content. Gains are
     computed anew only of candidates that may be the next (lazy evaluation); no matrix of more than 1 GB is held. The
     selection's `curve` has F for every size ("covered").
     """
@@ -51,7 +51,7 @@ def covering(similarities: Similarities, budget: int) -> tuple[NDArray[np.int64]
         gains[here][usable] = block.clamp(min=0).double().sum(dim=1).numpy()[usable]
         means[here][usable] = block.double().mean(dim=1).numpy()[usable]
 
-    lazily = Lazily(gains)
+    lazily = Lazily(gains, similarities.places)
     cover = np.zeros(similarities.m, dtype=np.float32)
 
     def gain(candidates: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -64,7 +64,7 @@ def covering(similarities: Similarities, budget: int) -> tuple[NDArray[np.int64]
         candidate, gained = lazily.best(gain)
         if gained <= 0:
             means[chosen] = -np.inf
-            rest = np.argsort(-means, kind="stable")[: budget - len(chosen)]
+            rest = np.lexsort((similarities.places, -means))[: budget - len(chosen)]
             covered += [float(cover.sum(dtype=np.float64))] * len(rest)
             return np.concatenate([np.array(chosen, dtype=np.int64), rest]), covered
         chosen.append(candidate)

@@ -22,7 +22,8 @@ Pass = Callable[[], Iterator[tuple[int, NDArray[np.float64]]]]
 class PoolClass:
     """Candidates of one class, or all where there are none, and how many of them are to be chosen.
 
-    number: of the class, in the order of labels. members: their indices, int64 [n], none of them with zero features.
+    number: of the class, in the order of labels. members: their indices, int64 [n], none of them with zero features, in
+    an order that does not depend on where they stand (`SelectionProblem.ordered`), by which equals are told apart.
     rows: theirs, as long as they are; those of several views side by side, divided by the root of how many they are.
     """
 
@@ -35,7 +36,7 @@ class PoolClass:
 def pool_classes(problem: SelectionProblem, budget: int) -> list[PoolClass]:
     """The classes that get a share of the budget. Raises InputError where too few candidates are usable."""
     everybody = np.arange(problem.n)
-    usable = everybody[~problem.zero_rows(everybody)]
+    usable = problem.ordered(everybody[~problem.zero_rows(everybody)])
     if len(usable) < budget:
         problem.first_usable(everybody, budget)  # which says so
     views = problem.candidate_views

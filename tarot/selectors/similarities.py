@@ -24,12 +24,14 @@ _AT_ONCE = 256  # values computed in one call
 class Similarities:
     """Cosines [N, M'] of a problem's candidates and its usable targets, in its space.
 
-    usable: which candidates have features other than zero, bool [N]; the others are nobody's.
+    usable: which candidates have features other than zero, bool [N]; the others are nobody's. places: where each stands
+    among equals, int64 [N].
     """
 
     def __init__(self, problem: SelectionProblem) -> None:
         self._candidates, self._targets = problem.candidates, problem.targets
         self.n, self.m = problem.n, len(problem.targets)
+        self.places = problem.candidate_places
         self.usable = np.zeros(self.n, dtype=bool)
         self._held = torch.empty(self.n, self.m) if self.n * self.m <= HELD else None
         for start, rows in blocks(self._candidates, name="candidates"):
@@ -75,12 +77,13 @@ class Similarities:
 class Lazily:
     """The candidate of highest value, again and again, where values are known to fall: few are computed anew.
 
-    highest: at least the value of each candidate, float64 [N]; those at -inf are never given. Ties go to the smaller
-    index. `lifted(by)` says that no value has risen by more than this since it was last computed.
+    highest: at least the value of each candidate, float64 [N]; those at -inf are never given. places: where each stands
+    among equals, int64 [N]. `lifted(by)` says that no value has risen by more than this since it was last computed.
     """
 
-    def __init__(self, highest: NDArray[np.float64]) -> None:
-        self._heap = [(-value, i) for i, value in enumerate(highest.tolist()) if value > -np.inf]
+    def __init__(self, highest: NDArray[np.float64], places: NDArray[np.int64]) -> None:
+        self._place = places.tolist()
+        self._heap = [(-value, self._place[i], i) for i, value in enumerate(highest.tolist()) if value > -np.inf]
         heapq.heapify(self._heap)
         self._lift = 0.0
 
@@ -92,13 +95,13 @@ class Lazily:
         it is asked of one, then two, then four, ..., so that few are in vain and few calls are made."""
         current: set[int] = set()
         many = 1
-        while self._heap[0][1] not in current:
+        while self._heap[0][2] not in current:
             stale: list[int] = []
-            while self._heap and len(stale) < many and self._heap[0][1] not in current:
-                stale.append(heapq.heappop(self._heap)[1])
+            while self._heap and len(stale) < many and self._heap[0][2] not in current:
+                stale.append(heapq.heappop(self._heap)[2])
             for value, i in zip(values(np.array(stale)).tolist(), stale, strict=True):
-                heapq.heappush(self._heap, (self._lift - value, i))
+                heapq.heappush(self._heap, (self._lift - value, self._place[i], i))
             current.update(stale)
             many = min(2 * many, _AT_ONCE)
-        key, i = heapq.heappop(self._heap)
+        key, _, i = heapq.heappop(self._heap)
         return i, self._lift - key

@@ -19,11 +19,6 @@ OPTIONS = {
 }
 # Promises that a method does not keep, with what it does instead. Each is a debt; nothing else may be left out.
 EXEMPT = {
-    ("bids", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
-    ("facility_location", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
-    ("herding", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
-    ("k_center", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
-    ("wasserstein_coreset", "orders_equals_by_id"): "of candidates that are equal in every number it takes the first",
     ("wasserstein_coreset", "follows_no_scale"): "draws by a hash of the bits of rows, which another scale changes",
     ("tarot_exact", "differs_by_seed"): 'draws folds for size="auto" alone, and a given size needs none',
     ("tsds", "selects_the_most_valuable"): "draws from its values, which are probabilities",
