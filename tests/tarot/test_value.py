@@ -71,7 +71,9 @@ def test_half_precision_features(method):
 
 
 def test_methods_that_choose_without_valuing_say_so():
-    with pytest.raises(InputError, match=r"Random gives candidates no values; these do: batchwise_lava, dsdm"):
+    with pytest.raises(
+        InputError, match=r"Random gives candidates no values; these do: batchwise_lava, doubly_greedy, dsdm"
+    ):
         value("random", given())
     with pytest.raises(InputError, match="there is no selector 'lavva'"):
         value("lavva", given())

@@ -492,14 +492,15 @@ def test_without_second_derivatives_the_fisher_matrix_is_left():
 def problem(scores: tuple[np.ndarray, ...] | None) -> SelectionProblem:
     rows = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     models = 1 if scores is None else len(scores)
-    return SelectionProblem((rows,) * models, (rows[:2],) * models, candidate_scores=scores)
+    ids = np.array(list("abcde"))
+    return SelectionProblem((rows,) * models, (rows[:2],) * models, candidate_scores=scores, candidate_ids=ids)
 
 
 def test_the_selector_takes_the_most_helpful():
     views = np.array([3.0, -1.0, 0.0, 2.0, 1.0]), np.array([1.0, -5.0, 4.0, 2.0, 1.0])
     np.testing.assert_array_equal(Influence(size=2).values(problem(views)), [2.0, -3.0, 2.0, 2.0, 1.0])
     chosen = Influence(size=2).select(problem(views))
-    np.testing.assert_array_equal(chosen.indices, [0, 2])  # ties: the smaller index
+    np.testing.assert_array_equal(chosen.indices, [0, 2])  # ties: by id
     np.testing.assert_array_equal(Influence(ratio=0.2).select(problem(views[:1])).indices, [0])
 
 
