@@ -13,6 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 pytest.register_assert_rewrite("tests.tasks.conformance", "tests.tarot.selectors.conformance")
 
 
+def pytest_configure() -> None:
+    """What tests write need not outlive a power failure, and a run waits for the disk sixty times."""
+    os.fsync = lambda _: None
+
+
 def pytest_collection_finish() -> None:
     """What the tests import are half a million objects that stay: the garbage collector need not search them, each
     time a third of a second."""
