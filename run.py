@@ -45,9 +45,10 @@ def run(config: DictConfig) -> None:
 
 
 def main() -> None:
-    # Before torch is loaded: threads that wait for one another then give way. Beside other programs a run otherwise
-    # takes several times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded: threads that wait for one another give way early. By default they do so late, which takes
+    # several times as long beside other programs; at once would be slower on cores of one's own.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands over every error, instead of printing it its own way
     register_resolvers()
     try:
