@@ -104,8 +104,7 @@ def places(found: Findings, pool: Pool) -> Figure:
         grid = canvas.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
         for axes, arm in zip(grid, panels, strict=True):
             panel(axes, arm)
-        handles, names = grid[0].get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+        _legend_below(canvas, grid[0])
         return canvas
 
     caption = (
@@ -150,13 +149,18 @@ def accuracy(found: Findings, how: str) -> Figure:
             axes.set_title(f"{labels} labels")
             axes.grid(axis="y")
         panels[0].set_ylabel("accuracy")
-        handles, names = panels[0].get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+        _legend_below(canvas, panels[0])
         return canvas
 
     return Figure(
         "accuracy", "Accuracy by images per class", f"Arms side by side, so that intervals can be seen. {how}", draw
     )
+
+
+def _legend_below(canvas: Canvas, axes: Axes) -> None:
+    """What these axes show, below all of them."""
+    handles, names = axes.get_legend_handles_labels()
+    canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -214,8 +218,7 @@ def curves(found: Findings) -> Figure:
             axes.set_xlabel("step")
             axes.grid(axis="y")
         panels[0].set_ylabel("weighted cost")
-        handles, names = panels[1].get_legend_handles_labels()
-        canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+        _legend_below(canvas, panels[1])
         return canvas
 
     caption = (

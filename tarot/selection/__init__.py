@@ -1,6 +1,6 @@
 """The problem that selectors are given, and the selection that they return."""
 
-from tarot.selection.budget import Allowance, Budget
+from tarot.selection.budget import Allowance, Budget, too_few
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
 from tarot.selection.sharing import layers_in_turns, orders_in_turns, shares
@@ -16,4 +16,5 @@ __all__ = [
     "layers_in_turns",
     "orders_in_turns",
     "shares",
+    "too_few",
 ]

@@ -160,6 +160,14 @@ class Allowance:
             )
 
 
+def too_few(wanted: int, usable: int, of: int) -> InputError:
+    """What is said where fewer candidates than wanted have features other than zero."""
+    return InputError(
+        f"{wanted} candidates are wanted, but only {usable} of {of} are usable: "
+        "the features of the others are zero (a zero gradient teaches nothing)"
+    )
+
+
 def _shares(quota: Mapping[str, float], total: float, whole: bool) -> dict[str, float]:
     """What each source gets. Of a number of candidates whole ones: what rounding leaves of a quota of everything goes
     to the largest remainders."""

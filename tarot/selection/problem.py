@@ -22,7 +22,7 @@ from torch import Tensor
 from tarot.common import InputError
 from tarot.features import Rows, block_size, read_rows
 from tarot.selection import knowledge
-from tarot.selection.budget import Allowance, Budget
+from tarot.selection.budget import Allowance, Budget, too_few
 from tarot.selection.order import InOrder
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
@@ -262,9 +262,8 @@ class SelectionProblem(InOrder):
             chosen = self.first_usable(ranked, self.budget(size, ratio))
         else:
             allowance, parts = Allowance.of(self, budget), []
-            for start in range(0, self.n, _AT_ONCE):
-                part = ranked[start : start + _AT_ONCE]
-                parts.append(allowance.take(part[~self.zero_rows(part)]))
+            for part in self.usable_parts(ranked):
+                parts.append(allowance.take(part))
                 if allowance.done:
                     break
             chosen = np.concatenate(parts)
@@ -282,6 +281,12 @@ class SelectionProblem(InOrder):
                 zero[part] &= ~read_rows(view, indices[part], "candidates").any(dim=1).numpy()
         return zero
 
+    def usable_parts(self, ranked: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Those of these candidates whose features are not zero, in their order, some at a time: int64."""
+        for start in range(0, len(ranked), _AT_ONCE):
+            part = ranked[start : start + _AT_ONCE]
+            yield part[~self.zero_rows(part)]
+
     def first_usable(self, ranked: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The first `count` of these candidates, best first, whose features are not zero: int64 [count].
 
@@ -293,7 +298,7 @@ class SelectionProblem(InOrder):
             usable = np.concatenate([usable, part[~self.zero_rows(part)]])
             start += len(part)
         if len(usable) < count:
-            raise _too_few(count, len(usable), len(ranked))
+            raise too_few(count, len(usable), len(ranked))
         return usable
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
@@ -359,7 +364,7 @@ class SelectionProblem(InOrder):
             if len(layer):
                 yield layer
         if seen.sum() < expect:
-            raise _too_few(expect, int(seen.sum()), self.n)
+            raise too_few(expect, int(seen.sum()), self.n)
 
     def cost(self, candidates: NDArray[np.int64], targets: NDArray[np.int64] | None = None) -> Cost:
         """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions)."""
@@ -441,10 +446,3 @@ class SelectionProblem(InOrder):
         InputError names the first whose are.
         """
         return Selection.of(self, chosen, selector, blind=blind, **known)
-
-
-def _too_few(wanted: int, usable: int, of: int) -> InputError:
-    return InputError(
-        f"{wanted} candidates are wanted, but only {usable} of {of} are usable: "
-        "the features of the others are zero (a zero gradient teaches nothing)"
-    )

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from tarot.selection.budget import Allowance, Budget
 from tarot.selection.problem import SelectionProblem
 
-_AT_ONCE = 4096  # candidates of an order
-
 Price = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 
 
@@ -28,9 +26,8 @@ def orders_in_turns(
     takes it first; those with zero features are passed over."""
 
     def one_by_one(ranked: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        for start in range(0, len(ranked), _AT_ONCE):
-            part = ranked[start : start + _AT_ONCE]
-            yield from part[~problem.zero_rows(part)][:, None]
+        for part in problem.usable_parts(ranked):
+            yield from part[:, None]
 
     return layers_in_turns(problem, {group: one_by_one(ranked) for group, ranked in orders.items()}, budget)
 

@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 from tarot.selectors.similarities import Lazily, Similarities
 from tarot.space import Whitening
 
@@ -18,7 +17,7 @@ _CONSTANT = 1e-6  # standard deviation of cosines, below which it is float32's r
 
 
 @dataclass(frozen=True)
-class Bids:
+class Bids(Sized):
     """Balanced influences. Each target's cosines with the candidates are standardised to mean 0 and deviation 1, so
     that no target counts for more because all its influences are large. Then, one by one, the candidate i of largest
     max_j (A_ij - mean of the chosen's A_.j). Equals go by id, or by content.
@@ -29,12 +28,6 @@ class Bids:
     features: ClassVar[str | None] = "less"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
-
-    size: Size = None
-    ratio: Ratio = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)

@@ -8,27 +8,20 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import check_options
 from tarot.features import blocks
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class DoublyGreedy:
+class DoublyGreedy(Sized):
     """Highest cosine with the nearest target. No target is served on purpose: a crowd of targets in one place, or one
     target that lies in a crowd of candidates, may take the whole budget."""
 
     features: ClassVar[str | None] = "wfd"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
-
-    size: Size = None
-    ratio: Ratio = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Cosine with the nearest target, float64 [N]."""

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import InputError, check_options
+from tarot.common import InputError
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class El2n:
+class El2n(Sized):
     """Candidates by ||softmax(f(x)) - onehot(y)||_2, averaged over early models (one view each).
 
     A high score marks a hard candidate, or a mislabelled one. prefer: "easy" = low scores are valuable (noisy pools:
@@ -30,13 +30,11 @@ class El2n:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     prefer: Literal["easy", "hard"] = "easy"
     window: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         left, right = self.window
         if not 0 <= left < right <= 1:
             raise InputError(f"window must be 0 <= left < right <= 1; it is {self.window!r}")

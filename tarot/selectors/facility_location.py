@@ -8,15 +8,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import check_options
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 from tarot.selectors.similarities import Lazily, Similarities
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class FacilityLocation:
+class FacilityLocation(Sized):
     """Greedy maximisation of F(S) = sum over targets of the largest cosine with a chosen candidate, at least 0.
 
     F is monotone and submodular, so that F is at least 1 - 1/e of the largest there is for as many. Where no candidate
@@ -28,12 +27,6 @@ class FacilityLocation:
     features: ClassVar[str | None] = "wfd"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
-
-    size: Size = None
-    ratio: Ratio = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)

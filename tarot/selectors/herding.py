@@ -8,16 +8,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import check_options
 from tarot.features import Rows
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
-from tarot.selectors.pool import passes, pool_classes
+from tarot.selectors.options import Sized, described
+from tarot.selectors.pool import chosen_by_class, passes
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class Herding:
+class Herding(Sized):
     """Greedily, the candidate that brings the mean of those chosen nearest to the mean of the pool.
 
     Looks at the pool and not at the targets; where candidates have labels, at each class by itself, with an equal share
@@ -29,16 +28,9 @@ class Herding:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
-        chosen = [one.members[_herd(one.rows, one.share)] for one in pool_classes(problem, budget)]
-        return problem.selection(np.concatenate(chosen), described(self))
+        return problem.selection(chosen_by_class(problem, budget, _herd), described(self))
 
 
 def _herd(rows: Rows, count: int) -> NDArray[np.int64]:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 
-from tarot.common import Count, Natural, checked, within
+from tarot.common import Count, Natural, check_options, checked, within
 
 Size = Count | None
 Ratio = Annotated[float, within("(0, 1]")] | None
+
+
+@dataclass(frozen=True)
+class Sized:
+    """size, ratio: how many of the N candidates, as a count in 1..N or a fraction in (0, 1]; give one."""
+
+    size: Size = None
+    ratio: Ratio = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def described(selector: Any) -> dict[str, Any]:

@@ -9,26 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import Positive, Share, check_options
+from tarot.common import Positive, Share
 from tarot.selection import Budget, Selection, SelectionProblem, orders_in_turns, shares
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 
 
 @dataclass(frozen=True)
-class Ordered:
+class Ordered(Sized):
     """size, ratio, tokens: how much is selected; give one. tokens: what the selected may cost together, in the unit of
     `candidate_costs` (tokens, seconds, bytes). quota, cap: by source (`candidate_sources`), the share of that budget
     that is of it, and the most that may be. With `group_weights` the budget is shared out to the groups of targets, and
     each takes in turn what is best for it."""
 
-    size: Size = None
-    ratio: Ratio = None
     tokens: Positive | None = None
     quota: Mapping[str, Share] | None = None
     cap: Mapping[str, Share] | None = None
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         self.budget()
 
     def budget(self) -> Budget:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tarot.features import PartRows, Rows, blocks
-from tarot.selection import SelectionProblem
+from tarot.selection import SelectionProblem, too_few
 from tarot.space import JoinedRows
 
 WHOLE_BYTES = 1 << 30  # of float64 rows: more of them are read anew in every pass
@@ -38,7 +38,7 @@ def pool_classes(problem: SelectionProblem, budget: int) -> list[PoolClass]:
     everybody = np.arange(problem.n)
     usable = problem.ordered(everybody[~problem.zero_rows(everybody)])
     if len(usable) < budget:
-        problem.first_usable(everybody, budget)  # which says so
+        raise too_few(budget, len(usable), problem.n)
     views = problem.candidate_views
     rows: Rows = views[0] if len(views) == 1 else JoinedRows(views, "candidates", unit=False)
     if problem.candidate_labels is None:
@@ -51,6 +51,13 @@ def pool_classes(problem: SelectionProblem, budget: int) -> list[PoolClass]:
         for number, (some, share) in enumerate(zip(members, shares, strict=True))
         if share
     ]
+
+
+def chosen_by_class(
+    problem: SelectionProblem, budget: int, choose: Callable[[Rows, int], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """What `choose` takes of each class's rows, as positions, given how many: candidates, int64 [budget]."""
+    return np.concatenate([one.members[choose(one.rows, one.share)] for one in pool_classes(problem, budget)])
 
 
 def dealt(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:

@@ -11,16 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import InputError, check_options
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selection import Selection, SelectionProblem, too_few
+from tarot.selectors.options import Sized, described
 from tarot.space import Whitening
 
 _FIRST = 32  # nearest candidates of every target that are found at first
 
 
 @dataclass(frozen=True)
-class RoundRobin:
+class RoundRobin(Sized):
     """Targets take turns in their order; each takes its most similar candidate that nobody has taken; until `size`.
 
     With `target_groups` (subtasks) turns go over the groups, in the order in which they appear, and within a group over
@@ -31,12 +30,6 @@ class RoundRobin:
     features: ClassVar[str | None] = "wfd"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
-
-    size: Size = None
-    ratio: Ratio = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)
@@ -79,8 +72,5 @@ def _taken(problem: SelectionProblem, budget: int, order: Iterator[int]) -> NDAr
                 idle = 0
                 break
     if len(chosen) < budget:
-        raise InputError(
-            f"{budget} candidates are wanted, but only {len(chosen)} of {problem.n} are usable: the features of the "
-            "others are zero (a zero gradient teaches nothing)"
-        )
+        raise too_few(budget, len(chosen), problem.n)
     return np.array(chosen, dtype=np.int64)

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import InputError
 from tarot.features import block_size, blocks, read_rows
-from tarot.selection import SelectionProblem
+from tarot.selection import SelectionProblem, too_few
 
 HELD = (
     250_000_000  # cosines held in memory, 1 GB of float32; beyond, those of single candidates are computed when asked
@@ -42,10 +41,7 @@ class Similarities:
     def check(self, count: int) -> None:
         """Raises InputError where fewer candidates than this have features."""
         if (usable := int(self.usable.sum())) < count:
-            raise InputError(
-                f"{count} candidates are wanted, but only {usable} of {self.n} are usable: the features of the others "
-                "are zero (a zero gradient teaches nothing)"
-            )
+            raise too_few(count, usable, self.n)
 
     def of(self, candidates: NDArray[np.int64]) -> NDArray[np.float32]:
         """Those of these candidates, float32 [b, M']."""

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tarot.common import Count, InputError, Natural, NonNegative, Positive, Share, at_least, check_options
+from tarot.common import Count, InputError, Natural, NonNegative, Positive, Share, at_least
 from tarot.features import read_rows
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described, random_generator
+from tarot.selectors.options import Sized, described, random_generator
 from tarot.space import Whitening, nearest_of_many
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
@@ -25,7 +25,7 @@ _COARSE_SIGMA = 0.1  # from here on, float32's 4e-7 in a squared distance is bel
 
 
 @dataclass(frozen=True)
-class Tsds:
+class Tsds(Sized):
     """A sample, with replacement, from the measure on the pool that is near the targets and spread out.
 
     The measure minimises (alpha / C) sum_ij gamma_ij d_ij + (1 - alpha) M max_ij rho_i gamma_ij over the couplings
@@ -46,8 +46,6 @@ class Tsds:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     alpha: Share = 0.5
     C: Positive = 5.0
     kde: bool = True
@@ -55,9 +53,6 @@ class Tsds:
     max_k: Annotated[int, at_least(2)] | None = None
     kde_k: Count | None = None
     seed: Natural = 0
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Each candidate's probability to be drawn, float64 [N], summing to 1."""

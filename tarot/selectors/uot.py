@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tarot.common import Count, InputError, Positive, check_options
+from tarot.common import Count, InputError, Positive
 from tarot.features import block_size, blocks
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 from tarot.space import Whitening
 from tarot.transport import ConvergenceError
 
@@ -21,7 +21,7 @@ _FLOAT32 = 1e-6  # changes of all masses together that float32 can tell from its
 
 
 @dataclass(frozen=True)
-class Uot:
+class Uot(Sized):
     """Entropic transport of the targets' mass, all of it, to candidates that may hold more or less than their share.
 
     Minimises sum_ij P_ij (1 - cos_ij) / 2 + epsilon KL(P | uniform) + rho KL(P's mass of candidates | uniform) over
@@ -38,15 +38,10 @@ class Uot:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     rho: Positive = 1e-4
     epsilon: Positive = 0.01
     tolerance: Positive = 1e-5
     max_iterations: Count = 1000
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The mass that each candidate receives, float64 [N], summing to 1."""

@@ -8,16 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import Count, Natural, check_options
+from tarot.common import Count, Natural
 from tarot.selection import Selection, SelectionProblem, allocate
-from tarot.selectors.options import Ratio, Size, described
+from tarot.selectors.options import Sized, described
 from tarot.selectors.pool import PoolClass, pool_classes
 from tarot.space import Whitening
 from tarot.transport import barycenter, matched
 
 
 @dataclass(frozen=True)
-class WassersteinCoreset:
+class WassersteinCoreset(Sized):
     """The candidates that stand for the pool with the least transport: atoms of its barycenter, each replaced by the
     nearest candidate, nobody twice.
 
@@ -34,14 +34,9 @@ class WassersteinCoreset:
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
 
-    size: Size = None
-    ratio: Ratio = None
     weights: Literal["uniform", "free"] = "uniform"
     starts: Count | None = None
     seed: Natural = 0
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
         budget = problem.budget(self.size, self.ratio)

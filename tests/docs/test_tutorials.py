@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -14,9 +13,8 @@ import matplotlib
 import matplotlib.pyplot
 import pytest
 
-import run
 from tests.docs.pages import ROOT, TUTORIALS
-from tests.experiments.running import process_like_this
+from tests.experiments.running import started
 
 nbformat = pytest.importorskip("nbformat")
 interactive = pytest.importorskip("IPython.core.interactiveshell")
@@ -38,18 +36,11 @@ def run_here(command: list[str], **options: Any) -> subprocess.CompletedProcess:
         return run_elsewhere(command, **options)
     assert options == {"capture_output": True, "text": True}
     with tempfile.TemporaryDirectory() as folder:
-        process = process_like_this(run_main, command[1:], Path(folder))
+        process = started(Path(folder), *command[2:], placed=False)
         process.join()
-        out, err = ((Path(folder) / name).read_text() for name in ("out", "err"))
+        out, err = ((Path(folder) / f"run.{kind}").read_text() for kind in ("out", "err"))
     assert process.exitcode is not None
     return subprocess.CompletedProcess(command, process.exitcode, out, err)
-
-
-def run_main(arguments: list[str], folder: Path) -> None:
-    sys.stdout, sys.stderr = ((folder / name).open("w", buffering=1) for name in ("out", "err"))
-    logging.getLogger().handlers.clear()
-    sys.argv = arguments
-    run.main()
 
 
 run_elsewhere = subprocess.run

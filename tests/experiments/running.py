@@ -130,11 +130,16 @@ def command(
 
 
 def started(
-    folder: Path, *arguments: str, name: str = "run", around: Callable[[], AbstractContextManager] = nullcontext
+    folder: Path,
+    *arguments: str,
+    name: str = "run",
+    around: Callable[[], AbstractContextManager] = nullcontext,
+    placed: bool = True,
 ) -> BaseProcess:
     """The same command in a process of its own, which is a copy of this one and so need not import anything: to be
-    stopped, or to be hindered by `around`, a context in which it runs. It prints into `folder`/`name`.out and .err."""
-    return process_like_this(_run, folder, arguments, name, around)
+    stopped, or to be hindered by `around`, a context in which it runs. It prints into `folder`/`name`.out and .err.
+    placed: whether caches and results go to `folder`; otherwise where the arguments say."""
+    return process_like_this(_run, folder, [*arguments, *(places(folder, name) if placed else [])], name, around)
 
 
 def process_like_this(target: Callable[..., None], *arguments: Any) -> BaseProcess:
@@ -147,6 +152,6 @@ def process_like_this(target: Callable[..., None], *arguments: Any) -> BaseProce
 
 def _run(folder: Path, arguments: Sequence[str], name: str, around: Callable[[], AbstractContextManager]) -> None:
     sys.stdout, sys.stderr = (open(folder / f"{name}.{kind}", "w", buffering=1) for kind in ("out", "err"))  # noqa: SIM115
-    sys.argv = ["run.py", *arguments, *places(folder, name)]
+    sys.argv = ["run.py", *arguments]
     with composing_once(), around():
         run.main()
