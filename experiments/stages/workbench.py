@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import tarot
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.sources import Source, Surrogate
+from experiments.stages.sources import EncodedSource, Source, Surrogate
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
 from tarot.common import fingerprint
@@ -75,6 +75,9 @@ class Workbench(Generic[T]):
             return given_features(self.task)
         if not isinstance(self.task, Task):
             raise InputError(f"task {self.task.name} has neither features nor a model to take them of")
+        if self.recipe.without_surrogates is not None:
+            where = resolve_device(self.device)
+            return joined([[EncodedSource(self.task, self.recipe, where).seen(self.cache)]], self.recipe)
         return self._gradient_features(self.task, self.task.checkpoints() if checkpoints is None else checkpoints)
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
