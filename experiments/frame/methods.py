@@ -12,6 +12,8 @@ from tarot.selectors import SELECTORS, Selector
 from tasks.task import Task
 
 COMMON = "wfd"  # the features of methods that look at none
+_COUNTS = "ngrams"  # features that are counts of words
+_MEASURED = {"el2n": "error_norm", "influence": "influence"}  # what methods go by in the place of features
 
 
 def known(where: str, given: Collection[str], allowed: Collection[str]) -> None:
@@ -63,6 +65,17 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
                 f"optimizer is {optimizer}: set it to auto, set task.train.optimizer=adamw, or leave {name} out of "
                 f"{where}"
             )
+
+
+def refuse_on(where: str, name: str, recipe: FeatureRecipe) -> None:
+    """Raises InputError for a method that has nothing to go by on the features of this recipe; where: that names it."""
+    own = features_of(name)
+    if name in _MEASURED and recipe.scores != _MEASURED[name]:
+        raise InputError(
+            f"{where}: {name} goes by what features={own} measures on models, which features={recipe.kind} does not"
+        )
+    if own == _COUNTS and recipe.kind != _COUNTS:
+        raise InputError(f"{where}: {name} compares counts of words, features={own}, and no features={recipe.kind}")
 
 
 def notes(names: Sequence[str], recipes: Mapping[str, FeatureRecipe], task: Task) -> list[str]:

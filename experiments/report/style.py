@@ -44,6 +44,7 @@ _STYLES = {
     "facility_location": ("#999933", "D"),
     "bids": ("#AA4499", "v"),
     "uot": ("#661100", "h"),
+    "dsir": ("#44AA99", "X"),
     "rded": ("#E6B800", "d"),
     "wmdd": ("#0072B2", "o"),
     "wmdd_noise": ("#56B4E9", "s"),

@@ -279,8 +279,8 @@ class Numbers(Samples):
 
 
 def prepared(images: Tensor, size: int) -> Tensor:
-    """Images [B, 1 or 3, H, W] from 0 to 1 as backbones were trained on them: [B, 3, size, size], less ImageNet's mean, in
-    units of its deviation."""
+    """Images [B, 1 or 3, H, W] from 0 to 1 as backbones were trained on them: [B, 3, size, size], less ImageNet's mean,
+    in units of its deviation."""
     if images.shape[1] not in (1, 3):
         raise InputError(f"features=encoder looks at images of 1 or 3 channels, and these have {images.shape[1]}")
     mean, std = (torch.tensor(value, device=images.device).view(-1, 1, 1) for value in _IMAGENET)
