@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from experiments.stages import FeatureRecipe
@@ -76,6 +77,29 @@ def refuse_on(where: str, name: str, recipe: FeatureRecipe) -> None:
         )
     if own == _COUNTS and recipe.kind != _COUNTS:
         raise InputError(f"{where}: {name} compares counts of words, features={own}, and no features={recipe.kind}")
+
+
+def representations(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe]) -> dict[str, FeatureRecipe]:
+    """Recipes by what they are called: `rds` as it is, `rds:local` with another whitening, `wfd:none` without any.
+
+    Raises InputError for what there is not; where: that names them.
+    """
+    kinds = [name.partition(":")[0] for name in names]
+    for kind in kinds:
+        known(where, [kind], recipes)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"{where} must name one or more, each once; they are {', '.join(names) or 'none'}")
+    return {name: _whitened(where, name, recipes[kind]) for name, kind in zip(names, kinds, strict=True)}
+
+
+def _whitened(where: str, name: str, recipe: FeatureRecipe) -> FeatureRecipe:
+    whitening = name.partition(":")[2]
+    if not whitening:
+        return recipe
+    try:
+        return replace(recipe, whitening=None if whitening == "none" else whitening)
+    except InputError as error:
+        raise InputError(f"{where}: {name}: {error}") from error
 
 
 def notes(names: Sequence[str], recipes: Mapping[str, FeatureRecipe], task: Task) -> list[str]:

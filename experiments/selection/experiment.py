@@ -16,6 +16,7 @@ from experiments.frame.methods import method, refuse_on
 from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run, has_model
 from experiments.report import (
+    Arm,
     Figure,
     Interval,
     Result,
@@ -178,12 +179,12 @@ def _elsewhere(run: Run, name: str) -> bool:
 
 def _label(run: Run, name: str) -> str:
     """An arm by its selector, and by what it was made on where that is not what its name says."""
-    return f"{name}, on {run.name['features']}" if _elsewhere(run, name) else name
+    return str(Arm(name, features=run.name["features"] if _elsewhere(run, name) else None))
 
 
 def _made_in(run: Run, arm: str, selection: Selection) -> str | None:
     """The features and the space that an arm was chosen in; None where it looked at none."""
-    if SELECTORS[arm.partition(",")[0]].features is None:
+    if SELECTORS[arm.partition(" on ")[0]].features is None:
         return None
     return ", ".join([run.name["features"], *([] if selection.space is None else [selection.space.name])])
 
@@ -262,7 +263,7 @@ def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Ta
     metrics = list(next(iter(scores.values()), {}))[:2]
     tagged = run.task.candidate_tags() is not None
 
-    elsewhere = any(_elsewhere(run, name.partition(",")[0]) for name in arms)
+    elsewhere = any(_elsewhere(run, name.partition(" on ")[0]) for name in arms)
 
     def row(name: str) -> list[str]:
         selection, share = arms[name], precision(run.task, arms[name])

@@ -23,7 +23,7 @@ class Dsir(Sized):
     Rows are counts (`tarot.features.ngram_counts`), at least 0. p and q are the shares of each bucket in all targets
     and in all candidates, one being added to every count; a candidate with counts c has the log-weight
     c . (log p - log q), averaged over views. Those of highest log-weight plus a Gumbel variable are taken, which draws
-    by weight (Kool et al., 2019). Drawn by id, or by content where there are no ids. Every weight of the selection is 1.
+    by weight (Kool et al., 2019). Drawn by id, or by content where there are no ids. Every weight is 1.
     """
 
     features: ClassVar[str | None] = "ngrams"
@@ -59,8 +59,8 @@ def _shares(counts: Rows, name: str) -> NDArray[np.float64]:
         if (rows < 0).any():
             row, column = (rows < 0).nonzero()[0].tolist()
             raise InputError(
-                f"{name} row {start + row} column {column} is {float(rows[row, column]):g}: dsir reads counts of words, "
-                "which are at least 0 (features=ngrams; in Python tarot.features.ngram_counts)"
+                f"{name} row {start + row} column {column} is {float(rows[row, column]):g}: dsir reads counts, "
+                "which are at least 0 (features=ngrams; in Python tarot.features.ngram_counts of texts)"
             )
         total += rows.double().sum(dim=0).numpy()
     return total / total.sum()

@@ -1,4 +1,4 @@
-"""How much of each dataset is selected, and in which space: in the table, the figure and metrics.json of a selection."""
+"""How much of each dataset is selected, and in which space: in tables, figures and metrics.json of a selection."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_the_report_shows_it(motion):
 def test_an_arm_on_other_features_than_its_own_says_so(motion):
     """k_center asks for embeddings, and the run has whitened gradients."""
     arms = motion.metrics["arms"]
-    assert set(arms) == {"random", "target_only", "k_center, on wfd"}
-    space = arms["k_center, on wfd"]["selection"]["space"]
+    assert set(arms) == {"random", "target_only", "k_center on wfd"}
+    space = arms["k_center on wfd"]["selection"]["space"]
     made_in = {name: arm["selection"]["made_in"] for name, arm in arms.items()}
     assert made_in["random"] is None and made_in["target_only"] is None
-    assert made_in["k_center, on wfd"].startswith("wfd, ") and space is not None
-    assert motion.metrics["selection"]["made_in"] == made_in["k_center, on wfd"]
+    assert made_in["k_center on wfd"].startswith("wfd, ") and space is not None
+    assert motion.metrics["selection"]["made_in"] == made_in["k_center on wfd"]
     page = (motion.output / "report.html").read_text()
-    assert "<th>made in</th>" in page.replace(' class="text"', "") and "k_center, on wfd" in page
+    assert "<th>made in</th>" in page.replace(' class="text"', "") and "k_center on wfd" in page

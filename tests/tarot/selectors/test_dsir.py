@@ -55,5 +55,5 @@ def test_draws_follow_their_weights():
 def test_what_is_no_count_is_refused():
     counts = ngram_counts(POOL, BUCKETS).toarray()
     counts[1, 3] = -0.5
-    with pytest.raises(InputError, match=r"candidates row 1 column 3 is -0.5: dsir reads counts .*features=ngrams"):
+    with pytest.raises(InputError, match=r"candidates row 1 column 3 is -0.5: dsir reads counts, .*features=ngrams"):
         tarot.select(counts, ngram_counts(WANTED, BUCKETS), "dsir", size=2)
