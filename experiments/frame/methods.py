@@ -58,14 +58,20 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
             raise InputError(
                 f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
             )
-        optimizer = task.surrogate_optimizer()
-        wanted = recipes[recipe].of_optimizer(optimizer).preconditioner
-        if wanted and optimizer is not None and not optimizer.startswith("adam"):
-            raise InputError(
-                f"{name} with preconditioner={wanted} needs Adam's moments in the surrogates' checkpoints, and their "
-                f"optimizer is {optimizer}: set it to auto, set task.train.optimizer=adamw, or leave {name} out of "
-                f"{where}"
-            )
+        refuse_optimizer(where, name, recipes[recipe], task)
+
+
+def refuse_optimizer(where: str, name: str, recipe: FeatureRecipe, task: Task) -> None:
+    """Raises InputError where a recipe needs Adam's moments and others trained the surrogates. name: of who asks for
+    it; where: that names them."""
+    optimizer = task.surrogate_optimizer()
+    wanted = recipe.of_optimizer(optimizer).preconditioner
+    if wanted and optimizer is not None and not optimizer.startswith("adam"):
+        raise InputError(
+            f"{name} with preconditioner={wanted} needs Adam's moments in the surrogates' checkpoints, and their "
+            f"optimizer is {optimizer}: set it to auto, set task.train.optimizer=adamw, or leave {name} out of "
+            f"{where}"
+        )
 
 
 def refuse_on(where: str, name: str, recipe: FeatureRecipe) -> None:

@@ -64,7 +64,7 @@ def by_bin(found: Curves, metric: str, order: str) -> Figure:
         f"Candidates{part} in the order in which {order} selects them by each representation, cut into {found.bins} "
         f"bins; {metric} ({better} is better) of models trained on {found.size:,} candidates drawn from each. A curve "
         "that goes one way from left to right says that nearness predicts usefulness; a flat one, that it does not, "
-        "however good the nearest bin is. ρ is Spearman's correlation of bin and loss (of minus a metric that is better "
-        f"the larger). {found.found.how}"
+        "however good the nearest bin is. ρ is Spearman's correlation of bin and loss (of minus what is better the "
+        f"larger). {found.found.how}"
     )
     return Figure(f"bins_{metric.replace('/', '_')}", f"{metric} from near to far", caption, draw)

@@ -33,11 +33,12 @@ def line(axes: Axes, name: str, score: Interval, label: str | None = None) -> No
         axes.axhspan(score.low, score.high, color=colour(name), alpha=0.1, linewidth=0)
 
 
-def curve(axes: Axes, found: Findings, arms: Sequence[Arm], aside: float = 1.0) -> None:
+def curve(axes: Axes, found: Findings, arms: Sequence[Arm], aside: float = 1.0, metric: str | None = None) -> None:
     """Those of one selector, by how much they select. aside: what their place is multiplied by, so that intervals of
-    several selectors stand side by side. A selector that chose its own size is a point with an interval of sizes."""
+    several selectors stand side by side. metric: the headline, unless another is named. A selector that chose its own
+    size is a point with an interval of sizes."""
     own = sorted(arms, key=lambda arm: found.fact(arm, "ratio").mean)
-    scores, sizes = [found.score(arm) for arm in own], [found.fact(arm, "ratio") for arm in own]
+    scores, sizes = [found.score(arm, metric) for arm in own], [found.fact(arm, "ratio") for arm in own]
     name, chosen = own[0].selector, own[0].at is None
     aside = 1.0 if chosen else aside
     at = 100 * aside * np.array([size.mean for size in sizes])
