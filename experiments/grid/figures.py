@@ -46,6 +46,8 @@ def by_representation(found: Landscape, metric: str) -> Figure:
             panel(axes, features)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
+        for axes in grid.flat[len(panels) - columns : len(panels)]:  # the lowest of each column
+            axes.tick_params(labelbottom=True)
         for axes in grid[:, 0]:
             axes.set_ylabel(metric)
         canvas.supxlabel("candidates selected, %", fontsize=10)

@@ -45,6 +45,8 @@ def by_bin(found: Curves, metric: str, order: str) -> Figure:
             panel(axes, name)
         for axes in grid.flat[len(names) :]:
             axes.set_visible(False)
+        for axes in grid.flat[len(names) - columns : len(names)]:  # the lowest of each column
+            axes.tick_params(labelbottom=True)
         low, high = grid[0, 0].get_ylim()
         grid[0, 0].set_ylim(low, high + 0.16 * (high - low))  # room for the numbers
         for axes in grid[:, 0]:

@@ -29,6 +29,7 @@ TINY = (
     f"experiment.algorithms=[{','.join(ALGORITHMS)}]",
     f"experiment.ratios=[{RATIOS[0]},{RATIOS[1]}]",
     f"experiment.seeds={SEEDS}",
+    "experiment.metrics=[]",
 )
 
 
