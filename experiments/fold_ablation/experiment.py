@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class FoldAblation:
             chosen = [self._select(run.selector, one, counts) for one in repetitions]
         of_each = [{folds: [selection] * self.trainings for folds, selection in one.items()} for one in chosen]
         models = train_all(run, repetitions, of_each)
-        outcomes = {where: evaluate_all(run, repetitions, models, where) for where in _SPLITS}
+        outcomes: dict[str, Any] = {where: evaluate_all(run, repetitions, models, where) for where in _SPLITS}
         return result(run, self._found(run, run.selector, repetitions, chosen, outcomes))
 
     def _counts(self, run: Run[Task]) -> list[int]:

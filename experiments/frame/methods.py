@@ -99,7 +99,7 @@ def representations(where: str, names: Sequence[str], recipes: Mapping[str, Feat
 
 
 def _whitened(where: str, name: str, recipe: FeatureRecipe) -> FeatureRecipe:
-    whitening = name.partition(":")[2]
+    whitening: Any = name.partition(":")[2]  # which the recipe checks
     if not whitening:
         return recipe
     try:

@@ -8,12 +8,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from experiments.report import LINES, MEANS, WIDTH, Arm, Figure, curve, decades, handle, line, ratio_axis
+from experiments.report import (
+    LINES,
+    MEANS,
+    WIDTH,
+    Arm,
+    Figure,
+    curve,
+    decades,
+    handle,
+    line,
+    ratio_axis,
+    small_multiples,
+)
 
 if TYPE_CHECKING:
     from experiments.grid.report import Landscape
 
-_ACROSS = 3  # panels of a row
 _SPREAD = 0.02  # of the axis, between neighbouring algorithms at one ratio
 
 
@@ -33,27 +44,11 @@ def by_representation(found: Landscape, metric: str) -> Figure:
             aside = 10 ** (decades(found.ratios) * _SPREAD * (place - (len(names) - 1) / 2))
             curve(axes, findings, arms or (random if name == "random" else oracle), aside, metric)
         ratio_axis(axes, found.ratios, room=6)
-        axes.set_title(features)
-        axes.grid(axis="y")
 
     def draw() -> Canvas:
-        panels = found.representations
-        columns = 2 if len(panels) in (2, 4) else min(_ACROSS, len(panels))
-        rows = -(-len(panels) // columns)
-        canvas = Canvas(figsize=(WIDTH, 2.5 * rows + 0.8), layout="constrained")
-        grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, features in zip(grid.flat, panels, strict=False):
-            panel(axes, features)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        for axes in grid.flat[len(panels) - columns : len(panels)]:  # the lowest of each column
-            axes.tick_params(labelbottom=True)
-        for axes in grid[:, 0]:
-            axes.set_ylabel(metric)
-        canvas.supxlabel("candidates selected, %", fontsize=10)
         handles = [handle(name) for name in (*names, *across)]
-        canvas.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=2.4)
-        return canvas
+        share = "candidates selected, %"
+        return small_multiples(found.representations, panel, x=share, y=metric, handles=handles, height=2.5)
 
     better = "lower" if findings.lower_is_better(metric) else "higher"
     lines = f" Lines across: {', '.join(MEANS[name] for name in across)}." if across else ""

@@ -24,7 +24,6 @@ from experiments.report import (
     plus_minus,
     signed,
 )
-from tarot import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +60,7 @@ class Landscape:
 
 def result(run: Run, found: Landscape, further: Sequence[str]) -> Result:
     """further: metrics that have a table of their own."""
-    there = found.findings.metric_names
-    unknown = [name for name in further if name not in there]
-    if unknown:
-        raise InputError(
-            f"experiment.metrics: {run.name['task']} has no metric {unknown[0]!r}; it has {', '.join(there)}"
-        )
-    metrics = list(dict.fromkeys([found.findings.headline, *further]))
+    metrics = found.findings.metrics(further)
     return Result(
         title=f"{run.name['task']}, representations and algorithms",
         metrics=_metrics(found),

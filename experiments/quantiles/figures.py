@@ -8,9 +8,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from experiments.quantiles.findings import RANDOM, ZERO, Curves
-from experiments.report import SELECTED, WIDTH, Figure, handle, line, signed
-
-_ACROSS = 3  # panels of a row
+from experiments.report import SELECTED, Figure, handle, line, signed, small_multiples
 
 
 def by_bin(found: Curves, metric: str, order: str) -> Figure:
@@ -28,37 +26,19 @@ def by_bin(found: Curves, metric: str, order: str) -> Figure:
         for x, score in zip(at, scores, strict=True):
             axes.plot([x] * len(score.values), score.values, "o", color=SELECTED, markersize=3, fillstyle="none")
         axes.plot(at, mean, color=SELECTED, marker="o", markersize=4.5)
-        axes.set_title(name)
         axes.text(
             0.98, 0.97, f"ρ = {signed(found.correlation(name, metric))}", transform=axes.transAxes, ha="right", va="top"
         )
         axes.set_xticks(at[:: max(1, found.bins // 5)])
-        axes.grid(axis="y")
 
     def draw() -> Canvas:
-        names = found.representations
-        columns = 2 if len(names) in (2, 4) else min(_ACROSS, len(names))
-        rows = -(-len(names) // columns)
-        canvas = Canvas(figsize=(WIDTH, 2.1 * rows + 0.6), layout="constrained")
-        grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, name in zip(grid.flat, names, strict=False):
-            panel(axes, name)
-        for axes in grid.flat[len(names) :]:
-            axes.set_visible(False)
-        for axes in grid.flat[len(names) - columns : len(names)]:  # the lowest of each column
-            axes.tick_params(labelbottom=True)
-        low, high = grid[0, 0].get_ylim()
-        grid[0, 0].set_ylim(low, high + 0.16 * (high - low))  # room for the numbers
-        for axes in grid[:, 0]:
-            axes.set_ylabel(metric)
-        canvas.supxlabel("bin, from the nearest candidates to the farthest", fontsize=10)
         handles = [
             Line2D([], [], color=SELECTED, marker="o", markersize=4.5, label=f"{found.size:,} candidates of a bin"),
             handle(str(RANDOM), "random candidates", across=True),
             handle(str(ZERO)),
         ]
-        canvas.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=2.4)
-        return canvas
+        far = "bin, from the nearest candidates to the farthest"
+        return small_multiples(found.representations, panel, x=far, y=metric, handles=handles, height=2.1, room=0.16)
 
     part = "" if found.focus == 1 else f", the nearest {found.focus:.0%} of them,"
     better = "less" if found.found.lower_is_better(metric) else "more"

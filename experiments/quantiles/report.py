@@ -9,18 +9,11 @@ from experiments.frame.run import Run
 from experiments.quantiles.figures import by_bin
 from experiments.quantiles.findings import RANDOM, ZERO, Bin, Curves
 from experiments.report import Interval, Result, Table, Tile, numbers, plus_minus, signed
-from tarot import InputError
 
 
 def result(run: Run, found: Curves, order: str, further: Sequence[str]) -> Result:
     """order: the selector whose order it is. further: metrics beside the headline."""
-    there = found.found.metric_names
-    unknown = [name for name in further if name not in there]
-    if unknown:
-        raise InputError(
-            f"experiment.metrics: {run.name['task']} has no metric {unknown[0]!r}; it has {', '.join(there)}"
-        )
-    metrics = list(dict.fromkeys([found.found.headline, *further]))
+    metrics = found.found.metrics(further)
     return Result(
         title=f"{run.name['task']}, does nearness predict usefulness?",
         metrics=_metrics(found, metrics, order),

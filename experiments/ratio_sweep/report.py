@@ -10,7 +10,7 @@ import numpy as np
 from experiments.frame.run import Run
 from experiments.ratio_sweep.figures import by_ratio, where
 from experiments.report import Arm, Findings, Interval, Result, Table, Tile, differences, numbers, plus_minus, signed
-from tarot import InputError, Selection
+from tarot import Selection
 from tarot.selection import SelectionProblem
 
 _BESIDE = ("random", "all")  # what every arm is compared with
@@ -26,10 +26,7 @@ def result(
 ) -> Result:
     """problem: of the first repetition, in the space in which its selections are shown. points: candidates shown.
     further: metrics that have a table of their own. notes: sentences about the methods."""
-    unknown = [name for name in further if name not in found.metric_names]
-    if unknown:
-        known = ", ".join(found.metric_names)
-        raise InputError(f"experiment.metrics: {run.name['task']} has no metric {unknown[0]!r}; it has {known}")
+    found.metrics(further)
     return Result(
         title=f"{run.name['task']}, by ratio of selection",
         metrics={**_metrics(found), "notes": list(notes)},

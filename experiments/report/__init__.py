@@ -1,6 +1,16 @@
 """What a person looks at: figures, pictures, tables, the page."""
 
-from experiments.report.comparison import LINES, MEANS, curve, decades, differences, handle, line, ratio_axis
+from experiments.report.comparison import (
+    LINES,
+    MEANS,
+    curve,
+    decades,
+    differences,
+    handle,
+    line,
+    ratio_axis,
+    small_multiples,
+)
 from experiments.report.figures import WIDTH, plane
 from experiments.report.findings import (
     UNTRAINED,
@@ -71,5 +81,6 @@ __all__ = [
     "ratio_axis",
     "selected_by_source",
     "signed",
+    "small_multiples",
     "sources_of",
 ]

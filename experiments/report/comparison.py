@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from experiments.report.statistics import Interval
 from experiments.report.style import Figure, colour, ink, marker
 
 _DASHES = {"all": (0, (5, 2)), "target_only": (0, (1, 1.5)), UNTRAINED: (0, (6, 2, 1, 2)), "random": (0, (3, 1.5))}
+_ACROSS = 3  # panels of a row
 LINES = ("all", "target_only", UNTRAINED)
 """Arms without a place on the axis of ratios."""
 MEANS = {
@@ -91,6 +92,39 @@ def handle(name: str, label: str | None = None, across: bool = False) -> Line2D:
         return Line2D([], [], color=colour(name), linestyle=_DASHES[name], linewidth=1.6, label=label or name)
     size = 9 if name == "oracle" else 6
     return Line2D([], [], color=colour(name), marker=marker(name), markersize=size, linewidth=1.6, label=name)
+
+
+def small_multiples(
+    names: Sequence[str],
+    panel: Callable[[Axes, str], None],
+    *,
+    x: str,
+    y: str,
+    handles: Sequence[Line2D],
+    height: float,
+    room: float = 0.0,
+) -> Canvas:
+    """A panel for each name, drawn by `panel`, all on the same scales. x, y: what is on them. height: of a row, in
+    inches. room: the share of a panel's height that is kept free above what is drawn, for words."""
+    columns = 2 if len(names) in (2, 4) else min(_ACROSS, len(names))
+    rows = -(-len(names) // columns)
+    canvas = Canvas(figsize=(WIDTH, height * rows + 0.7), layout="constrained")
+    grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, name in zip(grid.flat, names, strict=False):
+        panel(axes, name)
+        axes.set_title(name)
+        axes.grid(axis="y")
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes in grid.flat[max(0, len(names) - columns) : len(names)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    low, high = grid[0, 0].get_ylim()
+    grid[0, 0].set_ylim(low, high + room * (high - low))
+    for axes in grid[:, 0]:
+        axes.set_ylabel(y)
+    canvas.supxlabel(x, fontsize=10)
+    canvas.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=2.4)
+    return canvas
 
 
 def differences(found: Findings, arm: Arm, beside: Sequence[Arm] | None = None) -> Figure:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from experiments.report.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
-from tarot import Selection
+from tarot import InputError, Selection
 from tarot.selectors import REFERENCES
 from tasks.task import Task, TaskData
 
@@ -88,6 +88,15 @@ class Outcomes(Generic[Key]):
     @property
     def headline(self) -> str:
         return self.metric_names[0]
+
+    def metrics(self, further: Sequence[str]) -> list[str]:
+        """The headline and those that an experiment names beside it. Raises InputError for one that there is not."""
+        for name in further:
+            if name not in self.metric_names:
+                there = ", ".join(self.metric_names)
+                task = self.first[0].task.name
+                raise InputError(f"experiment.metrics: {task} has no metric {name!r}; it has {there}")
+        return list(dict.fromkeys([self.headline, *further]))
 
     @property
     def how(self) -> str:

@@ -63,4 +63,5 @@ def _shares(counts: Rows, name: str) -> NDArray[np.float64]:
                 "which are at least 0 (features=ngrams; in Python tarot.features.ngram_counts of texts)"
             )
         total += rows.double().sum(dim=0).numpy()
-    return total / total.sum()
+    shares: NDArray[np.float64] = total / total.sum()
+    return shares
