@@ -79,7 +79,7 @@ def spaces(found: Landscape) -> Figure:
                 color="white" if dark else "black",
                 fontweight="bold" if above[row, column] == 0 else "normal",
             )  # fmt: skip
-        axes.set_xticks(range(columns), [f"in {name}" for name in found.representations])
+        axes.set_xticks(range(columns), [f"in {name}".replace(":", ":\n") for name in found.representations])
         axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
         axes.tick_params(length=0)
         axes.xaxis.tick_top()

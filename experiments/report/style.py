@@ -41,7 +41,7 @@ _STYLES = {
     "herding": ("#6699CC", "<"),
     "k_center": ("#882255", ">"),
     "round_robin": ("#332288", "o"),
-    "doubly_greedy": ("#332288", "s"),
+    "doubly_greedy": ("#CC6677", "s"),
     "facility_location": ("#999933", "D"),
     "bids": ("#AA4499", "v"),
     "uot": ("#661100", "h"),
