@@ -40,6 +40,7 @@ PAST_THE_DOOR = {
         "experiments.report.figures",
     ): _BY_MODULE,
     ("experiments.lds", "experiments.report.figures"): _BY_MODULE,
+    ("experiments.paper", "experiments.report.figures"): _BY_MODULE,
     ("experiments.selection", "experiments.report.figures"): _BY_MODULE,
     ("experiments.selection", "experiments.report.pictures"): _BY_MODULE,
     ("experiments.submission", "tasks.motion.submission"): "this experiment is of this task alone",
