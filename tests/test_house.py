@@ -172,6 +172,17 @@ def test_a_name_means_one_thing():
     assert {name for name, of in places.items() if len(of) > 1} == set(TWICE)
 
 
+def test_only_doors_list_names():
+    """A module that hands on what another has is a second way to it."""
+    assigned = {
+        name: {ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)}
+        for name, tree in TREES.items()
+    }
+    listing = {name for name, names in assigned.items() if "__all__" in names}
+    doors = {name for name in listing if name in FOLDERS | set(PACKAGES)}
+    assert listing - doors == {"tarot.integrations.transformers"}  # the door of its library
+
+
 def test_modules_can_be_read_at_a_sitting():
     lines = {file.relative_to(ROOT).as_posix(): len(file.read_bytes().splitlines()) for file in FILES.values()}
     assert {file for file, length in lines.items() if length > LONGEST} == set(TOO_LONG)
