@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
@@ -38,6 +39,7 @@ _DTYPES: dict[StoredDtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 _OPEN_SHARDS = 256
+log = logging.getLogger("tarot")
 
 Compute = Callable[[int, int], Mapping[str, Tensor]]
 
@@ -311,6 +313,7 @@ def _whole_shard(part: Path, number: int) -> Shard | None:
             with safe_open(file, "pt") as shard:
                 zero_rows = int(shard.metadata()["zero_rows"])
             return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256, "zero_rows": zero_rows}
+        log.warning("warning: %s is damaged: its bits differ from its checksum; it is made again", file)
         file.unlink()
     return None
 
