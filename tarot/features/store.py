@@ -25,7 +25,17 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, hash_content, locked, progress
+from tarot.common import (
+    InputError,
+    atomic_file,
+    canonical,
+    difference,
+    fingerprint,
+    hash_content,
+    locked,
+    progress,
+    read_json,
+)
 from tarot.features.arrays import Rows
 from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
@@ -381,8 +391,8 @@ def _read_manifest(path: Path) -> Any:
     """The manifest of the store in `path`, finished or begun. Raises StoreError where this version cannot read it."""
     file = path / _MANIFEST
     try:
-        manifest = json.loads(file.read_text())
-    except ValueError as error:
+        manifest = read_json(file)
+    except InputError as error:
         raise StoreError(f"{file} is damaged: {error}. {_REBUILD}") from error
     if not isinstance(manifest, dict):
         raise StoreError(f"{file} is damaged: it holds no manifest. {_REBUILD}")
