@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tarot import InputError
+from tarot.features import BAD_TORCH
 
 
 def read_state(path: str | Path, option: str) -> dict[str, Tensor]:
@@ -27,7 +26,9 @@ def read_state(path: str | Path, option: str) -> dict[str, Tensor]:
             given = torch.load(file, weights_only=True, map_location="cpu")
         if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
             raise InputError(f"{option}: {file} holds no state_dict, which is tensors by name")
-    except (RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
+    except InputError:
+        raise
+    except BAD_TORCH as error:
         what = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}") from error
     return given
