@@ -522,7 +522,7 @@ def survives_little_data(subject: Subject) -> None:
         if key.startswith("target"):
             one_target[key] = [value[0][:1]] if isinstance(value, list) else value[:1]
     for side, n in (("candidates", 4), ("targets", M)):
-        few[side] = [np.random.default_rng(n).normal(size=(n, 7))]
+        few[side] = [_rows.get()(np.random.default_rng(n).normal(size=(n, 7)))]
         few[side][0][:, 3] = 1
     few["targets"][0][:] = few["targets"][0][0]
     for known, size in ((one_target, SIZE), (one_candidate, 1), (few, 2)):
