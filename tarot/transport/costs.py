@@ -1,6 +1,6 @@
-"""The cost between candidates and targets: an [n, m] matrix in memory, or computed from features by blocks of rows.
+"""The cost between candidates and targets: an [n, m] matrix in memory, held in 16 bits, or computed from features.
 
-Solvers take a `Cost` and are unaware which of the two it is, but where they must hold it whole.
+Solvers take a `Cost` and are unaware which of them it is, but where they must hold it whole.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from tarot.features import Rows, block_size, read_block, read_rows
 from tarot.space import distances
 
 DENSE_PAIRS = 400_000_000  # up to 1.6 GB of float32 a cost is held in memory, with a kernel of the same size
+_CODES = 2**16
+_LEAST_CODE = -(2**15)  # codes are int16: torch does little with unsigned ones
+_CACHED_PAIRS = 1 << 18  # of a held cost at a time: a block, and what is done with it, stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class StreamedCost:
         return self.x.shape[0], self.y.shape[0]
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """(start, float32 [b, m]); a block is the caller's to overwrite."""
         size = block_size(max(self.x.shape[1], self.y.shape[0]))
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
@@ -44,16 +48,84 @@ class StreamedCost:
         return self.x.shape[0]
 
 
-Cost = Tensor | StreamedCost
+class Grown:
+    """A matrix [n, m] in memory to which rows are added in place: its room doubles, so that each is moved twice."""
+
+    def __init__(self, columns: int, dtype: torch.dtype = torch.float32) -> None:
+        self._room = torch.empty(0, columns, dtype=dtype)
+        self._count = 0
+
+    def add(self, rows: Tensor) -> None:
+        """These rows [k, m] below the others."""
+        end = self._count + len(rows)
+        if end > len(self._room):
+            larger = self._room.new_empty(max(end, 2 * len(self._room)), self._room.shape[1])
+            larger[: self._count] = self.matrix
+            self._room = larger
+        self._room[self._count : end] = rows
+        self._count = end
+
+    @property
+    def matrix(self) -> Tensor:
+        """All rows so far, [n, m]: a view."""
+        return self._room[: self._count]
+
+
+class HeldCost:
+    """Distances [n, m] in 16-bit fixed point: two bytes a pair, and rows are added in place.
+
+    top: no distance is larger (2 between unit vectors). A step is top/65535, so that a distance is off by half of it at
+    most, and so is a transport's value and, up to a constant, every potential.
+    """
+
+    def __init__(self, columns: int, top: float) -> None:
+        self._codes = Grown(columns, torch.int16)
+        self._step = top / (_CODES - 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, m = self._codes.matrix.shape
+        return n, m
+
+    def add(self, distance: Tensor) -> None:
+        """The distances of further candidates, float32 [k, m]."""
+        codes = distance.div(self._step).round_().clamp_(0, _CODES - 1)
+        self._codes.add(codes.add_(_LEAST_CODE))
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """(start, float32 [b, m]); a block is the caller's to overwrite, and so is it by the next one."""
+        n, m = self.shape
+        size = min(n, max(1, _CACHED_PAIRS // m))
+        buffer = self._codes.matrix.new_empty(size, m, dtype=torch.float32)
+        for start in range(0, n, size):
+            yield start, self._decoded(slice(start, start + size), buffer)
+
+    def rows(self, every: int) -> Tensor:
+        """The distances of every k-th candidate, float32."""
+        some = slice(None, None, every)
+        return self._decoded(some, torch.empty_like(self._codes.matrix[some], dtype=torch.float32))
+
+    def _decoded(self, rows: slice, buffer: Tensor) -> Tensor:
+        codes = self._codes.matrix[rows]
+        return buffer[: len(codes)].copy_(codes).sub_(_LEAST_CODE).mul_(self._step)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+Cost = Tensor | StreamedCost | HeldCost
 
 
 def dense(cost: Cost) -> Tensor:
     """The whole matrix, float32 [n, m]."""
+    if isinstance(cost, HeldCost):
+        return cost.rows(1)
     return cost if isinstance(cost, Tensor) else torch.cat([block for _, block in cost.blocks()])
 
 
 def blocks_of(cost: Cost) -> Iterator[tuple[int, Tensor]]:
-    if isinstance(cost, StreamedCost):
+    """(start, float32 [b, m]), each of use until the next."""
+    if not isinstance(cost, Tensor):
         yield from cost.blocks()
         return
     size = block_size(cost.shape[1])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.transport.costs import Cost, StreamedCost, blocks_of
+from tarot.transport.costs import Cost, HeldCost, StreamedCost, blocks_of
 
 Vector = NDArray[np.float64]
 
@@ -19,6 +19,7 @@ TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as
 _OVER_RELAXATION = 1.7
 _PLAIN_STEPS = 5  # before a streamed solve over-relaxes: far from the solution that overshoots
 _ITERATIONS_PER_CHECK = 10
+_LEAST_EXPONENT = -87.0  # of float32: beyond, exp takes ten times as long for what adds nothing
 _KERNEL_RANGE = 40.0  # scalings beyond exp(+-40) are absorbed into the potentials, far inside float32
 
 
@@ -173,7 +174,7 @@ def _in_range(*scalings: Tensor) -> bool:
 
 
 def _sinkhorn_streamed(
-    cost: StreamedCost,
+    cost: StreamedCost | HeldCost,
     epsilon: float,
     row_mass: Vector,
     column_mass: Vector,
@@ -181,7 +182,7 @@ def _sinkhorn_streamed(
     tolerance: float,
     max_iterations: int,
 ) -> Entropic:
-    """The same over-relaxed iterations with the cost computed anew in each: one pass over the blocks of rows.
+    """The same over-relaxed iterations on a cost that is computed, or decoded, anew in each: one pass over its blocks.
 
     The error is that of both marginals together; the last step of g makes the columns exact and leaves at most as much
     in the rows.
@@ -195,9 +196,9 @@ def _sinkhorn_streamed(
         moved = torch.empty_like(a)
         for start, block in cost.blocks():
             rows = slice(start, start + len(block))
-            kernel = g.float() - block
+            kernel = block.neg_().add_(g.float())  # in place: fresh memory costs more than the arithmetic
             top = kernel.amax(1, keepdim=True)
-            kernel.sub_(top).div_(epsilon).exp_()  # a one in every row
+            kernel.sub_(top).div_(epsilon).clamp_(min=_LEAST_EXPONENT).exp_()  # a one in every row
             sums = (kernel @ b.float()).double()
             balanced[rows] = -top[:, 0].double() - epsilon * sums.log()
             moved[rows] = f[rows] + omega * (balanced[rows] - f[rows])
