@@ -1,7 +1,7 @@
 """How far what `tarot_otm` has selected so far is from the targets that evaluate it, layer after layer.
 
 Both judges keep the cost of what is selected, add a layer's rows to it in place, and start from the duals of the layer
-before. Which of them it is decides nothing else.
+before. Which of them it is decides nothing else. Costs are where the layers are computed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.transport import Grown, HeldCost, sinkhorn, solve_exact
+from tarot.transport import Grown, HeldCost, proven, sinkhorn, solve_exact
 
 Judge = Literal["auto", "exact", "entropic"]
 
@@ -24,7 +25,7 @@ EPSILON = 0.003
 ROUNDING = {"exact": 1e-9, "entropic": 1e-6}  # relative: distances that differ by less are the same
 
 _FARTHEST = 2.0  # that unit vectors can be from each other
-_TOLERANCE = 0.01  # marginal error: a dual value is below the optimum by its square
+_TOLERANCE = 0.01  # marginal error, of which a dual value feels the square
 _PASSES = 300  # at most for a layer
 _SEED_PAIRS = 5_000_000  # of the first layer's cost, whose exact duals begin
 
@@ -40,8 +41,8 @@ class LayerJudge(Protocol):
 class ExactJudge:
     """The transport distance itself, by the network simplex."""
 
-    def __init__(self, targets: int) -> None:
-        self._cost = Grown(targets)
+    def __init__(self, targets: int, device: torch.device) -> None:
+        self._cost = Grown(targets, device=device)
         self._g: NDArray[np.float64] | None = None
 
     def distance_with(self, layer: Tensor) -> float:
@@ -52,10 +53,13 @@ class ExactJudge:
 
 
 class EntropicJudge:
-    """OT_eps at a small epsilon, by Sinkhorn's iterations on a cost in 16 bits."""
+    """What the entropic potentials at a small epsilon prove of the distance, on a cost in 16 bits.
 
-    def __init__(self, targets: int) -> None:
-        self._cost = HeldCost(targets, _FARTHEST)
+    OT_eps itself, and the cost of its coupling, lie above the distance by more, and not by the same after each layer.
+    """
+
+    def __init__(self, targets: int, device: torch.device) -> None:
+        self._cost = HeldCost(targets, _FARTHEST, device)
         self._g: NDArray[np.float64] | None = None
 
     def distance_with(self, layer: Tensor) -> float:
@@ -65,7 +69,7 @@ class EntropicJudge:
             self._g = solve_exact(self._cost.rows(every)).g
         found = sinkhorn(self._cost, EPSILON, g=self._g, tolerance=_TOLERANCE, max_iterations=_PASSES, strict=False)
         self._g = found.g
-        return found.value
+        return proven(self._cost, found.g)
 
 
 JUDGES: dict[str, type[ExactJudge] | type[EntropicJudge]] = {"exact": ExactJudge, "entropic": EntropicJudge}

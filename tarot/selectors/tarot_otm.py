@@ -39,9 +39,9 @@ class TarotOTM:
     stop: "least" = as above; "paper" = compare with the layer before instead, and keep all before the stop.
     tolerance: the relative rise that stops, above -1; below 0, a layer must lower the distance by as much.
     min_cos: leave out neighbours of a smaller cosine similarity.
-    judge: of the distance. "exact": the transport itself; "entropic": OT_eps at epsilon 0.003, which selects nearly the
-    same in a tenth of the memory; "auto": exact where a fold's cost has up to about 2e7 pairs (4,000 targets and ten
-    folds), else entropic. The selection's description says which of the two it was.
+    judge: of the distance. "exact": the transport itself; "entropic": what potentials at epsilon 0.003 prove of it,
+    which selects nearly the same in a tenth of the memory; "auto": exact where a fold's cost has up to about 2e7 pairs
+    (4,000 targets and ten folds), else entropic. The selection's description says which of the two it was.
     Warns where more than half of the pool is selected, and it has at least 100 candidates.
     """
 
@@ -111,7 +111,7 @@ class TarotOTM:
         count_layer: Callable[[], None],
     ) -> tuple[NDArray[np.int64], list[float]]:
         """The layers of `sel` that `stop` keeps, and the distance to `ev` after each that was tried."""
-        judging, rounding = JUDGES[judge](len(ev)), ROUNDING[judge]
+        judging, rounding = JUDGES[judge](len(ev), problem.place), ROUNDING[judge]
         chosen = np.empty(0, dtype=np.int64)
         reference, kept = np.inf, 0  # what the next layer is compared with, and how many candidates are kept
         curve: list[float] = []
@@ -137,7 +137,7 @@ class _Distances:
         self._problem = problem
         self._kept = kept
         self._place = np.full(problem.n, -1)  # of each candidate's row in `_rows`
-        self._rows = Grown(len(problem.targets))
+        self._rows = Grown(len(problem.targets), device=problem.place)
         self._lock = threading.Lock()
 
     def between(self, candidates: NDArray[np.int64], targets: NDArray[np.int64]) -> Tensor:
@@ -149,8 +149,9 @@ class _Distances:
             if len(new):
                 self._place[new] = np.arange(len(new)) + len(self._rows.matrix)
                 self._rows.add(dense(self._problem.cost(new)))
-            rows = torch.from_numpy(self._place[candidates])
-            return self._rows.matrix[rows[:, None], torch.from_numpy(targets)]
+            matrix = self._rows.matrix
+            rows, columns = (torch.from_numpy(at).to(matrix.device) for at in (self._place[candidates], targets))
+            return matrix[rows[:, None], columns]
 
 
 def _warn_if_swallowed(selected: int, n: int, curves: tuple[list[float], ...]) -> None:

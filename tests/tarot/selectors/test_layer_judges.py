@@ -1,6 +1,5 @@
 """The two judges of a layer: each against the transport they measure, and what both of them select."""
 
-import math
 import warnings
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.nn import functional
 import tarot
 from tarot.common.errors import InputError
 from tarot.selectors import TarotOTM
-from tarot.selectors.layer_judges import EPSILON, EntropicJudge, ExactJudge, judge_for
+from tarot.selectors.layer_judges import EntropicJudge, ExactJudge, judge_for
 from tarot.space import distances, unit_norm
 
 
@@ -82,19 +81,19 @@ def test_both_measure_the_transport_of_all_layers_so_far(n, m):
     """In layers of unequal length; the larger problem is past the dense network simplex."""
     rows, targets = (unit_norm(torch.from_numpy(side)) for side in mixture(n, m))
     cost = distances(rows, targets)
-    exact, entropic = ExactJudge(m), EntropicJudge(m)
+    exact, entropic = (kind(m, torch.device("cpu")) for kind in (ExactJudge, EntropicJudge))
     for start, stop in ((0, n // 2), (n // 2, n // 2 + 1), (n // 2 + 1, n)):
         expected = ot.emd2(np.full(stop, 1 / stop), np.full(m, 1 / m), cost[:stop].double().numpy())
         assert exact.distance_with(cost[start:stop]) == pytest.approx(expected, abs=1e-6)
         found = entropic.distance_with(cost[start:stop])
-        assert -1e-4 <= found - expected <= EPSILON * math.log(stop * m)
+        assert -1e-3 <= found - expected <= 3e-5  # of 16 bits
 
 
 def test_the_exact_judge_sees_what_is_added_alone(monkeypatch):
     """Its cost grows in place: rows are copied when room runs out, and not once a layer."""
     moved = []
     monkeypatch.setattr("tarot.selectors.layer_judges.solve_exact", lambda cost, g: moved.append(cost) or _Plan())
-    judge = ExactJudge(3)
+    judge = ExactJudge(3, torch.device("cpu"))
     layers = torch.rand(40, 5, 3)
     for layer in layers:
         judge.distance_with(layer)
@@ -168,4 +167,4 @@ def test_both_select_nearly_the_same_at_size(data, n, m, side):
     common = jaccard(exact.indices, entropic.indices)
     print(f"{data.__name__} {n} x {m} {side}: Jaccard {common:.3f}, S {len(exact)} and {len(entropic)}")
     assert common >= 0.95
-    assert entropic.ot_distance == pytest.approx(exact.ot_distance, rel=0.002)
+    assert entropic.ot_distance == pytest.approx(exact.ot_distance, rel=0.005)
