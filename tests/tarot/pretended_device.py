@@ -1,7 +1,7 @@
 """A GPU that is not there: tensors that say they are on `cuda:0`, and are computed with on the CPU.
 
-What would fail on a GPU fails here: an operation on tensors of both devices, or NumPy's look into a tensor that is not in
-the CPU's memory. What would wait for a GPU is counted. So the same code runs, with the same numbers, as on a device.
+What would fail on a GPU fails here: an operation on tensors of both devices, or NumPy's look into a tensor that is not
+in the CPU's memory. What would wait for a GPU is counted. So the same code runs, with the same numbers, as on a device.
 """
 
 from __future__ import annotations
