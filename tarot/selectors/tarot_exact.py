@@ -61,8 +61,15 @@ class TarotExact:
         given = problem.with_targets_in_order()
         seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0).indices)
         best = best_subset(seen, budget, self.swaps)
-        own = best.known if seen is given else {}  # otherwise it is known of the distance to other targets
-        return problem.selection(best.indices, described(self), total=problem.n, curve=curve, **own)
+        own = seen is given  # otherwise what is known is of other targets
+        return problem.selection(
+            best.indices,
+            described(self),
+            total=problem.n,
+            curve=curve,
+            lower_bound=best.bound if own else None,
+            ot_distance=best.distance if own else None,
+        )
 
     def _choose_size(self, problem: SelectionProblem) -> Selection:
         """The smallest size within one standard error of the least held-out distance; then solved on all targets."""
@@ -83,7 +90,14 @@ class TarotExact:
         size = int(sizes[np.flatnonzero(mean <= mean[best] + error[best])[0]])
         best_of_all = best_subset(posed, size, self.swaps)
         curve = {"size": sizes.tolist(), "held_out": mean.tolist(), "standard_error": error.tolist(), "chosen": [size]}
-        return problem.selection(best_of_all.indices, described(self), total=n, curve=curve, **best_of_all.known)
+        return problem.selection(
+            best_of_all.indices,
+            described(self),
+            total=n,
+            curve=curve,
+            lower_bound=best_of_all.bound,
+            ot_distance=best_of_all.distance,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,12 +107,6 @@ class BestSubset:
     indices: NDArray[np.int64]
     bound: float
     distance: float | None = None
-
-    @property
-    def known(self) -> dict[str, float]:
-        """For a Selection."""
-        distance = {} if self.distance is None else {"ot_distance": self.distance}
-        return {"lower_bound": self.bound, **distance}
 
 
 def best_subset(problem: SelectionProblem, size: int, swaps: int) -> BestSubset:

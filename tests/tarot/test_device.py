@@ -93,7 +93,7 @@ def whitens_alike(device, tolerance):
 
 
 def selects_alike(device, selector, tolerance):
-    c, t = mixture(100, 12, d=8)
+    c, t = mixture(60, 10, d=8)
     c[7] = 0  # is nobody's neighbour there, either
     mine, theirs = (facts(tarot.select(c, t, selector, device=place)) for place in (device, "cpu"))
     for exact in (0, 1, 3):
@@ -117,7 +117,7 @@ def test_whitening_never_mixes_devices(pretended):
     whitens_alike("cuda:0", 1e-6)
 
 
-@pytest.mark.parametrize("selector", SELECTORS, ids=str)
+@pytest.mark.parametrize("selector", [TarotExact(size=13, smoothing=2), TarotOTM(folds=2, judge="entropic")], ids=str)
 def test_selections_never_mix_devices(selector, pretended):
     selects_alike("cuda:0", selector, 1e-6)
 
