@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 import tarot
+from tarot.common import selection_device
 from tarot.features import blocks
 from tarot.selectors import TarotExact, TarotFixed, TarotOTM
 from tarot.space import fit_whitener, nearest_unit
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
-    device = torch.device("cuda" if options.device == "auto" and torch.cuda.is_available() else options.device)
+    device = selection_device(options.device)
     print(f"on {torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{torch.get_num_threads()} threads'}")
     with tempfile.TemporaryDirectory() as folder:
         for m in options.m:
