@@ -302,7 +302,7 @@ def measured(name: str, learning: str, size: Size, kind: str, dim: int, rounds: 
     architecture = ARCHITECTURES[name]
     model = built(name, learning, size)
     batch, losses = batch_of(architecture.kind, size), losses_of(architecture.kind)
-    few = {key: value[:3] for key, value in batch.items()}
+    few = {key: value[:2] for key, value in batch.items()}
     error, features = relative_error(model, architecture.kind, few)
     share = share_by_rule(model, features)
     del features
