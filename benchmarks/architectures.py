@@ -46,7 +46,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(width=32, layers=2, heads=2, tokens=12, vocabulary=64, image=64, batch=3),
-    "small": Size(width=256, layers=4, heads=4, tokens=128, vocabulary=2048, image=128, batch=8),
+    "small": Size(width=256, layers=2, heads=4, tokens=128, vocabulary=2048, image=96, batch=8),
 }
 
 
@@ -208,8 +208,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 def batch_of(kind: str, size: Size) -> Batch:
     """Random inputs and labels; texts end in padding of different lengths."""
     if kind in ("images", "hub images", "masks"):
-        pictures = torch.randn(size.batch, 3, size.image, size.image)
-        of_label = (size.batch, size.image, size.image) if kind == "masks" else (size.batch,)
+        count = size.batch if kind == "hub images" else (size.batch + 1) // 2
+        pictures = torch.randn(count, 3, size.image, size.image)
+        of_label = (count, size.image, size.image) if kind == "masks" else (count,)
         return {"pixel_values": pictures, "labels": torch.randint(0, 2, of_label)}
     ids = torch.randint(3, size.vocabulary, (size.batch, size.tokens))
     lengths = size.tokens - torch.arange(size.batch) * size.tokens // (2 * size.batch)

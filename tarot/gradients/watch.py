@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from tarot.gradients.fold import Fold, LayoutError, OwnedRows
 from tarot.gradients.preflight import Layout
-from tarot.gradients.projection import Kept, Sketch
-from tarot.gradients.rules import IN_PLACE, NAMES, RULES, Call, Step, Target
+from tarot.gradients.projection import Sketch
+from tarot.gradients.rules import IN_PLACE, NAMES, RULES, AsItIs, Call, Step, Target
 
 Site = tuple[str, str]  # (what is read, the operation): every call there is one more
 Shapes = Mapping[Site, list[torch.Size | None]]  # of what each call at a site wrote, in their order
@@ -329,8 +329,10 @@ def pulled_back(values: list[Tensor], leaves: list[Tensor], rows: list[Tensor]) 
 
 
 def computed_origin(name: str, of: frozenset[str], value: Tensor) -> Origin:
-    origin = Origin(name, of, value.detach(), lambda: value, Target("", Kept(value.numel()), tuple(value.shape), 0, 0))
-    target = Target.whole(origin, Kept(value.numel()), value.shape)
+    origin = Origin(
+        name, of, value.detach(), lambda: value, Target("", AsItIs(value.numel()), tuple(value.shape), 0, 0)
+    )
+    target = Target.whole(origin, AsItIs(value.numel()), value.shape)
     object.__setattr__(origin, "target", target)  # it names the origin
     return origin
 
@@ -360,7 +362,7 @@ def as_view(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str
             return None
         row = int(index) % target.shape[0]
         size = math.prod(target.shape[1:])
-        of_row = Target((origin, row), Kept(size), target.shape[1:], 0, target.shape[1])
+        of_row = Target((origin, row), AsItIs(size), target.shape[1:], 0, target.shape[1])
         return viewed(origin, func, args[1:], of_row, "row")
     return None
 

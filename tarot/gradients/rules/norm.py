@@ -1,4 +1,4 @@
-"""y = w * normalised(x) + b. Features are the last dimensions (layer and RMS norms) or dimension 1 (the others)."""
+"""y = w f(x) + b, f a normalisation. Features are the last dimensions (layer and RMS norms) or dimension 1 (others)."""
 
 from __future__ import annotations
 
@@ -53,6 +53,12 @@ def instance_norm(call: Call) -> list[Step]:
         return functional.batch_norm(x, mean.to(x.dtype), variance.to(x.dtype), eps=eps)
 
     return norm(call, given, normalised, by_channel=True)
+
+
+def prelu(call: Call) -> list[Step]:
+    """max(x, 0) + w * min(x, 0), of which w multiplies the part below zero."""
+    given = call.named("input", "weight")
+    return norm(call, given, lambda x: x.clamp(max=0), by_channel=True)
 
 
 def norm(call: Call, given: Arguments, normalised: Callable[[Tensor], Tensor], *, by_channel: bool) -> list[Step]:

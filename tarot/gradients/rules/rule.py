@@ -19,6 +19,16 @@ Finish = Callable[[Tensor, Fold], Tensor]  # (gradient of what was written, whos
 
 
 @dataclass(frozen=True)
+class AsItIs:
+    """No sketch: of a gradient that is taken further."""
+
+    width: int
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@dataclass(frozen=True)
 class Target:
     """A parameter as an operation reads it: whole, some of its rows, or the transpose of either.
 
