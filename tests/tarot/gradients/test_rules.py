@@ -207,8 +207,13 @@ class Whole(Kept):
 
 
 @pytest.mark.filterwarnings("error:gradients of")
-@pytest.mark.parametrize("kind", ["tensorsketch", "factored", "rademacher", "sjlt"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in CASES for kind in ("tensorsketch", "factored")),
+        *((name, kind) for name in ("tables", "experts with adapters") for kind in ("rademacher", "sjlt")),
+    ],
+)
 def test_every_projection_is_that_of_the_loop_whoever_shares_the_batch(name, kind):
     model, batch = built(name)
     features = GradientFeatures(model, losses, Projection(kind, 20))
@@ -219,3 +224,71 @@ def test_every_projection_is_that_of_the_loop_whoever_shares_the_batch(name, kin
     torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     mates = torch.cat([batch[2:3], torch.randn_like(batch[:2]), batch[1:2]])
     torch.testing.assert_close(features(mates)[[3, 0]], rows[1:3], rtol=1e-3, atol=1e-4 * float(rows.abs().max()))
+
+
+def test_coverage_says_what_each_parameter_is_used_for():
+    model, batch = built("tokens")
+    features = GradientFeatures(model, losses, Projection("identity"))
+    assert dict(features.coverage.covered)["token"] == "not used"  # so far
+    features(batch)
+    assert dict(features.coverage.covered) == {
+        "token": "copies",
+        "places": "addend",
+        "scale": "scale",
+        "mask": "elementwise",
+    }
+
+
+def test_operations_without_a_rule_are_named():
+    torch.manual_seed(0)
+    model = Net(lambda m, x: torch.cdist(x, m.centres) + m.linear(x), centres=matrix(3, 6), linear=nn.Linear(6, 3))
+    batch = torch.randn(4, 5, 6)
+    features = GradientFeatures(model, losses, Projection("identity"))
+    with pytest.warns(UserWarning, match="centres take one backward pass per sample: cdist: there is no rule for it"):
+        rows = features(batch)
+    expected = torch.cat([gradient.flatten(1) for gradient in loop_gradients(model, losses, batch).values()], 1)
+    torch.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-5)
+    assert dict(features.coverage.covered)["linear.weight"] == "linear"
+
+
+def test_parameters_are_put_back_whatever_happens():
+    model, batch = built("experts with adapters")
+    before = dict(model.named_parameters())
+
+    def fail(model, batch):
+        model(batch)
+        raise ZeroDivisionError
+
+    for attempt in losses, fail:
+        features = GradientFeatures(model, attempt, Projection("factored", 9))
+        if attempt is fail:
+            with pytest.raises(ZeroDivisionError):
+                features(batch)
+        else:
+            features(batch)
+        assert all(parameter is before[name] for name, parameter in model.named_parameters())
+        assert "forward" not in vars(model.experts)
+
+
+@pytest.mark.filterwarnings("error:gradients of")
+def test_adapters_of_every_kind():
+    """DoRA on fused and transposed matrices, and adapters of the embedding; peft's own forward of each."""
+    peft = pytest.importorskip("peft")
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=8, bos_token_id=0, eos_token_id=0)
+    options = {"r": 2, "use_dora": True, "fan_in_fan_out": True, "target_modules": ["c_attn", "wte"]}
+    model = peft.get_peft_model(GPT2LMHeadModel(config), peft.LoraConfig(**options)).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad and not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+
+    def by_sample(model: nn.Module, ids: Tensor) -> Tensor:
+        return functional.cross_entropy(model(input_ids=ids).logits.mT, ids, reduction="none").sum(1)
+
+    ids = torch.randint(0, 20, (3, 7))
+    rows = GradientFeatures(model, by_sample, Projection("identity"))(ids)
+    expected = loop_gradients(model, by_sample, ids)
+    assert sum("magnitude" in name for name in expected) == 2 and sum("embedding" in name for name in expected) >= 2
+    torch.testing.assert_close(rows, torch.cat([g.flatten(1) for g in expected.values()], 1), rtol=1e-4, atol=1e-5)
