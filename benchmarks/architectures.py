@@ -6,8 +6,8 @@
 
 Models are made from their configurations with random weights; nothing is downloaded. For each it prints the parameters,
 the share of them whose gradient comes by a rule in the one pass of the batch, the relative error to one backward pass
-per sample (unprojected, float32), and processor seconds of features as a multiple of a plain pass in which the same
-parameters learn: the median of rounds in which both took turns, on one thread.
+per sample, projected alike, in float32, and processor seconds of features as a multiple of a plain pass in which the
+same parameters learn: the median of rounds in which both took turns, on one thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tarot.gradients import GradientFeatures, Projection, evaluating, loop_gradients
+from tarot.gradients import GradientFeatures, Projection, evaluating, loop_gradients, plan, take
 
 Batch = dict[str, Tensor]
 
@@ -277,13 +277,16 @@ def built(name: str, learning: str, size: Size) -> nn.Module:
 # --- what is measured ------------------------------------------------------------------------------------------------
 
 
-def relative_error(model: nn.Module, kind: str, batch: Batch) -> tuple[float, GradientFeatures]:
-    """Of unprojected features to the loop's gradients, over all samples and parameters."""
-    losses = losses_of(kind)
-    features = GradientFeatures(model, losses, Projection("identity"))
-    rows = features(batch)
-    expected = torch.cat([gradient.flatten(1) for gradient in loop_gradients(model, losses, batch).values()], 1)
-    return float((rows - expected).norm() / expected.norm()), features
+def relative_error(model: nn.Module, kind: str, batch: Batch, features: GradientFeatures) -> float:
+    """Of features to the same projection of the loop's gradients, which are held one sample at a time."""
+    losses, count = losses_of(kind), len(batch["labels"])
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    layout = plan(features.projection, shapes)
+    expected = torch.zeros(count, layout.width)
+    for i in range(count):
+        for name, gradient in loop_gradients(model, losses, take(batch, i, i + 1)).items():
+            expected[i, layout.columns[name]] += layout.sketches[name](gradient.flatten(1))[0]
+    return float((features(batch) - expected).norm() / expected.norm())
 
 
 def share_by_rule(model: nn.Module, features: GradientFeatures) -> float:
@@ -304,10 +307,9 @@ def measured(name: str, learning: str, size: Size, kind: str, dim: int, rounds: 
     model = built(name, learning, size)
     batch, losses = batch_of(architecture.kind, size), losses_of(architecture.kind)
     few = {key: value[:2] for key, value in batch.items()}
-    error, features = relative_error(model, architecture.kind, few)
-    share = share_by_rule(model, features)
-    del features
     projected = GradientFeatures(model, losses, Projection(kind, dim))  # type: ignore[arg-type]
+    error = relative_error(model, architecture.kind, few, projected)
+    share = share_by_rule(model, projected)
 
     def plain() -> None:
         model.zero_grad(set_to_none=True)

@@ -247,7 +247,8 @@ class Watch:
         for known in names:
             if kind not in self.kinds[known]:
                 self.kinds[known].append(kind)
-        if not isinstance(fold, OwnedRows) and y.shape[fold.axis : fold.axis + 1] != (self.samples,):
+        is_known = isinstance(fold, OwnedRows) or y.shape[fold.axis : fold.axis + 1] == (self.samples,)
+        if not is_known and not any(is_in_order(leaf, self.samples) for leaf in plain_args):
             self.folded.update(names)
         if not y.requires_grad:  # the first layer: nothing before it is differentiated
             y = _Source.apply(torch.zeros((), requires_grad=True), y)
@@ -311,6 +312,14 @@ class _Source(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[None, None]:
         return None, None
+
+
+def is_in_order(x: Any, samples: int) -> bool:
+    """Whether x is another view of all of a tensor of one row for each sample: [B, T, ...] as [B * T, ...]."""
+    base = x._base if isinstance(x, Tensor) and x.is_floating_point() else None
+    if base is None or base.shape[:1] != (samples,):
+        return False
+    return x.numel() == base.numel() and x.is_contiguous() and base.is_contiguous()
 
 
 def pulled_back(values: list[Tensor], leaves: list[Tensor], rows: list[Tensor]) -> list[Tensor | None]:

@@ -52,7 +52,7 @@ def transposed_convolution(call: Call) -> list[Step]:
         positions = math.prod(x.shape[2:])
         sketch = weight.sketch
         if isinstance(sketch, TensorSketch) and patches.groups == 1 and sketch.factors_are_cheaper(positions):
-            finish = transformed(call, weight, x, lambda fold, x, d: patches.factors(fold, d, x))
+            finish = transformed(call, weight, x, lambda fold, x, d: patches.factors(fold, d, x), sketch.of_factors)
         else:
             finish = materialised(call, weight, x, lambda fold, x, d: patches.gradient(fold, d, x))
         steps.append((weight, finish))
@@ -108,7 +108,7 @@ class Patches:
         positions = math.prod(n // stride for n, stride in zip(x.shape[2:], self.stride, strict=True))
         sketch = weight.sketch
         if isinstance(sketch, TensorSketch) and self.groups == 1 and sketch.factors_are_cheaper(positions):
-            return transformed(call, weight, x, self.factors)
+            return transformed(call, weight, x, self.factors, sketch.of_factors)
         if weight.stop - weight.start != weight.shape[0] or not factors_are_cheaper(sketch, self.groups * positions):
             return materialised(call, weight, x, self.gradient)
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[len(self.kernel) - 1]

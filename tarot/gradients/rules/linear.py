@@ -77,8 +77,9 @@ def bias_step(target: Target) -> Step:
 def products(call: Call, target: Target, x: Tensor) -> Finish:
     """Sum over positions of d_t x_t^T, [out, in]."""
     positions, sketch = math.prod(x.shape[1:-1]), target.sketch
-    if target.is_matrix and isinstance(sketch, TensorSketch) and sketch.factors_are_cheaper(positions):
-        return transformed(call, target, x, lambda fold, x, d: (fold.positions(d), fold.positions(x)))
+    if target.is_matrix and isinstance(sketch, TensorSketch):
+        way = sketch.of_factors if sketch.factors_are_cheaper(positions) else sketch.of_products
+        return transformed(call, target, x, lambda fold, x, d: (fold.positions(d), fold.positions(x)), way)
     if not target.is_matrix or not factors_are_cheaper(sketch, positions):
         return materialised(call, target, x, gradient)
     if target.transposed:

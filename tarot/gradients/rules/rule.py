@@ -70,10 +70,10 @@ class Target:
         """Factors [.., rows] and [.., columns] of outer products whose first side is the operation's output."""
         return (read, written) if self.transposed else (written, read)
 
-    def sketched_factors(self, sketch: TensorSketch, written: Tensor, read: Tensor) -> Tensor:
-        """The sketch of sum_t written_t read_t^T, [B, T, out] and [B, T, in] -> [B, width]."""
+    def sketched_factors(self, written: Tensor, read: Tensor, way: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The sketch, made in this way, of sum_t written_t read_t^T, [B, T, out] and [B, T, in] -> [B, width]."""
         left, right = self.sides(written, read)
-        return sketch.of_factors(functional.pad(left, (self.start, self.shape[0] - self.stop)), right)
+        return way(functional.pad(left, (self.start, self.shape[0] - self.stop)), right)
 
     def left(self, sketch: Factored, like: Tensor) -> Tensor:
         """The columns of R that belong to the rows, [r, stop - start]."""
@@ -180,15 +180,17 @@ def materialised(call: Call, target: Target, x: Tensor, gradient: Callable[[Fold
 
 
 def transformed(
-    call: Call, target: Target, x: Tensor, factors: Callable[[Fold, Tensor, Tensor], tuple[Tensor, Tensor]]
+    call: Call,
+    target: Target,
+    x: Tensor,
+    factors: Callable[[Fold, Tensor, Tensor], tuple[Tensor, Tensor]],
+    way: Callable[[Tensor, Tensor], Tensor],
 ) -> Finish:
     """By way of the factors of its outer products: factors(fold, x, d) -> [B, T, out] and [B, T, in]."""
-    read, sketch = call.reading(x), target.sketch
-    if not isinstance(sketch, TensorSketch):
-        raise TypeError(f"{type(sketch).__name__} takes no factors here")
+    read = call.reading(x)
 
     def sketched(fold: Fold, x: Tensor, d: Tensor) -> Tensor:
-        return target.sketched_factors(sketch, *factors(fold, x, d))
+        return target.sketched_factors(*factors(fold, x, d), way)
 
     return lambda d, fold: in_pieces(sketched, target, fold, read(), d)
 
