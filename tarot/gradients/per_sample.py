@@ -151,7 +151,7 @@ class GradientFeatures:
             elif name in self._unfit:
                 covered.append((name, f"per sample: {self._unfit[name]}"))
             else:
-                covered.append((name, ", ".join(self._kinds.get(name, ["not used"]))))
+                covered.append((name, ", ".join(self._kinds.get(name, ["not used so far"]))))
         return Coverage(tuple(covered), tuple(excluded))
 
     def __call__(self, batch: Any) -> Tensor:

@@ -229,7 +229,7 @@ def test_every_projection_is_that_of_the_loop_whoever_shares_the_batch(name, kin
 def test_coverage_says_what_each_parameter_is_used_for():
     model, batch = built("tokens")
     features = GradientFeatures(model, losses, Projection("identity"))
-    assert dict(features.coverage.covered)["token"] == "not used"  # so far
+    assert dict(features.coverage.covered)["token"] == "not used so far"
     features(batch)
     assert dict(features.coverage.covered) == {
         "token": "copies",
