@@ -87,8 +87,9 @@ def test_features_are_the_loop_of_batches_of_one(kind, attention):
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_every_adapter_has_a_rule_and_nothing_else_learns(kind):
     model = model_of(kind)
-    coverage = GradientFeatures(model, losses, Projection("factored", 64)).coverage
-    covered, excluded = dict(coverage.covered), dict(coverage.excluded)
+    features = GradientFeatures(model, losses, Projection("factored", 64))
+    features(batch_of([0, 1]))
+    covered, excluded = dict(features.coverage.covered), dict(features.coverage.excluded)
     assert set(covered) == {n for n, _ in model.named_parameters() if "lora_" in n} == set(model.adapters)
     assert set(covered.values()) == {"linear"} and set(excluded.values()) == {"frozen: requires_grad is False"}
     assert len(covered) == 2 * 4 * 2  # layers x modules x (A, B)
