@@ -35,9 +35,9 @@ def experts_forward(
         return result
     each = len(hidden_states) // watch.samples
     first = "gate_up_proj" if module.has_gate else "up_proj"
-    weights, biases = (
-        {name: getattr(module, name + suffix, None) for name in (first, "down_proj")} for suffix in ("", "_bias")
-    )
+    names = (first, "down_proj")
+    weights = {name: getattr(module, name) for name in names}
+    biases = {name: getattr(module, f"{name}_bias") for name in names} if module.has_bias else {}
     written = torch.zeros_like(hidden_states)
     for expert in range(module.num_experts):
         token, place = torch.where(top_k_index == expert)

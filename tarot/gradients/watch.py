@@ -233,7 +233,7 @@ class Watch:
             if func.__name__.endswith("_") and func.__name__ not in IN_PLACE and not func.__name__.startswith("__"):
                 raise LayoutError("it is done in place")
             kind, rule = RULES[name]
-            given = [*enumerate(args), *kwargs.items()]
+            given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
             targets = {key: value.origin.target for key, value in given if isinstance(value, Watched)}
             if len(targets) < len(read):
                 raise LayoutError("it reads a list of tensors")
@@ -414,7 +414,7 @@ def graphs(nest: Any) -> Any:
 
 def watchable(model: nn.Module) -> Collection[nn.Parameter]:
     """The parameters whose uses can be seen: not those that recurrent layers keep in lists of their own."""
-    found = set()
+    found: set[nn.Parameter] = set()
     for module in model.modules():
         if type(module._parameters) is dict and not isinstance(module, nn.RNNBase):
             found.update(parameter for parameter in module._parameters.values() if parameter is not None)

@@ -15,10 +15,10 @@ from tarot.gradients.rules.convolution import convolution, transposed_convolutio
 from tarot.gradients.rules.embedding import embedding
 from tarot.gradients.rules.linear import addmm, linear, matmul
 from tarot.gradients.rules.mask import attention_mask
-from tarot.gradients.rules.norm import batch_norm, group_norm, instance_norm, layer_norm, prelu, rms_norm
-from tarot.gradients.rules.rule import AsItIs, Call, Finish, Rule, Step, Target, is_formed
+from tarot.gradients.rules.norms import batch_norm, group_norm, instance_norm, layer_norm, prelu, rms_norm
+from tarot.gradients.rules.rule import AsItIs, Call, Rule, Step, Target, is_formed
 
-__all__ = ["IN_PLACE", "NAMES", "RULES", "AsItIs", "Call", "Finish", "Rule", "Step", "Target", "is_formed"]
+__all__ = ["IN_PLACE", "NAMES", "RULES", "AsItIs", "Call", "Step", "Target", "is_formed"]
 
 # What torch calls an operation -> (the kind that coverage tells, its rule).
 RULES: dict[str, tuple[str, Rule]] = {
