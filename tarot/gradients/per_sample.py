@@ -26,24 +26,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tarot.common import InputError
 from tarot.gradients.attention import attention_forward, is_supported
 from tarot.gradients.batches import batch_size, take
-from tarot.gradients.dataset_rows import auto_batch_size, gradient_rows
 from tarot.gradients.experts import experts_forward, is_experts
 from tarot.gradients.losses import Losses, evaluating, losses_of
 from tarot.gradients.preflight import MIXED, Layout, layout_of, refuse_mixing, stacked, tolerance, unfit
 from tarot.gradients.projection import Projection, Sketch, fast_jl, plan
-from tarot.gradients.reference import loop_gradients, sample_gradient, vmap_gradients
+from tarot.gradients.reference import sample_gradient
 from tarot.gradients.rules import is_formed
 from tarot.gradients.watch import Shapes, Sink, Site, Watch, watchable
-
-__all__ = [
-    "Coverage",
-    "GradientFeatures",
-    "Losses",
-    "auto_batch_size",
-    "gradient_rows",
-    "loop_gradients",
-    "vmap_gradients",
-]
 
 CHECKED = 4  # samples that a check looks at
 LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts
