@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-def is_supported(module: nn.Module) -> bool:
+def is_supported(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
     """Whether `attention_forward` computes what this module does: no forward of its own, no learned extra positions."""
     return (
         isinstance(module, nn.MultiheadAttention)

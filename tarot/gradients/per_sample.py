@@ -247,7 +247,7 @@ class GradientFeatures:
         """The model's parameters are watched, those inside of attention and of experts, too."""
         with contextlib.ExitStack() as stack:
             for module in self.model.modules():
-                forward = None
+                forward: Callable[..., Any] | None = None
                 if is_supported(module):
                     forward = partial(attention_forward, module)
                 elif is_experts(module):
@@ -359,7 +359,7 @@ class _Reordering(TorchDispatchMode):
     NAMES = ("nonzero", "masked_select", "sort", "argsort", "topk", "unique", "multinomial", "bincount", "histc")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.seen = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
