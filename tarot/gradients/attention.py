@@ -1,8 +1,7 @@
 """`nn.MultiheadAttention` with its projections in the open.
 
-PyTorch's own forward uses `in_proj_weight` and `out_proj.weight` inside one function, out of reach of hooks, and in
-eval mode may hand the whole layer to a fused kernel. The forward here computes the same and shows every projection to
-`tap`.
+PyTorch's own forward uses `in_proj_weight` and `out_proj.weight` inside one function, for which there is no rule, and
+in eval mode may hand the whole layer to a fused kernel. The forward here does the same by operations that have rules.
 """
 
 from __future__ import annotations
@@ -10,19 +9,14 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tarot.gradients.rules import Layer, Linear, Part
 
-Tap = Callable[[Layer, Tensor, Tensor], Tensor]  # (layer, input, output) -> the output to go on with
-
-
-def is_supported(module: nn.Module) -> bool:
+def is_supported(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
     """Whether `attention_forward` computes what this module does: no forward of its own, no learned extra positions."""
     return (
         isinstance(module, nn.MultiheadAttention)
@@ -33,57 +27,20 @@ def is_supported(module: nn.Module) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class InProjection:
-    """The input projections of one attention module, each as a linear layer on some rows of the packed parameters."""
-
-    module: nn.MultiheadAttention
-    packed: Linear | None  # queries, keys and values at once, where they are the same tensor
-    separate: tuple[Linear, Linear, Linear]
-
-    @classmethod
-    def of(cls, site: str, module: nn.MultiheadAttention, names: Mapping[str, str]) -> InProjection:
-        """names: the module's own parameters whose gradient is wanted, as the model calls them."""
-        width = module.embed_dim
-
-        def part(name: str, index: int | None) -> Part | None:
-            if name not in names:
-                return None
-            rows = len(getattr(module, name))
-            return Part(names[name], rows, *((0, rows) if index is None else (index * width, (index + 1) * width)))
-
-        def linear(role: str, weight: Part | None, bias: Part | None) -> Linear:
-            return Linear(f"{site}.{role}", module, weight, bias)
-
-        is_packed = module.in_proj_weight is not None
-        weights = [
-            part("in_proj_weight", i) if is_packed else part(f"{c}_proj_weight", None) for i, c in enumerate("qkv")
-        ]
-        q, k, v = (linear(f"{c}_proj", weights[i], part("in_proj_bias", i)) for i, c in enumerate("qkv"))
-        whole = linear("in_proj", part("in_proj_weight", None), part("in_proj_bias", None)) if is_packed else None
-        return cls(module, whole, (q, k, v))
-
-    @property
-    def layers(self) -> list[Linear]:
-        return [*self.separate, *([self.packed] if self.packed is not None else [])]
-
-    def __call__(self, tap: Tap, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        module = self.module
-        if self.packed is not None and query is key and key is value:
-            y = functional.linear(query, module.in_proj_weight, module.in_proj_bias)
-            return tap(self.packed, query, y).chunk(3, -1)
-        separate = module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
-        weights = separate if self.packed is None else module.in_proj_weight.chunk(3)
-        biases = (None,) * 3 if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
-        return tuple(
-            tap(layer, x, functional.linear(x, weight, bias))
-            for layer, x, weight, bias in zip(self.separate, (query, key, value), weights, biases, strict=True)
-        )
+def in_projection(module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values, at once where they are made of the same tensor."""
+    packed, width = module.in_proj_weight, module.embed_dim
+    if packed is not None and query is key and key is value:
+        return functional.linear(query, packed, module.in_proj_bias).chunk(3, -1)
+    parts = [slice(i * width, (i + 1) * width) for i in range(3)]
+    separate = module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
+    weights = separate if packed is None else [packed[part] for part in parts]
+    biases = [None if module.in_proj_bias is None else module.in_proj_bias[part] for part in parts]
+    return tuple(map(functional.linear, (query, key, value), weights, biases))
 
 
 def attention_forward(
-    projection: InProjection,
-    tap: Tap,
+    module: nn.MultiheadAttention,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -94,9 +51,8 @@ def attention_forward(
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The signature and the result of `nn.MultiheadAttention.forward` without dropout."""
-    module = projection.module
     is_batched, batch_axis = query.ndim == 3, 0 if module.batch_first else 1
-    projected = projection(tap, query, key, value)
+    projected = in_projection(module, query, key, value)
     if not is_batched:
         projected = tuple(t.unsqueeze(batch_axis) for t in projected)
     heads = [t.movedim(batch_axis, 0).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for t in projected]

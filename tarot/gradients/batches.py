@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
@@ -82,15 +83,30 @@ def _map(value: Any, leaf: Callable[[Any], Any], whole: Callable[[Any], Any] = l
     return leaf(value)
 
 
-def in_halves(work: Callable[[Any], Result], batch: Any) -> list[Result]:
-    """[work(batch)]; where GPU memory runs out, the same of its halves, or of theirs, down to single samples."""
-    try:
-        return [work(batch)]
-    except torch.OutOfMemoryError:
-        if batch_size(batch) == 1:
-            raise
-    middle = batch_size(batch) // 2  # after the handler, which keeps the failed pass's tensors alive
-    log.warning("out of GPU memory with a batch of %d samples; halving it", batch_size(batch))
-    torch.cuda.empty_cache()
-    ends = (0, middle), (middle, batch_size(batch))
-    return [part for start, stop in ends for part in in_halves(work, take(batch, start, stop))]
+@dataclasses.dataclass
+class Fitting:
+    """What was learnt of memory: a batch of so many numbers, or more, does not fit."""
+
+    too_many: float = math.inf
+
+
+def in_halves(work: Callable[[Any], Result], batch: Any, fitting: Fitting | None = None) -> list[Result]:
+    """[work(batch)]; where GPU memory runs out, the same of its halves, or of theirs, down to single samples.
+
+    fitting: what earlier batches have shown, and what this one shows; a batch that cannot fit is not tried whole.
+    """
+    fitting = Fitting() if fitting is None else fitting
+    numbers: list[int] = []
+    map_tensors(batch, lambda tensor: numbers.append(tensor.numel()))
+    samples = batch_size(batch)
+    if samples == 1 or sum(numbers) < fitting.too_many:
+        try:
+            return [work(batch)]
+        except torch.OutOfMemoryError:
+            if samples == 1:
+                raise
+        fitting.too_many = sum(numbers)  # after the handler, which keeps the failed pass's tensors alive
+        log.warning("out of GPU memory with a batch of %d samples; halving it and others of its size", samples)
+        torch.cuda.empty_cache()
+    ends = (0, samples // 2), (samples // 2, samples)
+    return [part for start, stop in ends for part in in_halves(work, take(batch, start, stop), fitting)]

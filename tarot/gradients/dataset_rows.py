@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tarot.common import InputError, memory_limit, part_of_progress
+from tarot.gradients.batches import Fitting, in_halves, to_device
 from tarot.gradients.batches import batch_size as samples_in
-from tarot.gradients.batches import in_halves, to_device
 from tarot.gradients.losses import Losses, evaluating, losses_of
 
 LARGEST_BATCH = 256  # beyond it nothing gets faster
@@ -84,7 +84,7 @@ def gradient_rows(
     extras: more numbers per sample, [B] from (model, batch), without gradients.
     ids: the names of the dataset's samples, for errors. Default: their indices.
     on_nonfinite: "raise" InputError naming the sample whose gradient is NaN or infinite, or "drop": a row of zeros.
-    workers: processes that read and collate samples; 0 for none. They change no row.
+    workers: processes that read and collate samples, and say their cost; 0 for none. They change no row.
 
     Returns {"features": float32 [n, dim], each extra: float32 [n]}, and "dropped" (1 or 0) [n] with "drop".
     """
@@ -97,7 +97,9 @@ def gradient_rows(
     if not indices:
         return {"features": features, **columns}
     samples, costs = _Chosen(dataset, indices), [1.0] * len(indices)
-    if cost is not None:
+    if cost is not None and workers:  # which then read every sample twice, but at once, and nothing is held
+        costs = _costs_by(workers, samples, cost)
+    elif cost is not None:
         read = [dataset[i] for i in indices]
         samples, costs = _Chosen(read, range(len(read))), [float(cost(sample)) for sample in read]
     if batch_size == "auto":
@@ -115,11 +117,12 @@ def gradient_rows(
         num_workers=workers,
         generator=generator,
     )
+    fitting = Fitting()
     with part_of_progress() as advance:
         for rows, batch in zip(batches, loader, strict=True):
             if isinstance(batch, InputError):
                 raise batch
-            parts = in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device))
+            parts = in_halves(partial(_batch_rows, gradients, extras), to_device(batch, device), fitting)
             result = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             usable = torch.stack([t.reshape(len(rows), -1).isfinite().all(1) for t in result.values()]).all(0)
             if not usable.all():
@@ -155,6 +158,23 @@ class _Chosen(Dataset[Any]):
             return error
 
 
+def _costs_by(workers: int, samples: _Chosen, cost: Callable[[Any], float]) -> list[float]:
+    """The cost of every sample, in as many processes."""
+    said: DataLoader[Any] = DataLoader(
+        samples,
+        batch_size=64,
+        collate_fn=partial(_collated, lambda some: [float(cost(sample)) for sample in some]),
+        num_workers=workers,
+        generator=torch.Generator(),
+    )
+    costs: list[float] = []
+    for some in said:
+        if isinstance(some, InputError):
+            raise some
+        costs += some
+    return costs
+
+
 def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     """The batch, or the first error among the samples."""
     return next((sample for sample in samples if isinstance(sample, InputError)), None) or collate(samples)
@@ -186,11 +206,16 @@ def auto_batch_size(gradients: Engine, batch: Any, *, memory: int | None = None)
     """The largest power of two of samples like those of `batch` that fits `memory` bytes, at most LARGEST_BATCH.
 
     A sample is taken to need twice what autograd keeps for a backward pass in which all weights learn, and three
-    times the largest gradient that is formed. memory: default half of the GPU's, or CPU_BUDGET; not what happens to be
-    free at the moment, so that the answer is the same in every run.
+    times the largest gradient that is formed. memory: default half of what the model's weights leave of the GPU's, or
+    CPU_BUDGET; not what happens to be free at the moment, so that the answer is the same in every run.
     """
     if memory is None and gradients.device.type == "cuda":
-        memory = torch.cuda.get_device_properties(gradients.device).total_memory // 2
+        total = torch.cuda.get_device_properties(gradients.device).total_memory
+        held = {
+            t.untyped_storage().data_ptr(): t.nbytes
+            for t in (*gradients.model.parameters(), *gradients.model.buffers())
+        }
+        memory = (total - sum(held.values())) // 2
     elif memory is None:
         memory = min(CPU_BUDGET, memory_limit() // 2)
     samples = samples_in(batch)

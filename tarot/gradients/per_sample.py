@@ -14,30 +14,30 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tarot.common import InputError
-from tarot.gradients.attention import InProjection, Tap, attention_forward, is_supported
+from tarot.gradients.attention import attention_forward, is_supported
 from tarot.gradients.batches import batch_size, take
-from tarot.gradients.fold import Fold, LayoutError
+from tarot.gradients.experts import experts_forward, is_experts
 from tarot.gradients.losses import Losses, evaluating, losses_of
-from tarot.gradients.preflight import MIXED, growing_axis, refuse_mixing, stacked, tolerance, unfit
+from tarot.gradients.preflight import MIXED, Layout, layout_of, refuse_mixing, stacked, tolerance, unfit
 from tarot.gradients.projection import Projection, Sketch, fast_jl, plan
 from tarot.gradients.reference import sample_gradient
-from tarot.gradients.rules import Finish, Layer, Part, is_formed, rule
+from tarot.gradients.rules import is_formed
+from tarot.gradients.watch import Shapes, Sink, Site, Watch, watchable
 
 CHECKED = 4  # samples that a check looks at
 LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts
 
 Result = TypeVar("Result")
-Sink = Callable[[str, Tensor], None]  # (parameter name, its sketched gradients [B, width]): adds them up
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Coverage:
 
 
 class _UnfitError(Exception):
-    """A layer's rule cannot be used here; its parameters must take the slow path."""
+    """Rules cannot be used for some parameters, by name, and why; these must take the slow path."""
 
-    def __init__(self, names: set[str], reason: str) -> None:
-        super().__init__(reason)
-        self.names, self.reason = names, reason
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__(", ".join(reasons))
+        self.reasons = reasons
 
 
 class GradientFeatures:
@@ -101,12 +101,16 @@ class GradientFeatures:
             self._plan = replace(self._plan, sketches={n: sketches(n, s) for n, s in self._plan.sketches.items()})
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
         self.dim = projection.width if self._finish else self._plan.width
-        self._axes: dict[str, int] = {}
+        self._layouts: dict[Site, list[Layout]] = {}
+        self._is_static = False
+        self._kinds: dict[str, list[str]] = {}
+        self._computed = 0
         self._preflight, self._pair_seen, self._batches, self._next_check = preflight, False, 0, 1
         self._unfit: dict[str, str] = {}
-        self._set_layers()
-        if self._slow:
-            _announce(self._slow, "no rule for their modules")
+        seen = watchable(model)
+        out_of_sight = [name for name, p in self._chosen.items() if p not in seen]
+        if out_of_sight:
+            self._refuse(dict.fromkeys(out_of_sight, "their module uses them out of sight"))
 
     @property
     def device(self) -> torch.device:
@@ -120,27 +124,23 @@ class GradientFeatures:
     @property
     def largest_formed(self) -> int:
         """Numbers in the largest gradient that may be held of every sample of a batch at once."""
-        return max((p.numel() for name, p in self._chosen.items() if is_formed(self._plan.sketches[name])), default=0)
+        formed = (p.numel() for name, p in self._chosen.items() if is_formed(self._plan.sketches[name]))
+        return max(self._computed, *formed, 0)
 
     @property
     def coverage(self) -> Coverage:
         """As known so far: the check of the first batch may still move parameters to the slow path."""
         covered, excluded = [], []
-        kinds: dict[str, list[str]] = defaultdict(list)
-        for layer in self._layers:
-            for name in layer.names:
-                if layer.kind not in kinds[name]:
-                    kinds[name].append(layer.kind)
         for alias, parameter in self.model.named_parameters(remove_duplicate=False):
             name = self._names[parameter]
             if name in self._excluded:
                 excluded.append((alias, self._excluded[name]))
             elif alias != name:
                 covered.append((alias, f"tied to {name}"))
-            elif name in self._slow:
-                covered.append((name, f"per sample: {self._unfit.get(name, 'no rule for its module')}"))
+            elif name in self._unfit:
+                covered.append((name, f"per sample: {self._unfit[name]}"))
             else:
-                covered.append((name, ", ".join(kinds[name])))
+                covered.append((name, ", ".join(self._kinds.get(name, ["not used so far"]))))
         return Coverage(tuple(covered), tuple(excluded))
 
     def __call__(self, batch: Any) -> Tensor:
@@ -158,30 +158,15 @@ class GradientFeatures:
                 self._sample_passes(batch, samples, features)
         return features if self._finish is None else self._finish(features)
 
-    # --- which layer has what --------------------------------------------------------------------------------------
+    # --- which parameters have rules ------------------------------------------------------------------------------
 
-    def _set_layers(self) -> None:
-        """Finds a rule for every chosen parameter; the others are `_slow`."""
-        self._hooked: list[tuple[nn.Module, Layer]] = []
-        self._attentions: list[InProjection] = []
-        modules = dict(self.model.named_modules())
-        attentions = [m for m in modules.values() if isinstance(m, nn.MultiheadAttention)]
-        silent = {m.out_proj for m in attentions if not is_supported(m)}  # used without being called
-        for site, module in modules.items():
-            own = {role: self._names[p] for role, p in module._parameters.items() if p is not None}
-            own = {role: name for role, name in own.items() if name in self._chosen and name not in self._unfit}
-            if not own or module in silent:
-                continue
-            if is_supported(module):
-                self._attentions.append(InProjection.of(site, module, own))
-            elif (kind := rule(module)) is not None and own.keys() & {"weight", "bias"}:
-                parts = (Part.whole(own[r], module._parameters[r]) if r in own else None for r in ("weight", "bias"))
-                self._hooked.append((module, kind(site, module, *parts)))
-        self._layers = [layer for _, layer in self._hooked]
-        for attention in self._attentions:
-            self._layers += attention.layers
-        found = {name for layer in self._layers for name in layer.names}
-        self._slow = [name for name in self._chosen if name not in found]
+    @property
+    def _slow(self) -> list[str]:
+        return [name for name in self._chosen if name in self._unfit]
+
+    @property
+    def _fast(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self._chosen.items() if name not in self._unfit}
 
     def _until_fit(self, work: Callable[[], Result]) -> Result:
         """`work()`, again with more parameters on the slow path whenever a rule turns out not to hold."""
@@ -189,9 +174,15 @@ class GradientFeatures:
             try:
                 return work()
             except _UnfitError as error:
-                self._unfit.update(dict.fromkeys(error.names, error.reason))
-                self._set_layers()
-                _announce(error.names, error.reason)
+                self._refuse(error.reasons)
+
+    def _refuse(self, reasons: Mapping[str, str]) -> None:
+        """Puts parameters on the slow path."""
+        self._unfit.update(reasons)
+        for reason in sorted(set(reasons.values())):
+            names = sorted(name for name in reasons if reasons[name] == reason)
+            text = f"gradients of {', '.join(names)} take one backward pass per sample: {reason}"
+            warnings.warn(text, stacklevel=3)
 
     # --- the fast path ---------------------------------------------------------------------------------------------
 
@@ -216,12 +207,12 @@ class GradientFeatures:
             folded = self._one_pass(batch, samples, sink, self.autocast, scale)
             if features.isfinite().all():
                 break
-        if folded:
+        if folded and not self._is_static:
             alone = self._rows(take(batch, spot, spot + 1), 1, self.autocast, scale)
             for name in folded & alone.keys():
                 usual = float(features[:, self._plan.columns[name]].norm()) / samples**0.5
                 if float((in_batch[name] - alone[name]).norm()) > MIXED * usual:
-                    raise _UnfitError(folded, "its layer does not see equally many rows of each sample")
+                    raise _UnfitError(dict.fromkeys(folded, "its layer does not see equally many rows of each sample"))
         return features
 
     def _rows(
@@ -233,54 +224,38 @@ class GradientFeatures:
         return rows
 
     def _one_pass(self, batch: Any, samples: int, sink: Sink, autocast: torch.dtype | None, scale: float) -> set[str]:
-        """Forward and backward of the whole batch; every hooked parameter's sketched gradients go to `sink`.
+        """Forward and backward of the whole batch; every parameter's sketched gradients go to `sink`.
 
-        scale: of the loss in the backward pass. Returns the parameters of the layers that see more rows than samples.
+        scale: of the loss in the backward pass. Returns the parameters that are used where rows are more than samples.
         """
-        folded: set[str] = set()
-
-        def finish(layer: Layer, steps: list[tuple[str, Finish]], d: Tensor) -> None:
-            with _naming(layer):
-                fold = Fold(samples, self._axes.get(layer.site, 0))
-                for name, step in steps:
-                    sink(name, step(d, fold) / scale if scale != 1 else step(d, fold))
-
-        def tap(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
-            if not torch.is_grad_enabled():
-                return y
-            axis = self._axes.get(layer.site, 0)
-            if samples > 1 and x.shape[axis : axis + 1] != (samples,):
-                folded.update(layer.names)
-            if not y.requires_grad:  # the first layer: nothing before it is differentiated
-                y = _Source.apply(torch.zeros((), requires_grad=True), y)
-            with _naming(layer):
-                y.register_hook(partial(finish, layer, layer.begin(x, self._plan.sketches)))
-            return y
-
-        with self._tapped(tap):  # in the backward pass too: activation checkpointing calls the layers again
+        watch = Watch(self._fast, self._plan.sketches, samples, self._layouts, sink, scale)
+        with self._watched(watch):  # in the backward pass too: activation checkpointing calls the layers again
             with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
                 total = losses_of(self.model, self.losses, batch, samples).float().sum()
             if total.requires_grad:
                 (total * scale).backward()
-        return folded
+        if watch.unfit:
+            raise _UnfitError(watch.unfit)
+        watch.take_back()
+        self._computed = max(self._computed, watch.computed)
+        for name, kinds in watch.kinds.items():
+            self._kinds[name] = list(dict.fromkeys([*self._kinds.get(name, []), *kinds]))
+        return watch.folded
 
     @contextlib.contextmanager
-    def _tapped(self, tap: Tap) -> Iterator[None]:
-        """The model's layers call `tap(layer, input, output)` and go on with what it returns."""
-
-        def hook(layer: Layer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor:
-            given = args[0] if args else next(iter(kwargs.values()), None)
-            with _naming(layer):
-                x, y = layer.demand(given, output)
-            return tap(layer, x, y)
-
+    def _watched(self, watch: Watch) -> Iterator[None]:
+        """The model's parameters are watched, those inside of attention and of experts, too."""
         with contextlib.ExitStack() as stack:
-            for module, layer in self._hooked:
-                handle = module.register_forward_hook(partial(hook, layer), with_kwargs=True)
-                stack.callback(handle.remove)
-            for attention in self._attentions:
-                setattr(attention.module, "forward", partial(attention_forward, attention, tap))  # noqa: B010 (a method)
-                stack.callback(delattr, attention.module, "forward")
+            for module in self.model.modules():
+                forward: Callable[..., Any] | None = None
+                if is_supported(module):
+                    forward = partial(attention_forward, module)
+                elif is_experts(module):
+                    forward = partial(experts_forward, module, watch)
+                if forward is not None:
+                    setattr(module, "forward", forward)  # noqa: B010 (a method)
+                    stack.callback(delattr, module, "forward")
+            stack.enter_context(watch.of(self.model))
             yield
 
     # --- the slow path ---------------------------------------------------------------------------------------------
@@ -324,7 +299,7 @@ class GradientFeatures:
         """Raises _UnfitError for parameters whose fast path disagrees with the slow one, in full precision."""
         singles = [take(batch, i, i + 1) for i in range(samples)]
         if samples > 1:
-            self._find_axes(batch, singles)
+            self._probe(batch, singles)
             self._pair_seen = True
         with evaluating(self.model, self.trainable):
             if not losses_of(self.model, self.losses, batch, samples).requires_grad:
@@ -340,60 +315,59 @@ class GradientFeatures:
         alone = stacked([self._rows(single, 1) for single in singles])
         together = self._rows(batch, samples) if samples > 1 else None
         reasons = unfit(expected, alone, together, tolerance({p.dtype for p in self._chosen.values()}))
-        for reason in set(reasons.values()):
-            raise _UnfitError({name for name in reasons if reasons[name] == reason}, reason)
+        if reasons:
+            raise _UnfitError(reasons)
 
-    def _find_axes(self, batch: Any, singles: list[Any]) -> None:
-        """Which dimension of each layer's input grows with the number of samples."""
-        (first, a), (second, b), (whole, every) = (self._input_shapes(part) for part in (*singles[:2], batch))
-        refuse_mixing(torch.cat([first, second]), whole[:2])
-        for site in {layer.site for layer in self._layers}:
-            calls = zip(a[site], b[site], every[site], strict=False)
-            axes = {growing_axis(*shapes, len(singles)) for shapes in calls}
-            axis = axes.pop() if len(axes) == 1 else None
-            if axis is not None:
-                self._axes[site] = axis
+    def _probe(self, batch: Any, singles: list[Any]) -> None:
+        """Along which dimension the output of each use of a parameter grows with the number of samples, if at all.
 
-    def _input_shapes(self, batch: Any) -> tuple[Tensor, dict[str, list[torch.Size]]]:
-        """The losses, and the shapes of the inputs of each layer's calls, in a forward pass."""
-        seen: dict[str, list[torch.Size]] = defaultdict(list)
+        What does not grow is computed of parameters alone, and what is done with that is seen once that is known.
+        """
+        parts = (*singles[:2], batch)
+        self._layouts = {}
+        while True:
+            with _Reordering() as reordering:
+                (first, a), (second, b), (whole, every) = map(self._output_shapes, parts)
+            refuse_mixing(torch.cat([first, second]), whole[:2])
+            found = {
+                site: [layout_of(*shapes, len(singles)) for shapes in zip(a[site], b[site], every[site], strict=False)]
+                for site in every
+            }
+            is_settled = found == self._layouts
+            self._layouts = found
+            if is_settled:
+                self._is_static = not reordering.seen
+                return
 
-        def tap(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
-            seen[layer.site].append(x.shape)
-            return y
+    def _output_shapes(self, batch: Any) -> tuple[Tensor, Shapes]:
+        """The losses, and the shapes of what each use of a parameter writes, in a forward pass."""
+        samples = batch_size(batch)
+        watch = Watch(self._fast, self._plan.sketches, samples, self._layouts)
+        with self._watched(watch), torch.no_grad():
+            return losses_of(self.model, self.losses, batch, samples).float(), watch.shapes
 
-        with self._tapped(tap), torch.no_grad():
-            return losses_of(self.model, self.losses, batch, batch_size(batch)).float(), seen
+
+def is_chosen_by_mask(args: tuple[Any, ...]) -> bool:
+    """Whether an operation is given a list of indices of which one is a mask."""
+    lists = (argument for argument in args if isinstance(argument, list))
+    return any(isinstance(t, Tensor) and t.dtype == torch.bool for indices in lists for t in indices)
 
 
-class _Source(torch.autograd.Function):
-    """The tensor y as the result of an operation that gradients flow back to, without copying it.
+class _Reordering(TorchDispatchMode):
+    """Sees whether an operation runs whose result's layout depends on the data, such as a choice of rows."""
 
-    Sharing storage, rather than being a view, is what allows the model to go on with in-place operations.
-    """
+    NAMES = ("nonzero", "masked_select", "sort", "argsort", "topk", "unique", "multinomial", "bincount", "histc")
 
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, y: Tensor) -> Tensor:
-        source: Tensor = y.new_empty(0).set_(y)  # type: ignore[call-overload]  # torch's stub knows storages alone
-        return source
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self.seen = False
 
-    @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[None, None]:
-        return None, None
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.seen = (
+            self.seen or func.overloadpacket.__name__.strip("_").startswith(self.NAMES) or is_chosen_by_mask(args)
+        )
+        return func(*args, **(kwargs or {}))
 
 
 def _accumulate(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     sums[name] = sums[name] + rows if name in sums else rows
-
-
-def _announce(names: Iterable[str], reason: str) -> None:
-    text = f"gradients of {', '.join(sorted(names))} take one backward pass per sample: {reason}"
-    warnings.warn(text, stacklevel=3)
-
-
-@contextlib.contextmanager
-def _naming(layer: Layer) -> Iterator[None]:
-    try:
-        yield
-    except LayoutError as error:
-        raise _UnfitError(layer.names, f"{layer.site}: {error}") from error

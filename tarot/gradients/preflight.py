@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def unfit(
         if not noise <= max(MIXED, rounding) * size:
             reasons[name] = "its layer does not see the samples in their order"
         elif not float((one - true).norm()) <= rounding * size + 10 * noise:
-            reasons[name] = "its module's rule disagrees with autograd"
+            reasons[name] = "its rule disagrees with autograd"
     return reasons
 
 
@@ -54,12 +55,25 @@ def refuse_mixing(apart: Tensor, together: Tensor) -> None:
         )
 
 
-def growing_axis(one: torch.Size, another: torch.Size, all_of_them: torch.Size, samples: int) -> int | None:
-    """The one dimension that is `samples` times as long for all samples as for each; None where there is none."""
-    if one != another or len(one) != len(all_of_them):
-        return None
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor grows with the number of samples: along `axis`, by as much for each; not at all; or otherwise."""
+
+    axis: int | None = None
+    is_constant: bool = False
+
+
+def layout_of(
+    one: torch.Size | None, another: torch.Size | None, all_of_them: torch.Size | None, samples: int
+) -> Layout:
+    """Of a tensor of one sample, of another, and of `samples`; None is one that has no shape."""
+    if one is None or one != another or all_of_them is None or len(one) != len(all_of_them):
+        return Layout()
     changed = [i for i, size in enumerate(all_of_them) if size != one[i]]
-    return changed[0] if len(changed) == 1 and all_of_them[changed[0]] == samples * one[changed[0]] else None
+    if not changed:
+        return Layout(is_constant=True)
+    is_even = len(changed) == 1 and all_of_them[changed[0]] == samples * one[changed[0]]
+    return Layout(changed[0]) if is_even else Layout()
 
 
 def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

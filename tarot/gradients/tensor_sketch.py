@@ -100,6 +100,24 @@ class TensorSketch:
             sums.append(padded.unflatten(1, (pieces, self.modulus)).sum(1))
         return self._placed(torch.cat(sums))
 
+    def of_products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Of sum_t left_t right_t^T by way of the matrix: [B, T, rows] and [B, T, columns] -> [B, width].
+
+        The factors are signed, not the products, and these are written where `__call__` would lay them out.
+        """
+        sides = (right, left) if self.is_tall else (left, right)
+        short, long = (side.float() * of for side, of in zip(sides, self._weights(left.device), strict=True))
+        used = short.shape[-1] * self.stride
+        pieces = math.ceil(used / self.modulus)
+        sums = []
+        step = max(1, piece_size(left.device) // (pieces * self.modulus))
+        for some_short, some_long in zip(short.split(step), long.split(step), strict=True):
+            padded = some_long.new_zeros(len(some_long), pieces * self.modulus)
+            laid_out = padded[:, :used].unflatten(1, (short.shape[-1], self.stride))[..., : long.shape[-1]]
+            torch.bmm(some_short.transpose(1, 2), some_long, out=laid_out)
+            sums.append(padded.unflatten(1, (pieces, self.modulus)).sum(1))
+        return self._placed(torch.cat(sums))
+
     def of_factors(self, left: Tensor, right: Tensor) -> Tensor:
         """Of sum_t left_t right_t^T: [B, T, rows] and [B, T, columns] -> [B, width]."""
         sides = (right, left) if self.is_tall else (left, right)

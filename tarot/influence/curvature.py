@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tarot.common import InputError
 from tarot.gradients import (
+    Fitting,
     Losses,
     Samples,
     chosen_parameters,
@@ -240,9 +241,9 @@ class LossSurface:
 
     def all_slopes(self, batches: Batches, v: Tensor, advance: Callable[[int], None]) -> Tensor:
         """<g, v> for every sample, float64 [n] on the CPU."""
-        found = []
+        found, fitting = [], Fitting()
         for indices, batch in batches:
-            parts = in_halves(partial(self.slopes, v), batch)
+            parts = in_halves(partial(self.slopes, v), batch, fitting)
             slopes = torch.cat([part["slopes"] for part in parts]).double().cpu()
             refuse_nonfinite(torch.cat([part["losses"] for part in parts]), batches.name, indices, "loss")
             refuse_nonfinite(slopes, batches.name, indices, "gradient")
@@ -254,8 +255,9 @@ class LossSurface:
         self, work: Callable[[Any], dict[str, Tensor]], batches: Batches, advance: Callable[[int], None]
     ) -> Tensor:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
+        fitting = Fitting()
         for indices, batch in batches:
-            for part in (parts := in_halves(work, batch)):
+            for part in (parts := in_halves(work, batch, fitting)):
                 total += part["sum"]
             refuse_nonfinite(torch.cat([part["losses"] for part in parts]), batches.name, indices, "loss")
             if not total.isfinite().all():

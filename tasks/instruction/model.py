@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from tarot import InputError
@@ -44,22 +45,24 @@ State = Mapping[str, Tensor]
 class Adapter:
     """LoRA: a frozen linear layer W x becomes W x + alpha / rank * B A x; A and B alone learn.
 
-    modules: names of the layers, or their ends.
+    modules: names of the layers, or their ends; null: all that the model has but its head, as peft's `all-linear`.
     """
 
     rank: Count = 128
     alpha: float = 512.0
     dropout: Annotated[float, within("[0, 1)")] = 0.1
-    modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    modules: Sequence[str] | None = ("q_proj", "k_proj", "v_proj", "o_proj")
 
     def __post_init__(self) -> None:
         check_options(self, "task.adapter")
+        if self.modules is None:
+            return
         object.__setattr__(self, "modules", tuple(self.modules))
         if not self.modules:
-            raise InputError("task.adapter.modules must name one or more")
+            raise InputError("task.adapter.modules must name one or more, or be null for all")
 
     def recipe(self) -> dict[str, Any]:
-        return {**asdict(self), "modules": list(self.modules)}
+        return {**asdict(self), "modules": None if self.modules is None else list(self.modules)}
 
     def attach(self, net: PreTrainedModel) -> PeftModel:
         """`net` with adapters, drawn from torch's global generator, and everything else frozen. A is float32 where
@@ -69,7 +72,7 @@ class Adapter:
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: no need to be whole
             lora_dropout=self.dropout,
-            target_modules=list(self.modules),
+            target_modules="all-linear" if self.modules is None else list(self.modules),
             task_type="CAUSAL_LM",
         )
         with warnings.catch_warnings():
@@ -78,8 +81,8 @@ class Adapter:
 
     def refuse_unknown(self, net: PreTrainedModel) -> None:
         """Raises InputError where `modules` names what `net` does not have."""
-        linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-        unknown = [m for m in self.modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
+        linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+        unknown = [m for m in self.modules or () if not any(name == m or name.endswith(f".{m}") for name in linear)]
         if unknown:
             there = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise InputError(
@@ -96,8 +99,8 @@ class Language:
         pretraining may replace.
     kind: llama or qwen2. hidden, layers, heads, key_heads, intermediate, context: its sizes; a tied head is the
         embedding. seed: of the random weights.
-    attention: sdpa or eager, or any that transformers knows. dtype: of the weights, float32 or bfloat16; null: the
-        file's, float32 for random weights.
+    attention: sdpa or eager, or any that transformers knows; null: what it takes for the model.
+    dtype: of the weights, float32 or bfloat16; null: the file's, float32 for random weights.
     quantize: 4bit loads the frozen weights as NF4 (needs bitsandbytes and a GPU); null: as they are.
     checkpointing: activations are computed again in training's backward pass: less memory, a third more time.
     """
@@ -112,7 +115,7 @@ class Language:
     context: Count = 512
     tied: bool = True
     seed: int = 0
-    attention: str = "sdpa"
+    attention: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     quantize: Literal["4bit"] | None = None
     checkpointing: bool = False

@@ -108,8 +108,7 @@ class PooledAttention(_Heads):
 
 
 class Tokens(nn.Module):
-    """Learned vectors that every sample is given: [*shape, width]. A table that every sample looks all of it up in, so
-    that a sample's gradient of it has a rule; as a bare parameter it would take one backward pass per sample."""
+    """Learned vectors that every sample is given: [*shape, width]. A table that every sample looks all of it up in."""
 
     rows: Tensor
 

@@ -160,15 +160,15 @@ CASES: dict[str, Case] = {
     "linear on sequences": Case(lambda: nn.Linear(6, 3), SEQUENCES),
     "linear on grids": Case(lambda: nn.Linear(6, 3), normal(4, 2, 3, 6)),
     "linear subclass": Case(lambda: nn.modules.linear.NonDynamicallyQuantizableLinear(6, 3), SEQUENCES),
-    "linear subclass with its own forward": Case(lambda: Scaled(6, 3), SEQUENCES, ("weight",)),
-    "linear subclass that reads fewer numbers": Case(lambda: Doubled(12, 3), SEQUENCES, ("weight", "bias")),
+    "linear subclass with its own forward": Case(lambda: Scaled(6, 3), SEQUENCES),
+    "linear subclass that reads fewer numbers": Case(lambda: Doubled(12, 3), SEQUENCES),
     "linear subclass of another signature": Case(
-        lambda: Net(lambda m, x: m.a(2.0, x)[0], a=WithExtras(6, 3)), SEQUENCES, ("a.weight", "a.bias")
+        lambda: Net(lambda m, x: m.a(2.0, x)[0], a=WithExtras(6, 3)), SEQUENCES
     ),
     "conv1d": Case(lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), SIGNALS),
     "conv1d same": Case(lambda: nn.Conv1d(4, 6, 4, padding="same", padding_mode="circular"), SIGNALS),
     "conv1d depthwise": Case(lambda: nn.Conv1d(4, 8, 3, groups=4), SIGNALS),
-    "conv1d subclass that pads": Case(lambda: Causal(4, 6, 3), SIGNALS, ("weight", "bias")),
+    "conv1d subclass that pads": Case(lambda: Causal(4, 6, 3), SIGNALS),
     "conv2d": Case(conv(4, 6, 3), IMAGES),
     "conv2d channels last": Case(conv(4, 6, 3), lambda: IMAGES().to(memory_format=torch.channels_last)),
     "conv2d 1x1": Case(conv(4, 6, 1, bias=False), IMAGES),
@@ -181,7 +181,12 @@ CASES: dict[str, Case] = {
     "conv2d reflect": Case(conv(4, 6, 3, padding=(2, 1), padding_mode="reflect"), IMAGES),
     "conv2d replicate same": Case(conv(4, 6, (2, 3), padding="same", padding_mode="replicate"), IMAGES),
     "conv3d": Case(lambda: nn.Conv3d(2, 4, 3, padding=1, groups=2), normal(4, 2, 3, 4, 5)),
-    "transposed convolution": Case(lambda: nn.ConvTranspose2d(4, 3, 3), IMAGES, ("weight", "bias")),
+    "transposed convolution": Case(lambda: nn.ConvTranspose2d(4, 3, 3), IMAGES),
+    "transposed convolution, strided": Case(
+        lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2, dilation=2), IMAGES
+    ),
+    "transposed convolution 1d": Case(lambda: nn.ConvTranspose1d(4, 6, 4, stride=3, bias=False), SIGNALS),
+    "transposed convolution 3d": Case(lambda: nn.ConvTranspose3d(2, 3, 2, padding=1), normal(4, 2, 3, 4, 5)),
     "embedding": Case(lambda: nn.Embedding(7, 5), ids(4, 6)),
     "embedding with padding": Case(lambda: nn.Embedding(7, 5, padding_idx=2), ids(4, 6)),
     "embedding of one id": Case(lambda: nn.Embedding(7, 5), ids(4)),
@@ -191,10 +196,8 @@ CASES: dict[str, Case] = {
     "batch norm 1d on signals": Case(lambda: with_statistics(nn.BatchNorm1d(4)), SIGNALS),
     "batch norm 2d": Case(lambda: with_statistics(nn.BatchNorm2d(4)), IMAGES),
     "batch norm of many devices": Case(lambda: with_statistics(nn.SyncBatchNorm(4)), IMAGES),
-    "layer norm of channels": Case(lambda: with_statistics(ChannelNorm(4)), IMAGES, ("weight", "bias")),
-    "layer norm of as many channels as columns": Case(
-        lambda: with_statistics(ChannelNorm(4)), normal(4, 4, 4, 4), ("weight", "bias")
-    ),
+    "layer norm of channels": Case(lambda: with_statistics(ChannelNorm(4)), IMAGES),
+    "layer norm of as many channels as columns": Case(lambda: with_statistics(ChannelNorm(4)), normal(4, 4, 4, 4)),
     "layer norm": Case(lambda: with_statistics(nn.LayerNorm(6)), SEQUENCES),
     "layer norm over two dimensions": Case(lambda: with_statistics(nn.LayerNorm((5, 6))), SEQUENCES),
     "rms norm": Case(lambda: with_statistics(nn.RMSNorm(6)), SEQUENCES),
@@ -240,12 +243,11 @@ CASES: dict[str, Case] = {
     "called twice": Case(lambda: Net(lambda m, x: m.a(m.a(x).tanh()), a=nn.Linear(6, 6)), SEQUENCES),
     "tied embedding": Case(lambda: tied(), ids(4, 6)),
     "weight used outside its module": Case(
-        lambda: Net(lambda m, x: functional.linear(m.e(x), m.e.weight), e=nn.Embedding(7, 5)), ids(4, 6), ("e.weight",)
+        lambda: Net(lambda m, x: functional.linear(m.e(x), m.e.weight), e=nn.Embedding(7, 5)), ids(4, 6)
     ),
     "weight used inside its module and outside": Case(
         lambda: Net(lambda m, x: m.a(x) + 0.1 * functional.linear(x.relu(), m.a.weight, m.a.bias), a=nn.Linear(6, 3)),
         SEQUENCES,
-        ("a.weight", "a.bias"),
     ),
     "linear layers with one weight": Case(lambda: one_weight(), SEQUENCES),
     "called for each sample": Case(
@@ -260,22 +262,20 @@ CASES: dict[str, Case] = {
     "bare parameter": Case(
         lambda: Net(lambda m, x: m.a(x) * m.s + m.s**2, a=nn.Linear(6, 3), s=nn.Parameter(torch.randn(5, 3))),
         SEQUENCES,
-        ("s",),
     ),
     "position embedding": Case(
-        lambda: Net(tokens, e=nn.Embedding(7, 4), p=nn.Embedding(6, 4), l=nn.Linear(4, 3)), ids(4, 6), ("p.weight",)
+        lambda: Net(tokens, e=nn.Embedding(7, 4), p=nn.Embedding(6, 4), l=nn.Linear(4, 3)), ids(4, 6)
     ),
     "recurrent": Case(
         lambda: Net(lambda m, x: m.g(x)[0], g=nn.GRU(6, 3, batch_first=True)),
         SEQUENCES,
         ("g.weight_ih_l0", "g.weight_hh_l0", "g.bias_ih_l0", "g.bias_hh_l0"),
     ),
-    "prelu": Case(lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU(4), nn.Linear(4, 2)), normal(4, 6), ("1.weight",)),
+    "prelu": Case(lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU(4), nn.Linear(4, 2)), normal(4, 6)),
     "embedding bag": Case(lambda: nn.EmbeddingBag(7, 5), ids(4, 6), ("weight",)),
     "weight norm": Case(
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)),
         SEQUENCES,
-        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
     ),
     "in place": Case(
         lambda: Net(in_place, a=nn.Linear(6, 6), b=with_statistics(nn.LayerNorm(6)), c=nn.Linear(6, 4)), SEQUENCES

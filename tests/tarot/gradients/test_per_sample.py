@@ -211,7 +211,7 @@ def test_coverage_names_every_parameter():
         "e.weight": "embedding, linear",
         "out.weight": "tied to e.weight",
         "out.bias": "linear",
-        "scale": "per sample: no rule for its module",
+        "scale": "not used so far",
     }
     assert dict(features.coverage.excluded) == {
         "extra.weight": "not among the chosen parameters",

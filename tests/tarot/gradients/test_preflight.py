@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tarot.common.errors import InputError
-from tarot.gradients.preflight import growing_axis, refuse_mixing, stacked, tolerance, unfit
+from tarot.gradients.preflight import Layout, layout_of, refuse_mixing, stacked, tolerance, unfit
 
 ROWS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 ROUNDING = tolerance({torch.float32})
@@ -19,7 +19,7 @@ def verdict(alone=ROWS, together=ROWS, expected=ROWS):
 def test_rounding_is_forgiven_and_wrong_rules_are_not():
     assert verdict() is None
     assert verdict(ROWS * 1.001, ROWS * 0.999) is None
-    assert verdict(ROWS * 1.02, ROWS * 1.02) == "its module's rule disagrees with autograd"
+    assert verdict(ROWS * 1.02, ROWS * 1.02) == "its rule disagrees with autograd"
     assert verdict(together=ROWS.roll(1, 0)) == "its layer does not see the samples in their order"
     swapped = ROWS[[0, 1, 2, 3, 4, 5, 7, 6]]
     assert verdict(together=swapped) == "its layer does not see the samples in their order"
@@ -29,11 +29,11 @@ def test_noise_between_alone_and_together_is_forgiven():
     """Losses near zero: 1 - p is a difference of nearly equal numbers, and each order of summation has its own."""
     noise = 0.02 * ROWS.roll(1, 0)
     assert verdict(ROWS + noise, ROWS - noise) is None
-    assert verdict(ROWS + noise, ROWS + noise) == "its module's rule disagrees with autograd"
+    assert verdict(ROWS + noise, ROWS + noise) == "its rule disagrees with autograd"
 
 
 def test_what_the_fast_path_never_saw_is_zero():
-    assert unfit({"w": ROWS}, {}, {}, ROUNDING) == {"w": "its module's rule disagrees with autograd"}
+    assert unfit({"w": ROWS}, {}, {}, ROUNDING) == {"w": "its rule disagrees with autograd"}
     assert unfit({"w": 0 * ROWS}, {}, {}, ROUNDING) == {}
     assert unfit({"w": 1e-9 * ROWS, "v": ROWS}, {"v": ROWS}, None, ROUNDING) == {}  # zero but for rounding
 
@@ -62,15 +62,17 @@ def test_losses_that_mix_samples_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("one", "every", "axis"),
+    ("one", "every", "layout"),
     [
-        ((1, 5, 6), (3, 5, 6), 0),
-        ((5, 1, 6), (5, 3, 6), 1),
-        ((4, 6), (12, 6), 0),
-        ((1, 5), (4, 5), None),
-        ((1,), (1,), None),
+        ((1, 5, 6), (3, 5, 6), Layout(0)),
+        ((5, 1, 6), (5, 3, 6), Layout(1)),
+        ((4, 6), (12, 6), Layout(0)),
+        ((1, 5), (4, 5), Layout()),
+        ((1, 5), (3, 15), Layout()),
+        ((1,), (1,), Layout(is_constant=True)),
     ],
 )
-def test_the_growing_axis(one, every, axis):
-    assert growing_axis(torch.Size(one), torch.Size(one), torch.Size(every), 3) == axis
-    assert growing_axis(torch.Size(one), torch.Size((7, *one[1:])), torch.Size(every), 3) is None
+def test_the_layout_of_what_is_written(one, every, layout):
+    assert layout_of(torch.Size(one), torch.Size(one), torch.Size(every), 3) == layout
+    assert layout_of(torch.Size(one), torch.Size((7, *one[1:])), torch.Size(every), 3) == Layout()
+    assert layout_of(torch.Size(one), None, torch.Size(every), 3) == Layout()

@@ -53,7 +53,7 @@ def test_every_way_is_the_count_sketch_matrix(shape, width, monkeypatch):
     left, right = torch.randn(5, 9, rows), torch.randn(5, 9, columns)
     gradient = (left.transpose(1, 2) @ right).flatten(1)
     expected = gradient @ matrix.T
-    for ours in sketch(gradient), sketch.of_factors(left, right):
+    for ours in sketch(gradient), sketch.of_factors(left, right), sketch.of_products(left, right):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     ids = torch.randint(rows, (5, 9))
     hot = torch.nn.functional.one_hot(ids, rows).float()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config
 
 from tarot import InputError
 from tarot.gradients.per_sample import GradientFeatures
@@ -86,8 +87,9 @@ def test_features_are_the_loop_of_batches_of_one(kind, attention):
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_every_adapter_has_a_rule_and_nothing_else_learns(kind):
     model = model_of(kind)
-    coverage = GradientFeatures(model, losses, Projection("factored", 64)).coverage
-    covered, excluded = dict(coverage.covered), dict(coverage.excluded)
+    features = GradientFeatures(model, losses, Projection("factored", 64))
+    features(batch_of([0, 1]))
+    covered, excluded = dict(features.coverage.covered), dict(features.coverage.excluded)
     assert set(covered) == {n for n, _ in model.named_parameters() if "lora_" in n} == set(model.adapters)
     assert set(covered.values()) == {"linear"} and set(excluded.values()) == {"frozen: requires_grad is False"}
     assert len(covered) == 2 * 4 * 2  # layers x modules x (A, B)
@@ -261,6 +263,25 @@ def test_generation_is_greedy_whatever_the_padding():
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_any_architecture_gets_its_own_attention_and_adapters(tmp_path):
+    """Bloom has no sdpa, and GPT-2 no linear layer of LLaMA's names."""
+    sizes = {"vocab_size": VOCABULARY, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+    for config, kind, modules in (
+        (BloomConfig(**sizes, hidden_size=8), "eager", {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
+        (GPT2Config(**sizes, n_embd=8, n_positions=16), "sdpa", {"c_attn", "c_proj", "c_fc"}),
+    ):
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / config.model_type)
+        at = Language(path=str(tmp_path / config.model_type))
+        model = at.build(VOCABULARY, Adapter(rank=2, alpha=4.0, modules=None))
+        assert model.net.config._attn_implementation == kind
+        learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in learning} == modules
+        named = at.build(VOCABULARY, Adapter(rank=2, alpha=4.0, modules=sorted(modules)))
+        assert [name for name, parameter in named.named_parameters() if parameter.requires_grad] == learning
+    with pytest.raises(InputError, match="no linear layer 'q_proj'; there are c_attn, c_fc, c_proj, lm_head"):
+        at.build(VOCABULARY, Adapter())
 
 
 def test_modules_that_are_not_there_are_named():
