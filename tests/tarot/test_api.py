@@ -38,7 +38,14 @@ def test_signatures_are_those_of_the_design():
     keywords |= dict.fromkeys(["candidate_labels", "target_labels", "target_groups", "candidate_ids", "candidate_tags"])
     for name, default in keywords.items():
         assert select[name].kind is inspect.Parameter.KEYWORD_ONLY and select[name].default == default
-    assert [p.name for p in parameters(tarot.whiten)] == ["candidates", "targets", "method", "regularization", "norm"]
+    assert [p.name for p in parameters(tarot.whiten)] == [
+        "candidates",
+        "targets",
+        "method",
+        "regularization",
+        "norm",
+        "device",
+    ]
     assert [p.name for p in parameters(tarot.nearest)][:3] == ["candidates", "targets", "k"]
     assert inspect.signature(tarot.nearest).parameters["k"].default == 100
     assert inspect.signature(tarot.ot_distance).parameters["epsilon"].default == 0.0
