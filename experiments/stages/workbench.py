@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import tarot
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.sources import Source, Surrogate
+from experiments.stages.sources import Source, Surrogate, look
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
 from tarot.common import fingerprint
 from tarot.gradients import Projection, resolve_device
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
+from tarot.workers import LOCAL, Workers
 from tasks.common.cache import checked, kept, made, read_tensors, remove_damaged, write_tensors
 from tasks.common.code import parts_of, source_hash
 from tasks.features.task import FeatureTask
@@ -49,14 +50,15 @@ class Valued:
 class Workbench(Generic[T]):
     """A task, and the features of one recipe by which its candidates are looked at.
 
-    cache: the folder that results are kept in. device: where models are. What is trained and evaluated depends on no
-    recipe, and asks for a task with a model.
+    cache: the folder that results are kept in. device: where models are. engine: whose workers share the work, which
+    changes no result. What is trained and evaluated depends on no recipe, and asks for a task with a model.
     """
 
     task: T
     recipe: FeatureRecipe
     cache: Path
     device: str
+    engine: Workers = LOCAL
     _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
 
@@ -79,7 +81,7 @@ class Workbench(Generic[T]):
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
         """Where features are averaged they share a projection; views are projected independently of one another."""
-        optimizer, device = task.surrogate_optimizer(), resolve_device(self.device)
+        optimizer = task.surrogate_optimizer()
         recipe = self.recipe.of_optimizer(optimizer)
         if note := self.recipe.note(optimizer):
             log.info(note)
@@ -89,12 +91,17 @@ class Workbench(Generic[T]):
                 "early ask for more (task.surrogate.checkpoints=4)"
             )
         dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
-        views, surrogate = [], Surrogate(task, device)
-        for view, group in enumerate(views_of(checkpoints, recipe.aggregate, recipe.checkpoints)):
-            projection = Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view))
-            # one source goes before there is the next: they share a model
-            views.append([Source(task, c, recipe, projection, device, surrogate).seen(self.cache) for c in group])
-        return joined(views, recipe)
+        groups = views_of(checkpoints, recipe.aggregate, recipe.checkpoints)
+        projections = [
+            Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view)) for view in range(len(groups))
+        ]
+        sources = [
+            Source(task, checkpoint, recipe, projection)
+            for group, projection in zip(groups, projections, strict=True)
+            for checkpoint in group
+        ]
+        seen = iter(look(sources, self.cache, Surrogate(task, self.device), self.engine))
+        return joined([[next(seen) for _ in group] for group in groups], recipe)
 
     def problem(self) -> SelectionProblem:
         """Candidates and targets in the space of the features, for distances and pictures: with nothing else known."""
@@ -143,6 +150,7 @@ class Workbench(Generic[T]):
         at_least = task.total() if total is None else None
         return tarot.select(
             **self.features().arguments(),
+            engine=self.engine,
             selector=selector,
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,

@@ -11,18 +11,20 @@ from tarot.features.arrays import (
     read_block,
     read_rows,
 )
+from tarot.features.building import Blueprint
 from tarot.features.foreign_arrays import unmasked
-from tarot.features.manifest import StoredDtype
+from tarot.features.manifest import StoredDtype, StoreError
 from tarot.features.mean_rows import MeanRows
 from tarot.features.part_rows import PartRows
 from tarot.features.readers import BAD_NPY, BAD_PARQUET, NAMING, existing_paths, file_identity, read_vector
-from tarot.features.store import FeatureStore, StoreError, damaged_shards, open_features
+from tarot.features.store import FeatureStore, damaged_shards, open_features
 
 __all__ = [
     "BAD_NPY",
     "BAD_PARQUET",
     "BLOCK_BYTES",
     "NAMING",
+    "Blueprint",
     "FeatureStore",
     "Features",
     "MatrixLike",

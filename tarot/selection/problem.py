@@ -49,6 +49,7 @@ from tarot.transport import (
     solve_capacity,
     solve_exact,
 )
+from tarot.workers import LOCAL, Workers
 
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _AT_ONCE = 4096  # candidates of an order
@@ -68,7 +69,7 @@ class SelectionProblem(InOrder):
     one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model itself and features do not
     say (EL2N's error norms, influences); learning_rates: one per model (None: all alike). costs [N]: what a budget of
     tokens counts; sources [N]: what quotas and caps are of; group_weights: of every group of the targets, in which
-    proportion the budget is shared out to them.
+    proportion the budget is shared out to them. engine: where passes over the candidates are computed.
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -93,6 +94,7 @@ class SelectionProblem(InOrder):
     candidate_sources: NDArray[Any] | None = None
     group_weights: Mapping[str, float] | None = None
     learning_rates: tuple[float, ...] | None = None
+    engine: Workers = LOCAL
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _whole: tuple[SelectionProblem, NDArray[np.int64]] | None = field(default=None, repr=False)  # see `restricted`
@@ -122,6 +124,10 @@ class SelectionProblem(InOrder):
         for name, value in known.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
         knowledge.check_weights(self.group_weights, self.target_groups)
+        if not isinstance(self.engine, Workers):
+            raise TypeError(
+                f"engine must be one of tarot.workers, such as tarot.workers.Threads(4); it is {self.engine!r}"
+            )
 
     @property
     def n(self) -> int:
@@ -224,24 +230,7 @@ class SelectionProblem(InOrder):
 
     def labels(self, method: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: 0..(classes of either) - 1."""
-        named: dict[str, NDArray[Any]] = {}
-        for name, labels in ("candidate_labels", self.candidate_labels), ("target_labels", self.target_labels):
-            if labels is None:
-                raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
-            named[name] = labels
-        both = [knowledge.classes(labels, name) for name, labels in named.items()]
-        kinds = [labels.dtype.kind for labels in both]
-        if (kinds[0] in "US") != (kinds[1] in "US"):
-            raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
-        codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
-        if not np.isin(codes[: self.n], codes[self.n :]).any():
-            ours, theirs = (labels[0].item() for labels in both)
-            warnings.warn(
-                f"candidates and targets have no class in common (such as {ours!r} and {theirs!r}): are their labels "
-                "spelled alike?",
-                stacklevel=2,
-            )
-        return codes[: self.n], codes[self.n :]
+        return knowledge.codes(self.candidate_labels, self.target_labels, method)
 
     def best(
         self,
