@@ -27,7 +27,8 @@ from tarot.common import atomic_file
 OURS = ("tarot", "tasks", "experiments")
 WITHOUT_EFFECT = {
     *(f"tarot.common.{name}" for name in ("errors", "files", "fingerprints", "locks", "options", "progress_bars")),
-    *(f"tarot.workers.{name}" for name in ("given_up", "in_order", "in_process", "on_ray", "process", "protocol", "threads")),
+    *(f"tarot.workers.{name}" for name in ("given_up", "in_order", "in_process", "protocol", "threads")),
+    *(f"tarot.workers.{name}" for name in ("on_ray", "process")),
     *(f"tasks.common.{name}" for name in ("cache", "code", "contents")),
 }
 """Modules that refuse, name, write, read and hand out results, and change none."""
