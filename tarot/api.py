@@ -43,6 +43,7 @@ def _asked(
     group_weights: Mapping[str, float] | None = None,
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
     engine: Workers = LOCAL,
+    device: str = "auto",
     **options: Any,
 ) -> tuple[Selector, SelectionProblem]:
     """What `select` and `value` are asked: their arguments are these."""
@@ -67,6 +68,7 @@ def _asked(
         "group_weights": group_weights,
         "learning_rates": learning_rates,
         "engine": engine,
+        "device": device,
     }
     return method, SelectionProblem(**given)
 
@@ -120,6 +122,8 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     these proportions the budget is shared out to them. All for selectors with an order (`tarot_fixed`, `less`, ...).
     engine: where passes over the candidates and the folds of `tarot_otm` are computed: `tarot.workers.Threads(8)`,
     `tarot.workers.Ray(workers=8)`; it changes no result.
+    device: what whitens, looks for neighbours and solves entropic transports: "auto" (a GPU where there is one), "cpu",
+    "cuda", "cuda:1", ...
 
     A method that needs one of these and is not given it says so; one of your own that returns anything but a Selection
     from these candidates is refused.

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
-from tarot.common import InputError, fingerprint, hash_tensors
+from tarot.common import InputError, fingerprint, hash_tensors, resolve_device
 from tarot.features import Blueprint, FeatureStore, StoredDtype
-from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows, resolve_device
+from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows
 from tarot.workers import LOCAL, Local, Workers
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one

@@ -27,8 +27,7 @@ from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
 from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError, Selection
-from tarot.common import remove_abandoned
-from tarot.gradients import resolve_device
+from tarot.common import remove_abandoned, resolve_device
 from tarot.selectors import Selector
 from tarot.workers import Ray, Workers
 from tasks.task import Task, TaskData

@@ -30,8 +30,7 @@ from experiments.report import (
     sources_of,
 )
 from tarot import InputError, Selection
-from tarot.common import Count, Natural, check_options, progress
-from tarot.gradients import resolve_device
+from tarot.common import Count, Natural, check_options, progress, resolve_device
 from tarot.selectors import SELECTORS
 from tarot.space import Space
 from tasks.task import DrawsPredictions, Task, TaskData

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.stages.recipe import FeatureRecipe
-from tarot.common import fingerprint, hash_tensors
+from tarot.common import fingerprint, hash_tensors, resolve_device
 from tarot.features import FeatureStore
 from tarot.featurize import RowsOf, stored_rows
 from tarot.gradients import (
@@ -26,7 +26,6 @@ from tarot.gradients import (
     Projection,
     RankOneAdamGradients,
     adam_features,
-    resolve_device,
     to_device,
 )
 from tarot.influence import influence_scores

@@ -22,8 +22,8 @@ from experiments.stages.recipe import FeatureRecipe
 from experiments.stages.sources import Source, Surrogate, look
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
-from tarot.common import fingerprint
-from tarot.gradients import Projection, resolve_device
+from tarot.common import fingerprint, resolve_device
+from tarot.gradients import Projection
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
 from tarot.workers import LOCAL, Workers
@@ -112,6 +112,7 @@ class Workbench(Generic[T]):
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,
             norm=self.recipe.norm,
+            device=self.device,
         )
 
     def select(self, selector: Selector, total: int | None = None) -> Selection:
@@ -155,6 +156,7 @@ class Workbench(Generic[T]):
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,
             norm=self.recipe.norm,
+            device=self.device,
             total=total if at_least is None else at_least,
             total_may_grow=at_least is not None,
             candidate_labels=task.labels("candidates"),

@@ -1,5 +1,6 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
+from tarot.common.devices import CPU, products_in, resolve_device, selection_device
 from tarot.common.errors import InputError
 from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
@@ -21,6 +22,7 @@ from tarot.common.options import (
 from tarot.common.progress_bars import part_of_progress, progress
 
 __all__ = [
+    "CPU",
     "Count",
     "InputError",
     "Natural",
@@ -44,7 +46,10 @@ __all__ = [
     "locked",
     "memory_limit",
     "part_of_progress",
+    "products_in",
     "progress",
     "remove_abandoned",
+    "resolve_device",
+    "selection_device",
     "within",
 ]

@@ -194,8 +194,8 @@ class Selection:
             return np.empty(0), np.empty(0, dtype=np.int64)
         blocks = self._cost.blocks() if isinstance(self._cost, StreamedCost) else [(0, self._cost)]
         pairs = [block.min(dim=1) for _, block in blocks]
-        distance = torch.cat([p.values for p in pairs]).double().numpy()
-        return distance, self._problem().usable_targets[torch.cat([p.indices for p in pairs]).numpy()]
+        distance = torch.cat([p.values for p in pairs]).double().cpu().numpy()
+        return distance, self._problem().usable_targets[torch.cat([p.indices for p in pairs]).cpu().numpy()]
 
     @cached_property
     def _cost(self) -> Cost:

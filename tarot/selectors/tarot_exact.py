@@ -106,6 +106,7 @@ def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[NDArr
     cost = problem.cost(pool)
     if not isinstance(cost, Tensor):
         return np.sort(starts[-1]), relaxed.lower_bound
+    cost = cost.cpu()
     members = [np.sort([place[candidate] for candidate in start.tolist()]) for start in starts]
     subsets = [_settle(cost, _subset(cost, start)) for start in members]
     best = _swap(cost, min(subsets, key=lambda s: s.plan.value), swaps)

@@ -177,7 +177,7 @@ def test_otm_stops_all_folds_where_one_fails(monkeypatch):
         time.sleep(0.01)
         return Plan(-float(call), None, None, None)
 
-    monkeypatch.setattr("tarot.selectors.tarot_otm.solve_exact", never_enough)
+    monkeypatch.setattr("tarot.selectors.layer_judges.solve_exact", never_enough)
     c, t = np.random.default_rng(0).normal(size=(3000, 4)), np.random.default_rng(1).normal(size=(10, 4))
     with pytest.raises(RuntimeError, match="no memory"):
         select(c, t, "tarot_otm", folds=10)
