@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import Count, InputError, Natural, above, check_options, progress, within
+from tarot.features import read_rows
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.layer_judges import JUDGES, ROUNDING, Judge, judge_for
 from tarot.selectors.options import described, random_generator
-from tarot.space import Whitening
+from tarot.space import Whitening, row_distances
 from tarot.transport import Grown, dense
 from tarot.workers import Local, Threads, stop_where_given_up
 
@@ -154,7 +155,11 @@ class _Distances:
         self._problem, self._kept = problem, kept
         self._place = np.full(problem.n, -1)  # of each candidate's row in `_rows`
         self._rows = Grown(len(problem.targets), device=problem.place)
+        self._targets = problem.targets.to(problem.place)
         self._lock = threading.Lock()
+
+    def _read(self, candidates: NDArray[np.int64]) -> Tensor:
+        return read_rows(self._problem.candidates, candidates, "candidates", self._problem.place)
 
     def __reduce__(self) -> tuple[type[_Distances], tuple[SelectionProblem, bool]]:
         return _Distances, (self._problem, self._kept)
@@ -167,7 +172,7 @@ class _Distances:
             new = candidates[self._place[candidates] < 0]
             if len(new):
                 self._place[new] = np.arange(len(new)) + len(self._rows.matrix)
-                self._rows.add(dense(self._problem.cost(new)))
+                self._rows.add(row_distances(self._read(new), self._targets))
             matrix = self._rows.matrix
             rows, columns = (torch.from_numpy(at).to(matrix.device) for at in (self._place[candidates], targets))
             return matrix[rows[:, None], columns]

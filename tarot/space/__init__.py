@@ -12,7 +12,7 @@ from tarot.space.choice import (
     whiten,
 )
 from tarot.space.content import content_order
-from tarot.space.distance import distances
+from tarot.space.distance import distances, row_distances
 from tarot.space.in_parts import nearest_in_parts
 from tarot.space.local import content_keys
 from tarot.space.neighbours import Closest, nearest
@@ -54,6 +54,7 @@ __all__ = [
     "nearest_in_parts",
     "nearest_of_many",
     "resolved",
+    "row_distances",
     "unit_norm",
     "whiten",
 ]

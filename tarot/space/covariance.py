@@ -16,6 +16,7 @@ from tarot.features import Rows, block_size, read_block
 from tarot.space.norm import RowMap
 from tarot.workers import LOCAL, Workers, pairwise, ranges
 
+PART = 65_536  # rows: what is added up does not depend on who adds it
 LARGEST_RIDGE = 1e6  # relative to the mean variance: nothing is left of the covariance
 Part = tuple[str, int, int]  # of a source: from this row to that
 FEW, MOST = 0.01, 0.5  # of the rows, of the trace: a warning where so few make up so much
@@ -31,7 +32,7 @@ def is_zero(block: Tensor) -> Tensor:
 
 def parts_of(sources: Mapping[str, Rows]) -> list[Part]:
     """The rows of all sources in parts of fixed size."""
-    return [(name, *part) for name, rows in sources.items() for part in ranges(rows.shape[0])]
+    return [(name, *part) for name, rows in sources.items() for part in ranges(rows.shape[0], PART)]
 
 
 def usable_blocks(

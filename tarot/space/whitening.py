@@ -20,6 +20,7 @@ from torch import Tensor
 from tarot.common import CPU, InputError, products_in
 from tarot.features import Rows, read_block, read_rows
 from tarot.space.covariance import inverse_root, is_zero, mean_of, moments, oracle_ridge, ridged
+from tarot.space.distance import enough_rows
 from tarot.space.local import local_covariance, mean_and_sample
 from tarot.space.norm import NORMS, Norm, RowMap, as_they_are, norm_map, unit_norm
 from tarot.workers import LOCAL, Workers
@@ -51,7 +52,7 @@ class Whitener:
         """Prepared, centred and whitened alone, float32 [b, d]; a zero row stays one."""
         centre, residue, matrix = self._float32
         with products_in("ieee", matrix.device):
-            white = torch.addmm(residue, self.prepare(block) - centre, matrix)
+            white = torch.addmm(residue, enough_rows(self.prepare(block) - centre), matrix)[: len(block)]
         white[is_zero(block)] = 0
         return white
 

@@ -111,6 +111,9 @@ class Worker:
         self._records.clear()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            warnings.filterwarnings(
+                "ignore", "The given NumPy array is not writable"
+            )  # shared ones are not, nor written
             try:
                 outcome = Outcome(place, self._result(number, job, item))
             except Exception as error:

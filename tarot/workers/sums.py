@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 Value = TypeVar("Value")
-ROWS = 65_536  # a part of a sum over rows
 
 
-def ranges(n: int, size: int = ROWS) -> list[tuple[int, int]]:
+def ranges(n: int, size: int) -> list[tuple[int, int]]:
     """0..n in consecutive parts (start, stop) of `size`, the last one of what is left."""
     return [(start, min(n, start + size)) for start in range(0, n, size)]
 

@@ -138,7 +138,7 @@ def test_whoever_ends_first(seed):
 
 
 def test_ranges_cover_all_and_do_not_overlap():
-    assert ranges(10, 4) == [(0, 4), (4, 8), (8, 10)] and ranges(0) == []
+    assert ranges(10, 4) == [(0, 4), (4, 8), (8, 10)] and ranges(0, 4) == []
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 100])

@@ -13,7 +13,10 @@ import pytest
 
 pytest.importorskip("ray")
 
+import tarot
 from tarot import InputError
+from tarot.common import hash_content
+from tarot.space import covariance, in_parts
 from tarot.workers import LOCAL, Ray, Threads
 from tests.tarot.workers import work
 
@@ -70,6 +73,21 @@ def test_stores_have_the_same_bits(engine, tmp_path, fate):
     assert work.build(there, engine, fate) == expected
     assert (there / "once").exists() == (fate == "dies")
     assert not list(there.glob(".s[0-9].part"))
+
+
+def test_selections_have_the_same_bits(engine, tmp_path, monkeypatch):
+    """Moments, neighbours and folds go to the workers."""
+    monkeypatch.setattr(covariance, "PART", 100)
+    monkeypatch.setattr(in_parts, "PART", 100)
+    candidates, targets = work.pool()
+    files = {}
+    for name, where in ("here", LOCAL), ("threads", Threads(2)), ("there", engine):
+        for whitening in ("cholesky", "auto"):
+            path = tmp_path / f"{name}-{whitening}.parquet"
+            options = {"folds": 3, "whitening": whitening, "engine": where, "device": "cpu"}
+            tarot.select(candidates, targets, "tarot_otm", **options).save(path)
+            files.setdefault(whitening, set()).add(hash_content(path))
+    assert {name: len(hashes) for name, hashes in files.items()} == {"cholesky": 1, "auto": 1}
 
 
 def test_a_cache_that_a_worker_does_not_see_is_refused(engine, tmp_path, monkeypatch):
