@@ -116,7 +116,7 @@ def featurize(
             rows_per_shard=rows_per_shard,
             description=f"gradients of {len(ids)} samples",
         )
-        setup = partial(_itself, gradients)
+        setup: Callable[[], Engine] = partial(_itself, gradients)
         if not isinstance(engine, Local):
             kept = copy.deepcopy(model).cpu() if where.type != "cpu" else model
             setup = partial(_gradients_of_copy, kept, device, losses, projection, parameters, forward)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -24,16 +22,9 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def engine():
-    """Its files are the test's: paths of its sockets must be short."""
-    folder = Path(tempfile.mkdtemp(prefix="r"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))
-        patch.setenv("RAY_TMPDIR", str(folder))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        with Ray(workers=2) as started:
-            yield started
-    shutil.rmtree(folder, ignore_errors=True)
+def engine(ray_home):
+    with Ray(workers=2) as started:
+        yield started
 
 
 def test_results_come_in_the_order_of_items_from_other_processes(engine):

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -48,6 +49,24 @@ def locks(item, state):
     return threading.Lock()  # which cannot be pickled
 
 
+def node() -> str:
+    """Where Ray has put this worker; nowhere without Ray."""
+    ray = sys.modules.get("ray")
+    return ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else ""
+
+
+def full_disk() -> None:
+    """The next file of this process is written by half."""
+    write = Path.write_bytes
+
+    def fills_up(self, data):
+        Path.write_bytes = write
+        write(self, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Path.write_bytes = fills_up
+
+
 class Rows:
     """Fills a store with rows that depend on its number and theirs.
 
@@ -60,12 +79,13 @@ class Rows:
 
     def rows(self, start, stop):
         if self.number == 1 and start == 2 * STEP and self.fate is not None and not self.once.exists():
-            self.once.touch()
+            self.once.write_text(node())
             if self.fate == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.fate == "full":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            time.sleep(float(self.fate))
+            elif self.fate == "full":
+                full_disk()
+            else:
+                time.sleep(float(self.fate))
         generators = [torch.Generator().manual_seed(1000 * self.number + row) for row in range(start, stop)]
         return {
             "features": torch.stack([torch.randn(DIM, generator=generator) for generator in generators]),
