@@ -15,7 +15,7 @@ from tarot.space.content import content_order
 from tarot.space.distance import distances, row_distances
 from tarot.space.in_parts import nearest_in_parts
 from tarot.space.local import content_keys
-from tarot.space.neighbours import Closest, nearest
+from tarot.space.neighbours import Closest, nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.target_agreement import agreement
@@ -53,6 +53,7 @@ __all__ = [
     "nearest",
     "nearest_in_parts",
     "nearest_of_many",
+    "nearest_unit",
     "resolved",
     "row_distances",
     "unit_norm",

@@ -197,11 +197,13 @@ class _Crew:
         if ready:
             return ready[0]
         if all(answer in self._hired for answer in answers):
+            free = self._ray.available_resources()
             log.info(
-                "waiting for Ray to place a worker of %g CPUs and %g GPUs; free are %s",
+                "waiting for Ray to start a worker of %g CPUs and %g GPUs; %g CPUs and %g GPUs are free",
                 self._engine.cpus,
                 self._engine.gpus,
-                {name: amount for name, amount in self._ray.available_resources().items() if name in ("CPU", "GPU")},
+                free.get("CPU", 0),
+                free.get("GPU", 0),
             )
         return None
 
