@@ -20,6 +20,7 @@ from tarot.common.options import (
     within,
 )
 from tarot.common.progress_bars import part_of_progress, progress
+from tarot.common.texts import check_is_file, read_json, read_text
 
 __all__ = [
     "CPU",
@@ -34,6 +35,7 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "canonical",
+    "check_is_file",
     "check_options",
     "checked",
     "claimed",
@@ -48,6 +50,8 @@ __all__ = [
     "part_of_progress",
     "products_in",
     "progress",
+    "read_json",
+    "read_text",
     "remove_abandoned",
     "resolve_device",
     "selection_device",

@@ -16,12 +16,21 @@ from tarot.features.foreign_arrays import unmasked
 from tarot.features.manifest import StoredDtype, StoreError
 from tarot.features.mean_rows import MeanRows
 from tarot.features.part_rows import PartRows
-from tarot.features.readers import BAD_NPY, BAD_PARQUET, NAMING, existing_paths, file_identity, read_vector
+from tarot.features.readers import (
+    BAD_NPZ,
+    BAD_PARQUET,
+    BAD_TORCH,
+    NAMING,
+    existing_paths,
+    file_identity,
+    read_vector,
+)
 from tarot.features.store import FeatureStore, damaged_shards, open_features
 
 __all__ = [
-    "BAD_NPY",
+    "BAD_NPZ",
     "BAD_PARQUET",
+    "BAD_TORCH",
     "BLOCK_BYTES",
     "NAMING",
     "Blueprint",

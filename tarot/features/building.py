@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ from tarot.features.manifest import (
     write_manifest,
 )
 from tarot.workers import LOCAL, Workers
+
+log = logging.getLogger("tarot")
 
 
 class Filling(Protocol):
@@ -163,7 +166,8 @@ def _begun(blueprint: Blueprint) -> Blueprint:
     with _writing(blueprint.path):
         part.mkdir(exist_ok=True)
         remove_abandoned(part)
-    if (part / MANIFEST).exists():
+    shards_there = any(part.glob("*.safetensors"))  # else there is nothing to go on from, whatever was begun
+    if shards_there and (part / MANIFEST).exists():
         there = checked_manifest(part)
         refuse_difference(part, there, plan)
         blueprint = replace(blueprint, rows_per_shard=there["rows_per_shard"], dim=blueprint.dim or there["dim"])
@@ -313,5 +317,6 @@ def _whole_shard(part: Path, number: int) -> _Made | None:
                 dim = content.get_slice("features").get_shape()[1]
             shard: Shard = {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256, "zero_rows": zero_rows}
             return _Made(shard, dim)
+        log.warning("warning: %s is damaged: its bits differ from its checksum; it is made again", file)
         file.unlink()
     return None

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 import torch
 
-from tarot.common import InputError, atomic_file, difference, fingerprint, hash_content
+from tarot.common import InputError, atomic_file, difference, fingerprint, hash_content, read_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -65,8 +65,8 @@ def checked_manifest(path: Path) -> Any:
     and where it is not as it was written."""
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text())
-    except ValueError as error:
+        manifest = read_json(file)
+    except InputError as error:
         raise StoreError(f"{file} is damaged: {error}. {REBUILD}") from error
     if not isinstance(manifest, dict):
         raise StoreError(f"{file} is damaged: it holds no manifest. {REBUILD}")

@@ -68,12 +68,17 @@ STAND_IN = {
 }
 
 
+def options_of(name: str, *overrides: str) -> list[str]:
+    """What makes the task small, and these, as overrides of a config."""
+    return [f"++task.{override}" for override in (*SMALL.get(name, "").split(), *overrides)]
+
+
 def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:
     """The task as configured, at the size of a test."""
     data_dir = cache_dir / "data" / name
     if name in STAND_IN and not data_dir.exists():
         STAND_IN[name](data_dir)
-    keys = [f"++task.{override}" for override in (*SMALL.get(name, "").split(), *overrides)]
+    keys = options_of(name, *overrides)
     common = [f"+data_dir={data_dir}", f"+cache_dir={cache_dir}", "+seed=0", "+device=cpu"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return instantiate(compose(overrides=[f"+task={name}", *common, *keys]).task)
