@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit  # Student's quantiles; scipy.stats takes a second to import
@@ -28,6 +29,22 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.known else f"{self.mean:.3f}"
+
+
+def plus_minus(score: Interval) -> str:
+    """0.812 ± 0.034, or the mean alone where that is all there is."""
+    return f"{score.mean:.3f} ± {score.high - score.mean:.3f}" if score.known else f"{score.mean:.3f}"
+
+
+def signed(difference: Interval) -> str:
+    """The same with its sign."""
+    known = f" ± {difference.high - difference.mean:.3f}" if difference.known else ""
+    return f"{difference.mean:+.3f}{known}"
+
+
+def numbers(interval: Interval) -> dict[str, Any]:
+    """For metrics.json."""
+    return {"mean": interval.mean, "interval": [interval.low, interval.high]}
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:

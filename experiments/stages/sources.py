@@ -222,3 +222,58 @@ def look(sources: Sequence[Source], cache: Path, surrogate: Surrogate, engine: W
         )
         for source in sources
     ]
+
+
+@dataclass(frozen=True)
+class EncodedSource:
+    """What an encoder says of the samples, which has learnt nothing of the task."""
+
+    task: Task
+    recipe: FeatureRecipe
+    device: torch.device
+
+    def seen(self, cache: Path, engine: Workers) -> Seen:
+        """All of it, kept in `cache`. The engine's workers make the rows, each with an encoder of its own."""
+        splits: tuple[Split, ...] = ("candidates", "targets")
+        stores = stored_rows([self.wanted(split, cache) for split in splits], _nothing, engine)
+        return Seen(run=0, learning_rate=1.0, stores=dict(zip(splits, stores, strict=True)), influences=None)
+
+    def wanted(self, split: Split, cache: Path) -> RowsOf:
+        """The store of a split, which is kept in `cache`."""
+        ids, encoder = self.task.ids(split), self.recipe.without_surrogates
+        assert encoder is not None
+        encoding = encoder.encoding(self.task, split, self.device)
+        made_of = {
+            "code": source_hash(type(encoder), *parts_of(self.task)),
+            "task": {"name": self.task.name, "data": self.task.split_recipe(split)},
+            "split": split,
+            "ids": fingerprint({"ids": list(ids)}),
+            "encoder": encoder.recipe(self.task, cache),
+            "dtype": self.recipe.dtype,
+            "on_nonfinite": self.recipe.on_nonfinite,
+        }
+        return RowsOf(
+            cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
+            partial(self.encoder, split),
+            encoding.samples,
+            made_of,
+            ids,
+            collate=encoding.collate,
+            batch_size=self.recipe.batch_size,
+            cost=encoding.cost,
+            dtype=self.recipe.dtype,
+            on_nonfinite=self.recipe.on_nonfinite,
+            workers=self.recipe.workers,
+            description=f"{self.recipe.kind} of {len(ids)} {split}",
+        )
+
+    def encoder(self, split: Split, state: None) -> RowMaker:
+        """What makes the rows of a split."""
+        encoder = self.recipe.without_surrogates
+        assert encoder is not None
+        maker: RowMaker = encoder.encoding(self.task, split, self.device).maker()
+        return maker
+
+
+def _nothing() -> None:
+    pass

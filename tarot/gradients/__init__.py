@@ -1,6 +1,6 @@
 """Per-sample gradients, projected while they are made; the slow reference beside them."""
 
-from tarot.gradients.activations import Activations
+from tarot.gradients.activations import Activations, penultimate
 from tarot.gradients.batches import batch_size, in_halves, map_tensors, take, to_device
 from tarot.gradients.dataset_rows import Engine, Samples, batches_by_cost, gradient_rows
 from tarot.gradients.losses import Losses, chosen_parameters, evaluating, losses_of
@@ -32,6 +32,7 @@ __all__ = [
     "loop_gradients",
     "losses_of",
     "map_tensors",
+    "penultimate",
     "plan",
     "refuse_mixing",
     "sample_gradient",

@@ -205,11 +205,11 @@ def whiten(
     (mapping,) = fit_space([pair], asked, regularization, norm, place).maps
     results: list[NDArray[np.float32] | Tensor] = []
     for name, rows in sources.items():
-        given = isinstance(rows, Tensor)
-        white = torch.empty(tuple(rows.shape), device=rows.device if given else CPU)
+        home = rows.device if isinstance(rows, Tensor) else CPU
+        white = torch.empty(tuple(rows.shape), device=home)
         for start, block in blocks(rows, None, name, place):
             white[start : start + len(block)] = mapping(block)
-        results.append(white if given else white.numpy())
+        results.append(white if isinstance(rows, Tensor) else white.numpy())
     return results[0], results[1]
 
 

@@ -48,6 +48,11 @@ class CapacityPlan:
     exact: bool
     k: int
 
+    @property
+    def value(self) -> float:
+        """What the duals are worth; where exact, the optimum."""
+        return self.lower_bound / (1 - _ROUNDING)
+
 
 @dataclass(frozen=True)
 class _Graph:

@@ -307,6 +307,16 @@ def test_exact_leaves_little_to_exhaustive_swaps(seed):
     assert s.ot_distance <= 1.05 * least
 
 
+@pytest.mark.parametrize("size", [40, 120])
+def test_a_distance_that_is_known_is_not_solved_for_again(size, monkeypatch):
+    """S a multiple of M: the relaxed plan is the selection's own, and POT agrees."""
+    c, t = clustered(800, 40)
+    s = select(c, t, "tarot_exact", size=size)
+    monkeypatch.setattr(tarot.selection.selection, "solve_exact", lambda cost: pytest.fail("it was known"))
+    assert s.ot_distance == pytest.approx(uniform_ot(distance_matrix(c, t)[s.indices]), abs=1e-6)
+    assert s.lower_bound <= s.ot_distance <= s.lower_bound * (1 + 2e-6)
+
+
 def test_exact_never_takes_a_candidate_without_features():
     c, t = mixture(40, 5)
     c[::2] = 0
