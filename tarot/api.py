@@ -15,6 +15,7 @@ from tarot.features import Features
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Ordered, Selector, Valuing, check_selector
 from tarot.space import AskedNorm, Whitening, resolved
+from tarot.workers import LOCAL, Workers
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -41,6 +42,7 @@ def _asked(
     candidate_sources: ArrayLike | None = None,
     group_weights: Mapping[str, float] | None = None,
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
+    engine: Workers = LOCAL,
     device: str = "auto",
     **options: Any,
 ) -> tuple[Selector, SelectionProblem]:
@@ -65,6 +67,7 @@ def _asked(
         "candidate_sources": candidate_sources,
         "group_weights": group_weights,
         "learning_rates": learning_rates,
+        "engine": engine,
         "device": device,
     }
     return method, SelectionProblem(**given)
@@ -117,6 +120,8 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     candidate_costs: what the option `tokens` counts of each candidate [N]. candidate_sources: the source of each [N],
     which the options `quota` and `cap` are of. group_weights: of each of the target_groups, {"math": 2, "code": 1}: in
     these proportions the budget is shared out to them. All for selectors with an order (`tarot_fixed`, `less`, ...).
+    engine: where passes over the candidates and the folds of `tarot_otm` are computed: `tarot.workers.Threads(8)`,
+    `tarot.workers.Ray(workers=8)`; it changes no result.
     device: what whitens, looks for neighbours and solves entropic transports: "auto" (a GPU where there is one), "cpu",
     "cuda", "cuda:1", ...
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
 from tarot.common import InputError, fingerprint, hash_tensors, resolve_device
-from tarot.features import FeatureStore, StoredDtype
+from tarot.features import Blueprint, FeatureStore, StoredDtype
 from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows
+from tarot.workers import LOCAL, Local, Workers
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one
 _AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,6 +53,7 @@ def featurize(
     on_nonfinite: Literal["raise", "drop"] = "raise",
     recipe: Mapping[str, Any] | None = None,
     rows_per_shard: int = 4096,
+    engine: Workers = LOCAL,
 ) -> FeatureStore:
     """Projected loss gradients of every sample of `dataset`, as a FeatureStore [n, dim] at `path`.
 
@@ -69,6 +75,7 @@ def featurize(
     parameters: which of the trainable parameters, by name; None for all.
     recipe: what else tells this data from other data, such as {"file": "pool.jsonl", "version": 3}; plain data.
     rows_per_shard: a call that was killed goes on from its last whole shard when it is made again.
+    engine: whose workers make the shards, such as `tarot.workers.Ray(workers=8, gpus=1)`; each has a copy of the model.
 
     A finished store of the same fingerprint is opened, not computed again. The fingerprint holds the model's parameters
     and buffers, the source of its modules' classes, of `losses` and of `collate`, n, ids, `recipe`, and every option
@@ -94,80 +101,116 @@ def featurize(
             "on_nonfinite": on_nonfinite,
             "dtype": dtype,
         }
-        return stored_rows(
+        wanted = RowsOf(
             path,
-            lambda: gradients,
+            _itself,
             dataset,
-            made_of=made_of,
-            ids=ids,
+            made_of,
+            ids,
             collate=collate,
             batch_size=batch_size,
             cost=cost,
-            device=where,
             dtype=dtype,
             on_nonfinite=on_nonfinite,
             workers=workers,
             rows_per_shard=rows_per_shard,
             description=f"gradients of {len(ids)} samples",
         )
+        setup: Callable[[], Engine] = partial(_itself, gradients)
+        if not isinstance(engine, Local):
+            kept = copy.deepcopy(model).cpu() if where.type != "cpu" else model
+            setup = partial(_gradients_of_copy, kept, device, losses, projection, parameters, forward)
+        return stored_rows([wanted], setup, engine)[0]
 
 
-def stored_rows(
-    path: str | os.PathLike[str],
-    maker: Callable[[], Engine],
-    dataset: Samples,
-    *,
-    made_of: Mapping[str, Any],
-    ids: Sequence[str] | Sequence[int],
-    collate: Callable[[list[Any]], Any] = default_collate,
-    batch_size: int | Literal["auto"] = "auto",
-    cost: Callable[[Any], float] | None = None,
-    extras: Extras | None = None,
-    device: torch.device | str | None = None,
-    dtype: StoredDtype = "float32",
-    on_nonfinite: Literal["raise", "drop"] = "raise",
-    workers: int = 0,
-    rows_per_shard: int = 4096,
-    description: str = "features",
-) -> FeatureStore:
-    """The rows that `maker()` makes of all samples, as a store at `path`: the one that is there, or built.
+def _itself(state: Engine) -> Engine:
+    return state
 
-    maker: what makes rows, such as `GradientFeatures`; asked only where a row has to be computed. made_of: all that
-    determines the rows. extras: the store's columns. The other arguments are those of `gradient_rows` and
-    `FeatureStore.build`, and so are the errors.
+
+def _gradients_of_copy(
+    model: nn.Module, device: torch.device | str, losses: Losses, projection: Projection, parameters: Any, autocast: Any
+) -> GradientFeatures:
+    """A worker's own: others may work in the same process."""
+    model = copy.deepcopy(model).to(resolve_device(str(device)))
+    return GradientFeatures(model, losses, projection, parameters=parameters, autocast=autocast)
+
+
+@dataclass(frozen=True, eq=False)
+class RowsOf:
+    """A store of rows, one for each sample of a dataset, that is to be at `path`: the one that is there, or made.
+
+    maker(state): what makes rows, such as `GradientFeatures`; asked for where a row has to be computed. state: what a
+    worker has set up. made_of: all that determines the rows. extras: the store's columns. The others are arguments of
+    `gradient_rows` and of `FeatureStore.build`, and so are the errors.
     """
-    extras = extras or {}
-    if os.path.exists(path):  # whole: no need for the model
-        return FeatureStore.open(path, made_of)
-    rows = maker()
 
-    def compute(start: int, stop: int) -> dict[str, Tensor]:
-        return gradient_rows(
-            rows,
-            dataset,
-            range(start, stop),
-            collate=collate,
-            batch_size=batch_size,
-            cost=cost,
-            extras=extras,
-            device=device,
-            ids=ids,
-            on_nonfinite=on_nonfinite,
-            workers=workers,
+    path: str | os.PathLike[str]
+    maker: Callable[[Any], Engine]
+    dataset: Samples
+    made_of: Mapping[str, Any]
+    ids: Sequence[str] | Sequence[int]
+    collate: Callable[[list[Any]], Any] = default_collate
+    batch_size: int | Literal["auto"] = "auto"
+    cost: Callable[[Any], float] | None = None
+    extras: Extras = field(default_factory=dict)
+    dtype: StoredDtype = "float32"
+    on_nonfinite: Literal["raise", "drop"] = "raise"
+    workers: int = 0
+    rows_per_shard: int = 4096
+    description: str = "features"
+
+    def blueprint(self) -> Blueprint:
+        return Blueprint(
+            Path(self.path),
+            self.made_of,
+            self.ids,
+            dtype=self.dtype,
+            rows_per_shard=self.rows_per_shard,
+            columns=(*self.extras, *(("dropped",) if self.on_nonfinite == "drop" else ())),
+            description=self.description,
         )
 
-    return FeatureStore.build(
-        path,
-        recipe=made_of,
-        ids=ids,
-        dim=rows.dim,
-        compute=compute,
-        dtype=dtype,
-        rows_per_shard=rows_per_shard,
-        columns=(*extras, *(("dropped",) if on_nonfinite == "drop" else ())),
-        notes=lambda: _notes(rows),
-        description=description,
-    )
+    def rows(self, maker: Engine, start: int, stop: int) -> dict[str, Tensor]:
+        return gradient_rows(
+            maker,
+            self.dataset,
+            range(start, stop),
+            collate=self.collate,
+            batch_size=self.batch_size,
+            cost=self.cost,
+            extras=self.extras,
+            ids=self.ids,
+            on_nonfinite=self.on_nonfinite,
+            workers=self.workers,
+        )
+
+
+def stored_rows(wanted: Sequence[RowsOf], setup: Callable[[], Any], engine: Workers = LOCAL) -> list[FeatureStore]:
+    """The stores that are wanted, in their order. What is missing is made by the engine's workers, in one map over the
+    shards of all of them. setup(): what `maker` is given of each, once for each worker, where a row has to be computed.
+    """
+    missing = [rows for rows in wanted if not os.path.exists(rows.path)]
+    if missing:
+        FeatureStore.build_all([rows.blueprint() for rows in missing], partial(_Made, missing), setup, engine)
+    return [FeatureStore.open(rows.path, rows.made_of) for rows in wanted]
+
+
+class _Made:
+    """What fills one of the stores."""
+
+    def __init__(self, wanted: Sequence[RowsOf], number: int, state: Any) -> None:
+        self._wanted = wanted[number]
+        self._maker = self._wanted.maker(state)
+
+    @property
+    def dim(self) -> int:
+        return self._maker.dim
+
+    def rows(self, start: int, stop: int) -> dict[str, Tensor]:
+        return self._wanted.rows(self._maker, start, stop)
+
+    def notes(self) -> dict[str, Any]:
+        return _notes(self._maker)
 
 
 def _notes(rows: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     """
     settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Settings)}
     Settings(**settings)
-    for group in ("task", "features", "selector", "experiment", "logger"):
+    for group in ("task", "features", "selector", "experiment", "logger", "engine"):
         if not isinstance(config.get(group), Mapping):
             raise InputError(f"{group} must be a group of options, such as {group}=NAME; it is {config.get(group)!r}")
         if "_target_" not in config[group]:

@@ -48,7 +48,7 @@ def repeat(
     task = hydra.utils.instantiate(run.config["task"], **{"seed": seed, **changes})
     log.info("seed %d: %d candidates, %d targets", seed, len(task.ids("candidates")), len(task.ids("targets")))
     benches = {
-        name: Workbench(task, _projected_anew(recipes[name], number), run.cache, run.device)
+        name: Workbench(task, _projected_anew(recipes[name], number), run.cache, run.device, run.engine)
         for name in dict.fromkeys(wanted)
     }
     checkpoints = None

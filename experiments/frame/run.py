@@ -7,7 +7,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,9 @@ from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
 from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError, Selection
-from tarot.common import remove_abandoned
+from tarot.common import remove_abandoned, resolve_device
 from tarot.selectors import Selector
+from tarot.workers import Ray, Workers
 from tasks.task import Task, TaskData
 
 log = logging.getLogger("tarot")
@@ -71,6 +72,7 @@ class Run(Generic[T]):
     selector: Selector
     experiment: Experiment
     logger: Logger
+    engine: Workers
     cache: Path
     output: Path
     overrides: list[str]
@@ -102,6 +104,7 @@ class Run(Generic[T]):
             recipe=hydra.utils.instantiate(config.features, _convert_="all"),
             selector=selector,
             logger=hydra.utils.instantiate(config.logger),
+            engine=_engine(config),
             task=hydra.utils.instantiate(config.task),
             cache=Path(config.cache_dir),
             output=Path(chosen.output_dir),
@@ -120,7 +123,7 @@ class Run(Generic[T]):
     @cached_property
     def bench(self) -> Workbench[T]:
         """The run's task on its features."""
-        return Workbench(self.task, self.recipe, self.cache, self.device)
+        return Workbench(self.task, self.recipe, self.cache, self.device, self.engine)
 
     def features(self) -> Features:
         """The bench's, timed."""
@@ -141,7 +144,7 @@ class Run(Generic[T]):
 
     def start(self) -> None:
         """Run the experiment and write what came of it: a selection when it is made, the rest when all is done."""
-        with self.outputs.held(), one_thread(self.config["deterministic"]):
+        with self.outputs.held(), one_thread(self.config["deterministic"]), closing(self.engine):
             log.info("%s", "  ".join(f"{group}={choice}" for group, choice in self.name.items()))
             refuse_half_characters(self)
             remove_abandoned(self.cache)
@@ -157,6 +160,14 @@ class Run(Generic[T]):
 def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
     """Whether the run's task has one to train and to judge."""
     return isinstance(run.task, Task)
+
+
+def _engine(config: DictConfig) -> Workers:
+    """Raises InputError where workers would be without the GPU that is asked for."""
+    engine: Workers = hydra.utils.instantiate(config.engine)
+    if isinstance(engine, Ray) and engine.gpus == 0 and resolve_device(config.device).type == "cuda":
+        raise InputError("engine.gpus is 0, so that workers have none: engine.gpus=1, or device=cpu")
+    return engine
 
 
 def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:

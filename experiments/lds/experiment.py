@@ -173,13 +173,15 @@ class LdsExperiment:
             )
         with run.clock("features"):
             features = {
-                gradient: Workbench(run.task, recipe, run.cache, run.device).features(checkpoints)
+                gradient: Workbench(run.task, recipe, run.cache, run.device, run.engine).features(checkpoints)
                 for gradient, recipe in self._recipes(run).items()
             }
         with run.clock("subset models"):
             n = len(run.task.candidates())
             masks = subset_masks(n, self.held_back + self.subsets, self.share, run.seed)
-            outputs = subset_outputs(run.task, masks, run.cache, repeats=self.repeats, workers=self.workers)
+            outputs = subset_outputs(
+                run.task, masks, run.cache, repeats=self.repeats, workers=self.workers, engine=run.engine
+            )
         with run.clock("attribution"):
             seen = {(kind, size): Seen(features[kind].of_runs(size)) for kind in features for size in self.ensembles}
             scores = [

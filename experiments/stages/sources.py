@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from experiments.stages.recipe import FeatureRecipe
-from tarot.common import fingerprint, hash_tensors
+from tarot.common import fingerprint, hash_tensors, resolve_device
 from tarot.features import FeatureStore
-from tarot.featurize import stored_rows
+from tarot.featurize import RowsOf, stored_rows
 from tarot.gradients import (
     Activations,
     AdamGradients,
@@ -29,6 +29,7 @@ from tarot.gradients import (
     to_device,
 )
 from tarot.influence import influence_scores
+from tarot.workers import Workers
 from tasks.common.cache import kept, read_tensors, write_tensors
 from tasks.common.code import parts_of, source_hash
 from tasks.task import Batch, Checkpoint, CostsSamples, GivesEmbeddings, GivesErrorNorms, Split, Task, able
@@ -55,11 +56,11 @@ class Surrogate:
     computed, and once: a checkpoint is all of its state."""
 
     task: Task
-    device: torch.device
+    device: str
 
     @cached_property
     def _model(self) -> nn.Module:
-        return self.task.model().to(self.device)
+        return self.task.model().to(resolve_device(self.device))
 
     def at(self, checkpoint: Checkpoint) -> nn.Module:
         """In eval mode, as it was then. Whoever has been given it before has it no longer."""
@@ -75,18 +76,6 @@ class Source:
     checkpoint: Checkpoint
     recipe: FeatureRecipe
     projection: Projection
-    device: torch.device
-    surrogate: Surrogate
-
-    def seen(self, cache: Path) -> Seen:
-        """All of it, kept in `cache`."""
-        splits: tuple[Split, ...] = ("candidates", "targets")
-        return Seen(
-            run=self.checkpoint.run,
-            learning_rate=self.checkpoint.learning_rate,
-            stores={split: self.store(split, cache) for split in splits},
-            influences=self.influences(cache) if self.recipe.scores == "influence" else None,
-        )
 
     def made_of(self, split: Split) -> dict[str, Any]:
         """All that determines the rows, but not how they were batched or where."""
@@ -105,27 +94,27 @@ class Source:
             "dtype": self.recipe.dtype,
         }
 
-    def store(self, split: Split, cache: Path) -> FeatureStore:
+    def wanted(self, split: Split, cache: Path) -> RowsOf:
+        """The store of a split, which is kept in `cache`."""
         ids = self.task.ids(split)
         made_of = self.made_of(split)
-        return stored_rows(
+        return RowsOf(
             cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
-            lambda: self.rows(split),
+            partial(self.rows, split),
             self.task.candidates() if split == "candidates" else self.task.targets(),
-            made_of=made_of,
-            ids=ids,
+            made_of,
+            ids,
             collate=self.task.collate,
             batch_size=self.recipe.batch_size,
             cost=self.task.cost if isinstance(self.task, CostsSamples) else None,
             extras=self.columns,
-            device=self.device,
             dtype=self.recipe.dtype,
             on_nonfinite=self.recipe.on_nonfinite,
             workers=self.recipe.workers,
             description=f"{self.described(split)} of {len(ids)} {split}, {self.checkpoint.name}",
         )
 
-    def influences(self, cache: Path) -> np.ndarray:
+    def influences(self, cache: Path, surrogate: Surrogate) -> np.ndarray:
         """Influence of every candidate on the mean loss of the targets, float64 [N]; computed once."""
         made_of = {
             "code": source_hash(*parts_of(self.task), influence_scores, alone=(__name__,)),
@@ -137,7 +126,7 @@ class Source:
 
         def make(path: Path) -> None:
             found = influence_scores(
-                self.model,
+                surrogate.at(self.checkpoint),
                 self.task.losses,
                 self.task.candidates(),
                 self.task.targets(),
@@ -187,16 +176,28 @@ class Source:
             return "embeddings"
         return f"{'Adam-preconditioned ' if self.preconditioner(split) else ''}{self.recipe.gradient} gradients"
 
-    def rows(self, split: Split) -> RowMaker:
+    def rows(self, split: Split, surrogate: Surrogate) -> RowMaker:
         """What makes the rows of a split."""
+        model, mode = surrogate.at(self.checkpoint), self.recipe.preconditioner
         if self.recipe.gradient is None:
-            return self.activations
-        mode = self.recipe.preconditioner
-        return self.gradients if mode is None or split != "candidates" else self.preconditioned(mode)
+            return self._activations(model)
+        if mode is None or split != "candidates":
+            return GradientFeatures(model, self.quantity, self.projection, autocast=self.autocast)
+        return adam_features(
+            model,
+            self.quantity,
+            self.projection,
+            self.checkpoint.optimizer_state,
+            mode=mode,
+            autocast=self.autocast,
+        )
 
-    @cached_property
-    def model(self) -> nn.Module:
-        return self.surrogate.at(self.checkpoint)
+    def _activations(self, model: nn.Module) -> Activations:
+        sample = to_device(self.task.collate([self.task.candidates()[0]]), next(model.parameters()).device)
+        embeddings = able(self.task, GivesEmbeddings).embeddings
+        with torch.no_grad():
+            dim = embeddings(model, sample).shape[-1]
+        return Activations(model, self.task.losses, embeddings, dim)
 
     @property
     def quantity(self) -> Losses:
@@ -206,27 +207,21 @@ class Source:
     def autocast(self) -> torch.dtype | None:
         return None if self.recipe.autocast is None else getattr(torch, self.recipe.autocast)
 
-    @cached_property
-    def gradients(self) -> GradientFeatures:
-        return GradientFeatures(self.model, self.quantity, self.projection, autocast=self.autocast)
 
-    def preconditioned(self, mode: str) -> AdamGradients | RankOneAdamGradients:
-        return adam_features(
-            self.model,
-            self.quantity,
-            self.projection,
-            self.checkpoint.optimizer_state,
-            mode=mode,
-            autocast=self.autocast,
+def look(sources: Sequence[Source], cache: Path, surrogate: Surrogate, engine: Workers) -> list[Seen]:
+    """What all of them say, kept in `cache`. The engine's workers make the rows, each with a surrogate of its own."""
+    splits: tuple[Split, ...] = ("candidates", "targets")
+    wanted = [source.wanted(split, cache) for source in sources for split in splits]
+    stores = iter(stored_rows(wanted, partial(Surrogate, surrogate.task, surrogate.device), engine))
+    return [
+        Seen(
+            run=source.checkpoint.run,
+            learning_rate=source.checkpoint.learning_rate,
+            stores={split: next(stores) for split in splits},
+            influences=source.influences(cache, surrogate) if source.recipe.scores == "influence" else None,
         )
-
-    @cached_property
-    def activations(self) -> Activations:
-        sample = to_device(self.task.collate([self.task.candidates()[0]]), self.device)
-        embeddings = able(self.task, GivesEmbeddings).embeddings
-        with torch.no_grad():
-            dim = embeddings(self.model, sample).shape[-1]
-        return Activations(self.model, self.task.losses, embeddings, dim)
+        for source in sources
+    ]
 
 
 @dataclass(frozen=True)
@@ -237,14 +232,14 @@ class EncodedSource:
     recipe: FeatureRecipe
     device: torch.device
 
-    def seen(self, cache: Path) -> Seen:
-        """All of it, kept in `cache`."""
+    def seen(self, cache: Path, engine: Workers) -> Seen:
+        """All of it, kept in `cache`. The engine's workers make the rows, each with an encoder of its own."""
         splits: tuple[Split, ...] = ("candidates", "targets")
-        return Seen(
-            run=0, learning_rate=1.0, stores={split: self.store(split, cache) for split in splits}, influences=None
-        )
+        stores = stored_rows([self.wanted(split, cache) for split in splits], _nothing, engine)
+        return Seen(run=0, learning_rate=1.0, stores=dict(zip(splits, stores, strict=True)), influences=None)
 
-    def store(self, split: Split, cache: Path) -> FeatureStore:
+    def wanted(self, split: Split, cache: Path) -> RowsOf:
+        """The store of a split, which is kept in `cache`."""
         ids, encoder = self.task.ids(split), self.recipe.without_surrogates
         assert encoder is not None
         encoding = encoder.encoding(self.task, split, self.device)
@@ -257,18 +252,28 @@ class EncodedSource:
             "dtype": self.recipe.dtype,
             "on_nonfinite": self.recipe.on_nonfinite,
         }
-        return stored_rows(
+        return RowsOf(
             cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
-            encoding.maker,
+            partial(self.encoder, split),
             encoding.samples,
-            made_of=made_of,
-            ids=ids,
+            made_of,
+            ids,
             collate=encoding.collate,
             batch_size=self.recipe.batch_size,
             cost=encoding.cost,
-            device=self.device,
             dtype=self.recipe.dtype,
             on_nonfinite=self.recipe.on_nonfinite,
             workers=self.recipe.workers,
             description=f"{self.recipe.kind} of {len(ids)} {split}",
         )
+
+    def encoder(self, split: Split, state: None) -> RowMaker:
+        """What makes the rows of a split."""
+        encoder = self.recipe.without_surrogates
+        assert encoder is not None
+        maker: RowMaker = encoder.encoding(self.task, split, self.device).maker()
+        return maker
+
+
+def _nothing() -> None:
+    pass

@@ -20,13 +20,14 @@ import pyarrow.parquet as pq
 import tarot
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.sources import EncodedSource, Source, Surrogate
+from experiments.stages.sources import EncodedSource, Source, Surrogate, look
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
 from tarot.common import fingerprint, resolve_device
 from tarot.gradients import Projection
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
+from tarot.workers import LOCAL, Workers
 from tasks.common.cache import cached_arrays, checked, kept, made, read_tensors, remove_damaged, write_tensors
 from tasks.common.code import parts_of, source_hash
 from tasks.common.training import seeded
@@ -51,14 +52,15 @@ class Valued:
 class Workbench(Generic[T]):
     """A task, and the features of one recipe by which its candidates are looked at.
 
-    cache: the folder that results are kept in. device: where models are. What is trained and evaluated depends on no
-    recipe, and asks for a task with a model.
+    cache: the folder that results are kept in. device: where models are. engine: whose workers share the work, which
+    changes no result. What is trained and evaluated depends on no recipe, and asks for a task with a model.
     """
 
     task: T
     recipe: FeatureRecipe
     cache: Path
     device: str
+    engine: Workers = LOCAL
     _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
 
@@ -79,12 +81,12 @@ class Workbench(Generic[T]):
             raise InputError(f"task {self.task.name} has neither features nor a model to take them of")
         if self.recipe.without_surrogates is not None:
             where = resolve_device(self.device)
-            return joined([[EncodedSource(self.task, self.recipe, where).seen(self.cache)]], self.recipe)
+            return joined([[EncodedSource(self.task, self.recipe, where).seen(self.cache, self.engine)]], self.recipe)
         return self._gradient_features(self.task, self.task.checkpoints() if checkpoints is None else checkpoints)
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
         """Where features are averaged they share a projection; views are projected independently of one another."""
-        optimizer, device = task.surrogate_optimizer(), resolve_device(self.device)
+        optimizer = task.surrogate_optimizer()
         recipe = self.recipe.of_optimizer(optimizer)
         if note := self.recipe.note(optimizer):
             log.info(note)
@@ -94,12 +96,17 @@ class Workbench(Generic[T]):
                 "early ask for more (task.surrogate.checkpoints=4)"
             )
         dim = recipe.dim_for(len(task.ids("candidates")), len(task.ids("targets")))
-        views, surrogate = [], Surrogate(task, device)
-        for view, group in enumerate(views_of(checkpoints, recipe.aggregate, recipe.checkpoints)):
-            projection = Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view))
-            # one source goes before there is the next: they share a model
-            views.append([Source(task, c, recipe, projection, device, surrogate).seen(self.cache) for c in group])
-        return joined(views, recipe)
+        groups = views_of(checkpoints, recipe.aggregate, recipe.checkpoints)
+        projections = [
+            Projection(recipe.projection, dim, view_seed(recipe.projection_seed, view)) for view in range(len(groups))
+        ]
+        sources = [
+            Source(task, checkpoint, recipe, projection)
+            for group, projection in zip(groups, projections, strict=True)
+            for checkpoint in group
+        ]
+        seen = iter(look(sources, self.cache, Surrogate(task, self.device), self.engine))
+        return joined([[next(seen) for _ in group] for group in groups], recipe)
 
     def problem(self) -> SelectionProblem:
         """Candidates and targets in the space of the features, for distances and pictures: with nothing else known."""
@@ -149,6 +156,7 @@ class Workbench(Generic[T]):
         at_least = task.total() if total is None else None
         return tarot.select(
             **self.features().arguments(),
+            engine=self.engine,
             selector=selector,
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,

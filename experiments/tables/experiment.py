@@ -18,7 +18,7 @@ from tarot.common import Natural, canonical, check_options, read_json
 from tasks.task import TaskData
 
 _GROUPS = ("task", "selector", "features", "experiment")
-_INCIDENTAL = frozenset({"seed", "revision", "logger", "device", "output_dir", "cache_dir", "data_dir"})
+_INCIDENTAL = frozenset({"seed", "revision", "logger", "device", "engine", "output_dir", "cache_dir", "data_dir"})
 _NOT_THERE = object()
 
 

@@ -11,8 +11,9 @@ from tarot.features.arrays import (
     read_block,
     read_rows,
 )
+from tarot.features.building import Blueprint
 from tarot.features.foreign_arrays import unmasked
-from tarot.features.manifest import StoredDtype
+from tarot.features.manifest import StoredDtype, StoreError
 from tarot.features.mean_rows import MeanRows
 from tarot.features.ngrams import ngram_counts
 from tarot.features.part_rows import PartRows
@@ -25,7 +26,7 @@ from tarot.features.readers import (
     file_identity,
     read_vector,
 )
-from tarot.features.store import FeatureStore, StoreError, damaged_shards, open_features
+from tarot.features.store import FeatureStore, damaged_shards, open_features
 
 __all__ = [
     "BAD_NPZ",
@@ -33,6 +34,7 @@ __all__ = [
     "BAD_TORCH",
     "BLOCK_BYTES",
     "NAMING",
+    "Blueprint",
     "FeatureStore",
     "Features",
     "MatrixLike",

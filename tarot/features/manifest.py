@@ -1,10 +1,29 @@
-"""What a store says of itself: the contents of its `manifest.json`."""
+"""What a store says of itself: the contents of its `manifest.json`, and what is wrong with one."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import torch
+
+from tarot.common import InputError, atomic_file, difference, fingerprint, hash_content, read_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REBUILD = "Delete the store's directory to have it built again"
 StoredDtype = Literal["float32", "float16", "bfloat16"]
+DTYPES: dict[StoredDtype, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+class StoreError(InputError):
+    """A store that is damaged, incomplete, or not the one that was asked for."""
 
 
 class Shard(TypedDict):
@@ -31,3 +50,58 @@ class Manifest(TypedDict):
     zero_rows: int
     shards: list[Shard]
     checksum: str
+
+
+def finished_manifest(path: Path) -> Manifest:
+    """The manifest of a finished store; StoreError where there is none, or it is not as it was written."""
+    if not (path / MANIFEST).is_file():
+        raise StoreError(f"{path} is not a finished feature store: it has no {MANIFEST}")
+    manifest: Manifest = checked_manifest(path)
+    return manifest
+
+
+def checked_manifest(path: Path) -> Any:
+    """The manifest in `path` of a store that is finished or begun. Raises StoreError where this version cannot read it,
+    and where it is not as it was written."""
+    file = path / MANIFEST
+    try:
+        manifest = read_json(file)
+    except InputError as error:
+        raise StoreError(f"{file} is damaged: {error}. {REBUILD}") from error
+    if not isinstance(manifest, dict):
+        raise StoreError(f"{file} is damaged: it holds no manifest. {REBUILD}")
+    if manifest.get("format") != FORMAT:
+        raise StoreError(f"{path} has store format {manifest.get('format')!r}; this version reads {FORMAT}. {REBUILD}")
+    content = {key: value for key, value in manifest.items() if key != "checksum"}
+    if manifest.get("checksum") != fingerprint(content):
+        raise StoreError(f"{file} is damaged: it differs from its own checksum. {REBUILD}")
+    return manifest
+
+
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """With a checksum of it."""
+    with atomic_file(path / MANIFEST) as temporary:
+        temporary.write_text(json.dumps({**content, "checksum": fingerprint(content)}, sort_keys=True))
+
+
+def refuse_difference(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises StoreError naming what of `wanted` is otherwise in the manifest `there`; what is None in either is not
+    known yet."""
+    for key in ("recipe", "dim", "dtype", "columns", "ids"):
+        if wanted.get(key) is not None and there[key] is not None and there[key] != wanted[key]:
+            was, now = difference(there[key], wanted[key], key)
+            raise StoreError(f"{path} holds other features: {was} in it, {now} wanted. Use another path, or delete it")
+
+
+def size_damage(path: Path, shard: Shard) -> str | None:
+    file = path / shard["file"]
+    if not file.is_file():
+        return f"{file} is missing"
+    if file.stat().st_size != shard["bytes"]:
+        return f"{file} has {file.stat().st_size} bytes instead of {shard['bytes']}"
+    return None
+
+
+def bit_damage(path: Path, shard: Shard) -> str | None:
+    file = path / shard["file"]
+    return None if hash_content(file) == shard["sha256"] else f"{file} is damaged: its bits differ from its checksum"

@@ -1,61 +1,45 @@
 """Features on disk: written shard by shard, resumable, checksummed, larger than memory, and never mixed up.
 
 A store is a directory: `manifest.json` (the recipe of everything that made the rows, row ids, a checksum per shard) and
-the shards, safetensors files that are read by memory map. While it is built it is the hidden directory `.<name>.part`
-beside its place. A shard is renamed to its final name, which contains its checksum, once it is on disk, so one that is
-found is whole or can be told not to be; the manifest comes last, and then the directory takes its place.
+the shards, safetensors files that are read by memory map. `tarot.features.building` says how it is made.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from tarot.common import (
-    InputError,
-    atomic_file,
-    canonical,
-    difference,
-    fingerprint,
-    hash_content,
-    locked,
-    progress,
-    read_json,
-)
+from tarot.common import InputError, canonical, progress
 from tarot.features.arrays import Rows
-from tarot.features.manifest import Manifest, Shard, StoredDtype
+from tarot.features.building import Blueprint, Filling, build_missing
+from tarot.features.manifest import (
+    MANIFEST,
+    REBUILD,
+    Manifest,
+    StoredDtype,
+    StoreError,
+    bit_damage,
+    finished_manifest,
+    refuse_difference,
+    size_damage,
+)
 from tarot.features.readers import read_foreign
+from tarot.workers import LOCAL, Workers
 
-FORMAT = 1
-_MANIFEST = "manifest.json"
-_REBUILD = "Delete the store's directory to have it built again"
-_DTYPES: dict[StoredDtype, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 _OPEN_SHARDS = 256
-log = logging.getLogger("tarot")
 
 Compute = Callable[[int, int], Mapping[str, Tensor]]
-
-
-class StoreError(InputError):
-    """A store that is damaged, incomplete, or not the one that was asked for."""
 
 
 class FeatureStore:
@@ -93,7 +77,10 @@ class FeatureStore:
         """The rows of a slice or of integer positions, [k, dim] in the store's dtype."""
         n = len(self)
         if isinstance(index, slice):
-            index = np.arange(*index.indices(n))
+            start, stop, step = index.indices(n)
+            if step == 1:
+                return self._consecutive(start, max(start, stop))
+            index = np.arange(start, stop, step)
         index = np.asarray(index)
         if index.dtype.kind not in "iu" or index.ndim != 1:
             raise InputError(
@@ -113,6 +100,17 @@ class FeatureStore:
                 rows[part] = _as_numpy(features[torch.from_numpy(offset[part])])
         return rows
 
+    def _consecutive(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows start..stop, [stop - start, dim]: twice as fast as those of a list."""
+        rows = np.empty((stop - start, self.shape[1]), self.dtype)
+        step = self.manifest["rows_per_shard"]
+        for number in range(start // step, -(-stop // step)):
+            first = number * step
+            a, b = max(start, first), min(stop, first + step)
+            if a < b:
+                rows[a - start : b - start] = _as_numpy(self._shard(number)["features"][a - first : b - first])
+        return rows
+
     def verify(self) -> None:
         """Reads every byte again. Raises StoreError naming the first shard that differs from its checksum."""
         for number in range(len(self.manifest["shards"])):
@@ -130,9 +128,9 @@ class FeatureStore:
         return _map_shard(self.path / self.manifest["shards"][number]["file"])
 
     def _check_bits(self, number: int) -> None:
-        damage = _bit_damage(self.path, self.manifest["shards"][number])
+        damage = bit_damage(self.path, self.manifest["shards"][number])
         if damage is not None:
-            raise StoreError(f"{damage}. {_REBUILD}")
+            raise StoreError(f"{damage}. {REBUILD}")
 
     # --- making and finding stores -----------------------------------------------------------------------------------
 
@@ -161,15 +159,29 @@ class FeatureStore:
         rows of another shape, values that are not finite or that `dtype` cannot hold (naming the row); OSError for a
         full disk, after which a further call goes on where this one stopped.
         """
-        path = Path(path)
-        plan = _plan(recipe, ids, dim, dtype, rows_per_shard, columns)
-        if not path.exists():
-            with locked(path):
-                if not path.exists():
-                    _finish(path, plan, compute, notes, description)
-        store = cls.open(path)
-        _refuse_difference(path, store.manifest, plan)
+        blueprint = Blueprint(Path(path), recipe, ids, dim, dtype, rows_per_shard, columns, description)
+        given = _Given(dim, compute, notes)
+        build_missing([blueprint], lambda *_: given, lambda: None)
+        return cls._built(blueprint)
+
+    @classmethod
+    def _built(cls, blueprint: Blueprint) -> Self:
+        store = cls.open(blueprint.path)
+        refuse_difference(blueprint.path, store.manifest, blueprint.plan(blueprint.dim))
         return store
+
+    @classmethod
+    def build_all(
+        cls,
+        blueprints: Sequence[Blueprint],
+        filling: Callable[[int, Any], Filling],
+        setup: Callable[[], Any],
+        engine: Workers = LOCAL,
+    ) -> list[Self]:
+        """The stores of these blueprints, opened where they are complete, the others finished by the engine's workers:
+        see `build_missing`, and `build` for the errors."""
+        build_missing(blueprints, filling, setup, engine)
+        return [cls._built(blueprint) for blueprint in blueprints]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> Self:
@@ -179,12 +191,12 @@ class FeatureStore:
         or of the wrong size. The bits of a shard are checked when it is first read; `verify()` checks all.
         """
         path = Path(path)
-        manifest = _finished_manifest(path)
-        for damage in map(partial(_size_damage, path), manifest["shards"]):
+        manifest = finished_manifest(path)
+        for damage in map(partial(size_damage, path), manifest["shards"]):
             if damage is not None:
-                raise StoreError(f"{damage}. {_REBUILD}")
+                raise StoreError(f"{damage}. {REBUILD}")
         if recipe is not None:
-            _refuse_difference(path, manifest, {"recipe": json.loads(canonical(recipe))})
+            refuse_difference(path, manifest, {"recipe": json.loads(canonical(recipe))})
         return cls(path, manifest)
 
 
@@ -194,10 +206,10 @@ def damaged_shards(path: str | os.PathLike[str]) -> Iterator[str]:
     Raises StoreError where there is no finished store, or its manifest is damaged.
     """
     path = Path(path)
-    shards = _finished_manifest(path)["shards"]
+    shards = finished_manifest(path)["shards"]
     with progress("checksums", len(shards), "shards") as advance:
         for shard in shards:
-            damage = _size_damage(path, shard) or _bit_damage(path, shard)
+            damage = size_damage(path, shard) or bit_damage(path, shard)
             if damage is not None:
                 yield damage
             advance(1)
@@ -207,176 +219,22 @@ def open_features(path: str | os.PathLike[str], tensor: str | None = None) -> Ro
     """The feature matrix at `path`: a FeatureStore, .npy, .npz, .safetensors, .pt, .parquet, a TRAK run. tensor: which
     one of a .safetensors, .pt or .npz file with several."""
     path = Path(path)
-    return FeatureStore.open(path) if (path / _MANIFEST).exists() else read_foreign(path, tensor)
+    return FeatureStore.open(path) if (path / MANIFEST).exists() else read_foreign(path, tensor)
 
 
-# --- building -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Given:
+    """What `FeatureStore.build` was given."""
 
+    dim: int
+    compute: Compute
+    facts: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
-def _plan(
-    recipe: Mapping[str, Any], ids: Any, dim: int, dtype: str, rows_per_shard: int, columns: Sequence[str]
-) -> dict[str, Any]:
-    """All that is decided before the first row is computed."""
-    ids = np.asarray(ids).tolist()
-    if not ids:
-        raise InputError("a store needs at least one row: ids is empty")
-    seen: set[Any] = set()
-    for name in ids:
-        if name in seen:
-            raise InputError(f"ids must be unique; {name!r} occurs more than once")
-        seen.add(name)
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(_DTYPES)}; it is {dtype!r}")
-    if dim < 1 or rows_per_shard < 1:
-        raise InputError(f"dim and rows_per_shard must be at least 1; they are {dim} and {rows_per_shard}")
-    made_of = {
-        "recipe": json.loads(canonical(recipe)),
-        "ids": ids,
-        "dim": int(dim),
-        "dtype": dtype,
-        "columns": [*columns],
-    }
-    return {"format": FORMAT, "fingerprint": fingerprint(made_of), "rows_per_shard": int(rows_per_shard), **made_of}
+    def rows(self, start: int, stop: int) -> Mapping[str, Tensor]:
+        return self.compute(start, stop)
 
-
-def _finish(
-    path: Path,
-    plan: dict[str, Any],
-    compute: Compute,
-    notes: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None,
-    description: str,
-) -> None:
-    """Writes what is missing of the store and moves it to `path`. The caller holds the lock."""
-    part = path.with_name(f".{path.name}.part")
-    with _writing(path):
-        part.mkdir(exist_ok=True)
-        for leftover in part.glob(".*.part"):  # of a writer that was killed
-            leftover.unlink()
-    shards_there = any(part.glob("*.safetensors"))  # else there is nothing to go on from, whatever was begun
-    if shards_there and (part / _MANIFEST).exists():
-        begun = _read_manifest(part)
-        _refuse_damage(part, begun)
-        _refuse_difference(part, begun, plan)
-        plan = {key: begun[key] for key in plan}  # shards stay as large as they were begun
-    with _writing(path):
-        _write_json(part / _MANIFEST, {**plan, "checksum": fingerprint(plan)})
-
-    rows, step = len(plan["ids"]), plan["rows_per_shard"]
-    shards: list[Shard] = []
-    with progress(description, rows) as advance:
-        for number, start in enumerate(range(0, rows, step)):
-            stop = min(rows, start + step)
-            shard = _whole_shard(part, number)
-            if shard is None:
-                tensors = _checked(compute(start, stop), plan, start, stop)
-                with _writing(path):
-                    shard = _write_shard(part, number, tensors)
-            shards.append(shard)
-            advance(stop - start)
-    manifest = {
-        **plan,
-        "notes": json.loads(canonical(notes() if callable(notes) else notes or {})),
-        "zero_rows": sum(shard["zero_rows"] for shard in shards),
-        "shards": shards,
-    }
-    with _writing(path):
-        _write_json(part / _MANIFEST, {**manifest, "checksum": fingerprint(manifest)})
-        os.replace(part, path)
-
-
-def _checked(tensors: Mapping[str, Tensor], plan: dict[str, Any], start: int, stop: int) -> dict[str, Tensor]:
-    """What `compute` gave, in the store's dtype; InputError names the row that is wrong."""
-    wanted = {"features": (stop - start, plan["dim"]), **dict.fromkeys(plan["columns"], (stop - start,))}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != wanted:
-        raise InputError(f"rows {start}..{stop} should have come with the shapes {wanted}; they came with {shapes}")
-    features = tensors["features"].detach().cpu()
-    stored = features.to(_DTYPES[plan["dtype"]])
-    for reason, bad in {
-        "has NaN or infinite features": ~torch.isfinite(features).all(dim=1),
-        f"is too large for {plan['dtype']}; use float32 or bfloat16": ~torch.isfinite(stored).all(dim=1),
-        f"is too small for {plan['dtype']}, which would round its digits off; use float32 or bfloat16": (
-            (features != 0).any(dim=1) & (stored.abs().amax(dim=1) < torch.finfo(stored.dtype).smallest_normal)
-        ),
-    }.items():
-        if bad.any():
-            row = start + int(bad.nonzero()[0])
-            raise InputError(f"row {row} (id {plan['ids'][row]!r}) {reason}")
-    columns = {name: tensors[name].detach().cpu().contiguous() for name in plan["columns"]}
-    return {"features": stored.contiguous(), **columns}
-
-
-def _write_shard(part: Path, number: int, tensors: dict[str, Tensor]) -> Shard:
-    zero_rows = int((tensors["features"] == 0).all(dim=1).sum())
-    content = safetensors.torch.save(tensors, {"zero_rows": str(zero_rows)})
-    sha256 = hashlib.sha256(content).hexdigest()
-    file = part / f"{number:05d}-{sha256[:16]}.safetensors"
-    with atomic_file(file) as temporary:
-        temporary.write_bytes(content)
-    return {"file": file.name, "bytes": len(content), "sha256": sha256, "zero_rows": zero_rows}
-
-
-def _whole_shard(part: Path, number: int) -> Shard | None:
-    """The entry of a shard that an earlier run finished. One whose bits are not those of its name is removed."""
-    for file in part.glob(f"{number:05d}-*.safetensors"):
-        sha256 = hash_content(file)
-        if file.stem == f"{number:05d}-{sha256[:16]}":
-            with safe_open(file, "pt") as shard:
-                zero_rows = int(shard.metadata()["zero_rows"])
-            return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256, "zero_rows": zero_rows}
-        log.warning("warning: %s is damaged: its bits differ from its checksum; it is made again", file)
-        file.unlink()
-    return None
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror}; {path} is not finished, its finished shards are kept for the next run"
-        ) from error
-
-
-# --- checking -------------------------------------------------------------------------------------------------------
-
-
-def _finished_manifest(path: Path) -> Manifest:
-    """The manifest of a finished store; StoreError where there is none, or it is not as it was written."""
-    if not (path / _MANIFEST).is_file():
-        raise StoreError(f"{path} is not a finished feature store: it has no {_MANIFEST}")
-    manifest: Manifest = _read_manifest(path)
-    _refuse_damage(path, manifest)
-    return manifest
-
-
-def _refuse_damage(path: Path, manifest: Mapping[str, Any]) -> None:
-    content = {key: value for key, value in manifest.items() if key != "checksum"}
-    if manifest.get("checksum") != fingerprint(content):
-        raise StoreError(f"{path / _MANIFEST} is damaged: it differs from its own checksum. {_REBUILD}")
-
-
-def _size_damage(path: Path, shard: Shard) -> str | None:
-    file = path / shard["file"]
-    if not file.is_file():
-        return f"{file} is missing"
-    if file.stat().st_size != shard["bytes"]:
-        return f"{file} has {file.stat().st_size} bytes instead of {shard['bytes']}"
-    return None
-
-
-def _bit_damage(path: Path, shard: Shard) -> str | None:
-    file = path / shard["file"]
-    return None if hash_content(file) == shard["sha256"] else f"{file} is damaged: its bits differ from its checksum"
-
-
-def _refuse_difference(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises StoreError naming what of `wanted` is otherwise in the manifest `there`."""
-    for key in ("recipe", "dim", "dtype", "columns", "ids"):
-        if key in wanted and there[key] != wanted[key]:
-            was, now = difference(there[key], wanted[key], key)
-            raise StoreError(f"{path} holds other features: {was} in it, {now} wanted. Use another path, or delete it")
+    def notes(self) -> Mapping[str, Any]:
+        return self.facts() if callable(self.facts) else self.facts or {}
 
 
 def _map_shard(file: Path) -> dict[str, Tensor]:
@@ -386,22 +244,3 @@ def _map_shard(file: Path) -> dict[str, Tensor]:
 
 def _as_numpy(tensor: Tensor) -> NDArray[Any]:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _read_manifest(path: Path) -> Any:
-    """The manifest of the store in `path`, finished or begun. Raises StoreError where this version cannot read it."""
-    file = path / _MANIFEST
-    try:
-        manifest = read_json(file)
-    except InputError as error:
-        raise StoreError(f"{file} is damaged: {error}. {_REBUILD}") from error
-    if not isinstance(manifest, dict):
-        raise StoreError(f"{file} is damaged: it holds no manifest. {_REBUILD}")
-    if manifest.get("format") != FORMAT:
-        raise StoreError(f"{path} has store format {manifest.get('format')!r}; this version reads {FORMAT}. {_REBUILD}")
-    return manifest
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    with atomic_file(file) as temporary:
-        temporary.write_text(json.dumps(content, sort_keys=True))

@@ -5,6 +5,7 @@ Each function gives the argument in the form that a `SelectionProblem` holds, or
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -137,3 +138,28 @@ def classes(labels: NDArray[Any], name: str) -> NDArray[Any]:
         row = int(np.flatnonzero(~np.isfinite(labels))[0])
         raise InputError(f"{name}: the label of row {row} is {labels[row]}")
     return labels
+
+
+def codes(
+    candidate_labels: NDArray[Any] | None, target_labels: NDArray[Any] | None, method: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: see `SelectionProblem.labels`."""
+    named: dict[str, NDArray[Any]] = {}
+    for name, labels in ("candidate_labels", candidate_labels), ("target_labels", target_labels):
+        if labels is None:
+            raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
+        named[name] = labels
+    both = [classes(labels, name) for name, labels in named.items()]
+    kinds = [labels.dtype.kind for labels in both]
+    if (kinds[0] in "US") != (kinds[1] in "US"):
+        raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
+    n = len(both[0])
+    found = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
+    if not np.isin(found[:n], found[n:]).any():
+        ours, theirs = (labels[0].item() for labels in both)
+        warnings.warn(
+            f"candidates and targets have no class in common (such as {ours!r} and {theirs!r}): are their labels "
+            "spelled alike?",
+            stacklevel=3,
+        )
+    return found[:n], found[n:]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tarot.common import InputError, selection_device
+from tarot.common import CPU, InputError, selection_device
 from tarot.features import PartRows, Rows, block_size, read_rows
 from tarot.selection import knowledge
 from tarot.selection.budget import Allowance, Budget, too_few
@@ -36,7 +36,7 @@ from tarot.space import (
     distances,
     fit_space,
     in_space,
-    nearest_unit,
+    nearest_in_parts,
     unit_norm,
 )
 from tarot.transport import (
@@ -46,6 +46,7 @@ from tarot.transport import (
     StreamedCost,
     solve_capacity,
 )
+from tarot.workers import LOCAL, Workers
 
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _FARTHEST = 2.0  # that unit vectors can be from each other
@@ -66,8 +67,8 @@ class SelectionProblem(InOrder):
     one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model itself and features do not
     say (EL2N's error norms, influences); learning_rates: one per model (None: all alike). costs [N]: what a budget of
     tokens counts; sources [N]: what quotas and caps are of; group_weights: of every group of the targets, in which
-    proportion the budget is shared out to them. device: what computes, "auto" (a GPU where there is one), "cpu",
-    "cuda", "cuda:1", ...; for any other kind of device the CPU does.
+    proportion the budget is shared out to them. engine: where passes over the candidates are computed. device: what
+    computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...; for any other kind the CPU does.
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -92,6 +93,7 @@ class SelectionProblem(InOrder):
     candidate_sources: NDArray[Any] | None = None
     group_weights: Mapping[str, float] | None = None
     learning_rates: tuple[float, ...] | None = None
+    engine: Workers = LOCAL
     device: str = "auto"
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -123,6 +125,10 @@ class SelectionProblem(InOrder):
         for name, value in known.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
         knowledge.check_weights(self.group_weights, self.target_groups)
+        if not isinstance(self.engine, Workers):
+            raise TypeError(
+                f"engine must be one of tarot.workers, such as tarot.workers.Threads(4); it is {self.engine!r}"
+            )
 
     @property
     def n(self) -> int:
@@ -137,12 +143,23 @@ class SelectionProblem(InOrder):
         """Where distances and transports are computed."""
         return selection_device(self.device)
 
+    @property
+    def workers(self) -> Workers:
+        """Who goes over the candidates: the engine's, or this process where it has a GPU for that."""
+        return self.engine if self.place == CPU else LOCAL
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     # --- the two sides in one unit-norm space ------------------------------------------------------------------------
 
     @cached_property
     def _fitted(self) -> FittedSpace:
         pairs = list(zip(self.candidate_views, self.target_views, strict=True))
-        return fit_space(pairs, self.whitening, self.regularization, self.norm, self.place)
+        return fit_space(pairs, self.whitening, self.regularization, self.norm, self.place, self.workers)
 
     @property
     def space(self) -> Space:
@@ -235,24 +252,7 @@ class SelectionProblem(InOrder):
 
     def labels(self, method: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Classes of candidates int64 [N] and targets int64 [M], as codes of one index: 0..(classes of either) - 1."""
-        named: dict[str, NDArray[Any]] = {}
-        for name, labels in ("candidate_labels", self.candidate_labels), ("target_labels", self.target_labels):
-            if labels is None:
-                raise InputError(f"{method} compares labelled samples and needs {name}; there are none")
-            named[name] = labels
-        both = [knowledge.classes(labels, name) for name, labels in named.items()]
-        kinds = [labels.dtype.kind for labels in both]
-        if (kinds[0] in "US") != (kinds[1] in "US"):
-            raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
-        codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
-        if not np.isin(codes[: self.n], codes[self.n :]).any():
-            ours, theirs = (labels[0].item() for labels in both)
-            warnings.warn(
-                f"candidates and targets have no class in common (such as {ours!r} and {theirs!r}): are their labels "
-                "spelled alike?",
-                stacklevel=2,
-            )
-        return codes[: self.n], codes[self.n :]
+        return knowledge.codes(self.candidate_labels, self.target_labels, method)
 
     def best(
         self,
@@ -325,7 +325,7 @@ class SelectionProblem(InOrder):
             if known is None or known[0].shape[1] < k:
                 closest = None if "closest" in self._table else Closest.unknown(self.n, self.place)
                 places = None if self.candidate_ids is None else self.candidate_places  # else equals are the same
-                nearest = nearest_unit(self.candidates, self._targets, k, places=places, closest=closest)
+                nearest = nearest_in_parts(self.candidates, self._targets, k, places, closest, self.workers)
                 known = self._table["nearest"] = nearest
                 if closest is not None:
                     self._table["closest"] = (closest.distance.cpu(), closest.target.cpu())
@@ -338,7 +338,7 @@ class SelectionProblem(InOrder):
         with self._lock:
             if "closest" not in self._table:  # neighbours of a larger problem, which were looked for there
                 found = Closest.unknown(self.n, self.place)
-                nearest_unit(self.candidates, self._targets, 1, closest=found)
+                nearest_in_parts(self.candidates, self._targets, 1, closest=found, engine=self.workers)
                 self._table["closest"] = (found.distance.cpu(), found.target.cpu())
             distance, position = (column.numpy() for column in self._table["closest"])
         target = np.where(position < 0, -1, self.usable_targets[position])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import Count, InputError, Natural, above, check_options, progress, within
+from tarot.features import read_rows
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors.layer_judges import JUDGES, ROUNDING, Judge, judge_for
 from tarot.selectors.options import described, random_generator
-from tarot.space import Whitening
+from tarot.space import Whitening, row_distances
 from tarot.transport import Grown, dense
+from tarot.workers import Local, Threads, stop_where_given_up
 
 _SWALLOWED = 0.5  # a selection that is more of the pool than this is hardly one,
 _SMALL_POOL = 100  # unless the pool is so small that a few targets' neighbours are half of it
@@ -65,24 +66,11 @@ class TarotOTM:
         sides = self._sides(posed)
         judge = judge_for(self.judge, posed.n, sides)
         distances = _Distances(posed, kept=judge == "exact")
-        stopped = threading.Event()  # an interrupt reaches this thread alone
+        engine = posed.workers
+        if isinstance(engine, Local):  # the network simplex and torch leave the GIL
+            engine = Threads(min(len(sides), torch.get_num_threads()))
         with progress("layers of nearest candidates", None, "layers") as advance:
-
-            def count_layer() -> None:
-                if stopped.is_set():
-                    raise CancelledError
-                advance(1)
-
-            def grow(side: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[float]]:
-                return self._grow(posed, distances, judge, *side, count_layer)
-
-            # The network simplex and torch leave the GIL.
-            with ThreadPoolExecutor(min(len(sides), torch.get_num_threads())) as threads:
-                try:
-                    grown = list(threads.map(grow, sides))
-                except BaseException:
-                    stopped.set()
-                    raise
+            grown = list(engine.map(_grown, sides, self, posed, distances, judge, _Layers(advance)))
         parts, curves = zip(*grown, strict=True)
         chosen = np.unique(np.concatenate(parts))
         if not len(chosen):
@@ -108,7 +96,7 @@ class TarotOTM:
         judge: str,
         sel: NDArray[np.int64],
         ev: NDArray[np.int64],
-        count_layer: Callable[[], None],
+        count_layer: _Layers,
     ) -> tuple[NDArray[np.int64], list[float]]:
         """The layers of `sel` that `stop` keeps, and the distance to `ev` after each that was tried."""
         judging, rounding = JUDGES[judge](len(ev), problem.place), ROUNDING[judge]
@@ -128,17 +116,53 @@ class TarotOTM:
         return chosen[:kept], curve
 
 
+def _grown(
+    side: tuple[NDArray[np.int64], NDArray[np.int64]],
+    state: None,
+    method: TarotOTM,
+    problem: SelectionProblem,
+    distances: _Distances,
+    judge: str,
+    count_layer: _Layers,
+) -> tuple[NDArray[np.int64], list[float]]:
+    return method._grow(problem, distances, judge, *side, count_layer)
+
+
+class _Layers:
+    """Counts layers for the bar of this process, and ends the work of a thread that nobody waits for."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+
+    def __reduce__(self) -> tuple[type[_Layers], tuple[Callable[[int], None]]]:
+        return _Layers, (_uncounted,)
+
+    def __call__(self) -> None:
+        stop_where_given_up()
+        self._advance(1)
+
+
+def _uncounted(layers: int) -> None:
+    pass
+
+
 class _Distances:
     """Distances from candidates to targets. Where they are kept, those to all targets are computed when a candidate is
     first asked for: most layers of a fold are those of another, and a row is whitened whenever it is read. Where they
     would be too many, those alone are computed that are asked for."""
 
     def __init__(self, problem: SelectionProblem, kept: bool) -> None:
-        self._problem = problem
-        self._kept = kept
+        self._problem, self._kept = problem, kept
         self._place = np.full(problem.n, -1)  # of each candidate's row in `_rows`
         self._rows = Grown(len(problem.targets), device=problem.place)
+        self._targets = problem.targets.to(problem.place)
         self._lock = threading.Lock()
+
+    def _read(self, candidates: NDArray[np.int64]) -> Tensor:
+        return read_rows(self._problem.candidates, candidates, "candidates", self._problem.place)
+
+    def __reduce__(self) -> tuple[type[_Distances], tuple[SelectionProblem, bool]]:
+        return _Distances, (self._problem, self._kept)
 
     def between(self, candidates: NDArray[np.int64], targets: NDArray[np.int64]) -> Tensor:
         """Float32 [len(candidates), len(targets)], targets by position among the usable ones."""
@@ -148,7 +172,7 @@ class _Distances:
             new = candidates[self._place[candidates] < 0]
             if len(new):
                 self._place[new] = np.arange(len(new)) + len(self._rows.matrix)
-                self._rows.add(dense(self._problem.cost(new)))
+                self._rows.add(row_distances(self._read(new), self._targets))
             matrix = self._rows.matrix
             rows, columns = (torch.from_numpy(at).to(matrix.device) for at in (self._place[candidates], targets))
             return matrix[rows[:, None], columns]

@@ -12,7 +12,8 @@ from tarot.space.choice import (
     whiten,
 )
 from tarot.space.content import content_order
-from tarot.space.distance import distances
+from tarot.space.distance import distances, row_distances
+from tarot.space.in_parts import nearest_in_parts
 from tarot.space.local import content_keys
 from tarot.space.neighbours import Closest, nearest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
@@ -50,9 +51,11 @@ __all__ = [
     "fit_whitener",
     "in_space",
     "nearest",
+    "nearest_in_parts",
     "nearest_of_many",
     "nearest_unit",
     "resolved",
+    "row_distances",
     "unit_norm",
     "whiten",
 ]

@@ -30,6 +30,7 @@ from tarot.space.whitening import (
     fit_centre,
     fit_whitener,
 )
+from tarot.workers import LOCAL, Workers
 
 Whitening = Literal["chosen", "local", "centred", "cholesky", "zca", "paper"] | None
 WHITENINGS: tuple[Whitening, ...] = ("chosen", "local", "centred", "cholesky", "zca", "paper", None)
@@ -120,7 +121,12 @@ def check_space(whitening: object, regularization: float | None, norm: object) -
 
 
 def fit_space(
-    pairs: Pairs, whitening: Whitening, regularization: float | None, norm: AskedNorm, device: torch.device = CPU
+    pairs: Pairs,
+    whitening: Whitening,
+    regularization: float | None,
+    norm: AskedNorm,
+    device: torch.device = CPU,
+    engine: Workers = LOCAL,
 ) -> FittedSpace:
     """regularization: None: chosen. norm: "auto": none before "cholesky", "zca" and "paper", as in the paper, one of
     "unit" and "clip" where all is chosen, and unit before the rest. "paper" is Cholesky's at a ridge of 1e-3, of rows
@@ -128,15 +134,17 @@ def fit_space(
     if whitening is None:
         return FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
     if whitening == "chosen":
-        return _chosen(pairs, norm, device)
+        return _chosen(pairs, norm, device, engine)
     if norm == "auto":
         norm = None if whitening in ("cholesky", "zca", "paper") else "unit"
     if whitening == "centred":
-        return FittedSpace(Space("centred", norm, "union", ()), [fit_centre(c, t, norm, device) for c, t in pairs])
+        return FittedSpace(
+            Space("centred", norm, "union", ()), [fit_centre(c, t, norm, device, engine) for c, t in pairs]
+        )
     if whitening == "paper":
         norm, regularization = None, PAPER_RIDGE if regularization is None else regularization
     method = "cholesky" if whitening == "paper" else whitening
-    maps = [fit_whitener(c, t, method, regularization, "union", norm, device) for c, t in pairs]
+    maps = [fit_whitener(c, t, method, regularization, "union", norm, device, engine) for c, t in pairs]
     ridges = tuple(fitted.regularization for fitted in maps)
     return FittedSpace(Space(whitening, norm, "union", ridges), list(maps))
 
@@ -205,11 +213,11 @@ def whiten(
     return results[0], results[1]
 
 
-def _chosen(pairs: Pairs, norm: AskedNorm, device: torch.device) -> FittedSpace:
+def _chosen(pairs: Pairs, norm: AskedNorm, device: torch.device, engine: Workers) -> FittedSpace:
     choices: dict[str, FittedSpace] = {}
     kinds: tuple[Norm | None, ...] = ("unit", "clip") if norm == "auto" else (norm,)
     for kept in kinds:
-        whitened = [fit_whitener(c, t, "local", None, "union", kept, device) for c, t in pairs]
+        whitened = [fit_whitener(c, t, "local", None, "union", kept, device, engine) for c, t in pairs]
         ridges = tuple(fitted.regularization for fitted in whitened)
         name = "local" if kept == "unit" else f"local, {kept or 'any'} norm"
         choices[name] = FittedSpace(Space("local", kept, "union", ridges), list(whitened))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tarot.common import CPU, InputError
-from tarot.features import Rows, block_size, blocks
+from tarot.features import Rows, block_size, read_block
 from tarot.space.norm import RowMap
+from tarot.workers import LOCAL, Workers, pairwise, ranges
 
+PART = 65_536  # rows: what is added up does not depend on who adds it
 LARGEST_RIDGE = 1e6  # relative to the mean variance: nothing is left of the covariance
+Part = tuple[str, int, int]  # of a source: from this row to that
 FEW, MOST = 0.01, 0.5  # of the rows, of the trace: a warning where so few make up so much
 
 
@@ -25,58 +30,109 @@ def is_zero(block: Tensor) -> Tensor:
     return zero
 
 
+def parts_of(sources: Mapping[str, Rows]) -> list[Part]:
+    """The rows of all sources in parts of fixed size."""
+    return [(name, *part) for name, rows in sources.items() for part in ranges(rows.shape[0], PART)]
+
+
 def usable_blocks(
-    sources: Mapping[str, Rows], prepare: RowMap, device: torch.device = CPU
+    part: Part, sources: Mapping[str, Rows], prepare: RowMap, device: torch.device = CPU
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows as they are, rows prepared) of each block of all sources, without zero rows; empty blocks are skipped.
-    Raises InputError, at the end, where nothing is left."""
-    found = False
-    for name, rows in sources.items():
-        for _, block in blocks(rows, block_size(rows.shape[1]) // 4, name, device):
-            zero = is_zero(block)
-            usable = block[~zero] if zero.any() else block
-            if len(usable):
-                found = True
-                yield usable, prepare(usable)
-    if not found:
-        raise InputError(f"{' and '.join(sources)} hold only zero rows")
+    """(rows as they are, rows prepared) of each block of a part, without zero rows; empty blocks are skipped."""
+    name, start, stop = part
+    rows = sources[name]
+    for a, b in ranges(stop - start, block_size(rows.shape[1]) // 4):
+        block = read_block(rows, start + a, start + b, name, device)
+        zero = is_zero(block)
+        usable = block[~zero] if zero.any() else block
+        if len(usable):
+            yield usable, prepare(usable)
 
 
-def mean_of(sources: Mapping[str, Rows], prepare: RowMap, device: torch.device = CPU) -> Tensor:
+def only_zero(sources: Mapping[str, Rows]) -> InputError:
+    return InputError(f"{' and '.join(sources)} hold only zero rows")
+
+
+def mean_of(
+    sources: Mapping[str, Rows], prepare: RowMap, device: torch.device = CPU, engine: Workers = LOCAL
+) -> Tensor:
     """The mean of all non-zero rows, prepared, float64 [d]."""
-    n, total = 0, torch.zeros(next(iter(sources.values())).shape[1], dtype=torch.float64, device=device)
-    for _, rows in usable_blocks(sources, prepare, device):
-        n += len(rows)
-        total += rows.double().sum(dim=0)
+    n, total = pairwise(_both, engine.map(_sum, parts_of(sources), sources, prepare, device))
+    if n == 0:
+        raise only_zero(sources)
     return total / n
 
 
+def _sum(
+    part: Part, state: None, sources: Mapping[str, Rows], prepare: RowMap, device: torch.device
+) -> tuple[int, Tensor]:
+    n, total = 0, torch.zeros(sources[part[0]].shape[1], dtype=torch.float64, device=device)
+    for _, rows in usable_blocks(part, sources, prepare, device):
+        n += len(rows)
+        total += rows.double().sum(dim=0)
+    return n, total
+
+
+def _both(a: tuple[int, Tensor], b: tuple[int, Tensor]) -> tuple[int, Tensor]:
+    return a[0] + b[0], a[1] + b[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Of some rows about a point. total [d], scatter [d, d], float64; squares: how much each row adds to the trace."""
+
+    n: int
+    total: Tensor
+    scatter: Tensor
+    squares: list[Tensor]
+
+    def __add__(self, other: _Moments) -> _Moments:
+        return _Moments(
+            self.n + other.n, self.total + other.total, self.scatter.add_(other.scatter), self.squares + other.squares
+        )
+
+
 def moments(
-    sources: dict[str, Rows], prepare: RowMap, centred: bool, device: torch.device = CPU
+    sources: dict[str, Rows],
+    prepare: RowMap,
+    centred: bool,
+    device: torch.device = CPU,
+    engine: Workers = LOCAL,
 ) -> tuple[int, Tensor, Tensor]:
     """Number of non-zero rows, their mean [d] and covariance [d, d] (float64) in one pass over all sources.
 
     Warns where few rows make up most of the trace.
     """
-    n, d = 0, next(iter(sources.values())).shape[1]
-    total, scatter = (torch.zeros(*shape, dtype=torch.float64, device=device) for shape in ((d,), (d, d)))
-    shift = torch.zeros_like(total)
-    shares: list[Tensor] = []
-    for _, rows in usable_blocks(sources, prepare, device):
-        block = rows.double()
-        if centred and n == 0:
-            # Moments about a point near the mean: subtracting n * mean * mean^T at the end then cancels nothing.
-            shift = block.mean(dim=0)
-        block = block - shift
+    parts = parts_of(sources)
+    # Moments about a point near the mean: subtracting n * mean * mean^T at the end then cancels nothing.
+    blocks = (rows for part in parts for _, rows in usable_blocks(part, sources, prepare, device))
+    first = next(blocks, None)
+    if first is None:
+        raise only_zero(sources)
+    shift = first.double().mean(dim=0)
+    if not centred:
+        shift = torch.zeros_like(shift)
+    found = pairwise(operator.add, engine.map(_moments_of, parts, sources, prepare, shift, device))
+    _warn_of_few(torch.cat(found.squares))
+    n, scatter = found.n, found.scatter
+    if not centred:
+        return n, torch.zeros_like(shift), scatter / n
+    offset = found.total / n
+    return n, shift + offset, scatter / n - torch.outer(offset, offset)
+
+
+def _moments_of(
+    part: Part, state: None, sources: Mapping[str, Rows], prepare: RowMap, shift: Tensor, device: torch.device
+) -> _Moments:
+    n, total, scatter = 0, torch.zeros_like(shift), torch.zeros_like(shift).repeat(len(shift), 1)
+    squares: list[Tensor] = []
+    for _, rows in usable_blocks(part, sources, prepare, device):
+        block = rows.double() - shift
         n += len(block)
         total += block.sum(dim=0)
         scatter.addmm_(block.T, block)
-        shares.append(block.square().sum(dim=1))
-    _warn_of_few(torch.cat(shares))
-    if not centred:
-        return n, torch.zeros_like(total), scatter / n
-    offset = total / n
-    return n, shift + offset, scatter / n - torch.outer(offset, offset)
+        squares.append(block.square().sum(dim=1))
+    return _Moments(n, total, scatter, squares)
 
 
 def _warn_of_few(squares: Tensor) -> None:

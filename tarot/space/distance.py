@@ -12,6 +12,8 @@ from tarot.common import products_in
 SMALL = 10_000_000  # multiplications
 _LEAST = 2.0**-40  # of numbers whose squares, and those of what is much smaller, are far from the ends of float32
 _CANCELLATION = 1e-3  # where d^2 < 1e-3 (|x|^2 + |y|^2), the expansion of |x - y|^2 has lost three digits of float32
+FEWEST = 4  # rows of a product: for fewer BLAS has other kernels, which round otherwise
+SMALL_ROW = SMALL // 4096  # multiplications for one row, up to which `row_distances` takes float64
 BLOCK = 1 << 22  # pairs at a time: the passes after the matrix product then run in cache
 
 
@@ -33,6 +35,23 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     for start in range(0, len(x), rows):
         _fill(result[start : start + rows], x[start : start + rows], y, y_squared)
     return result
+
+
+def row_distances(x: Tensor, y: Tensor) -> Tensor:
+    """`distances` whose rows do not depend on which rows they are computed with, to the last bit: where several workers
+    ask for some of them, each may ask for others. Rows have about unit norm."""
+    each = len(y) * x.shape[1]
+    if each <= SMALL_ROW:
+        return torch.cat([distances(part, y) for part in x.split(4096)])
+    result = x.new_empty(max(len(x), FEWEST), len(y))
+    _fill(result, enough_rows(x), y, y.square().sum(1))
+    return result[: len(x)]
+
+
+def enough_rows(x: Tensor) -> Tensor:
+    """The rows x [n, d], with zero rows after them where they are fewer than FEWEST."""
+    missing = FEWEST - len(x)
+    return x if missing <= 0 else torch.cat([x, x.new_zeros(missing, x.shape[1])])
 
 
 def _scale(*sides: Tensor) -> float:

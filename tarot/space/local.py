@@ -19,8 +19,9 @@ from torch import Tensor
 
 from tarot.common import CPU, products_in
 from tarot.features import Rows
-from tarot.space.covariance import inverse_root, oracle_ridge, ridged, usable_blocks
+from tarot.space.covariance import Part, inverse_root, only_zero, oracle_ridge, parts_of, ridged, usable_blocks
 from tarot.space.norm import RowMap, unit_norm
+from tarot.workers import LOCAL, Workers, pairwise
 
 SAMPLE = 5000  # rows at most; the search for neighbours takes the square of it
 NEIGHBOURS = 5  # of each row
@@ -65,16 +66,37 @@ def content_keys(block: Tensor) -> NDArray[np.uint64]:
 
 
 def mean_and_sample(
-    sources: Mapping[str, Rows], prepare: RowMap, size: int = SAMPLE, device: torch.device = CPU
+    sources: Mapping[str, Rows],
+    prepare: RowMap,
+    size: int = SAMPLE,
+    device: torch.device = CPU,
+    engine: Workers = LOCAL,
 ) -> tuple[Tensor, Tensor]:
     """The mean of all prepared rows, float64 [d], and `size` of them drawn by content, float32 [n, d], in one pass."""
-    d = next(iter(sources.values())).shape[1]
+
+    def both(a: _Drawn, b: _Drawn) -> _Drawn:
+        return a[0] + b[0], a[1] + b[1], a[2].add(b[2].keys, b[2].rows, size)
+
+    drawn = engine.map(_sum_and_sample, parts_of(sources), sources, prepare, size, device)
+    n, total, sample = pairwise(both, drawn)
+    if n == 0:
+        raise only_zero(sources)
+    return total / n, sample.rows
+
+
+_Drawn = tuple[int, Tensor, ContentSample]
+
+
+def _sum_and_sample(
+    part: Part, state: None, sources: Mapping[str, Rows], prepare: RowMap, size: int, device: torch.device
+) -> _Drawn:
+    d = sources[part[0]].shape[1]
     n, total, sample = 0, torch.zeros(d, dtype=torch.float64, device=device), ContentSample.nothing(d, device)
-    for given, rows in usable_blocks(sources, prepare, device):
+    for given, rows in usable_blocks(part, sources, prepare, device):
         n += len(rows)
         total += rows.double().sum(dim=0)
         sample = sample.add(content_keys(given), rows, size)
-    return total / n, sample.rows
+    return n, total, sample
 
 
 def local_covariance(rows: Tensor) -> Tensor:

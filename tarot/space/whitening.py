@@ -20,8 +20,10 @@ from torch import Tensor
 from tarot.common import CPU, InputError, products_in
 from tarot.features import Rows, read_block, read_rows
 from tarot.space.covariance import inverse_root, is_zero, mean_of, moments, oracle_ridge, ridged
+from tarot.space.distance import enough_rows
 from tarot.space.local import local_covariance, mean_and_sample
 from tarot.space.norm import NORMS, Norm, RowMap, as_they_are, norm_map, unit_norm
+from tarot.workers import LOCAL, Workers
 
 Method = Literal["local", "cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
@@ -50,7 +52,7 @@ class Whitener:
         """Prepared, centred and whitened alone, float32 [b, d]; a zero row stays one."""
         centre, residue, matrix = self._float32
         with products_in("ieee", matrix.device):
-            white = torch.addmm(residue, self.prepare(block) - centre, matrix)
+            white = torch.addmm(residue, enough_rows(self.prepare(block) - centre), matrix)[: len(block)]
         white[is_zero(block)] = 0
         return white
 
@@ -77,11 +79,17 @@ class Centred:
         return unit_norm(centred)
 
 
-def fit_centre(candidates: Rows, targets: Rows, norm: Norm | None = None, device: torch.device = CPU) -> Centred:
+def fit_centre(
+    candidates: Rows,
+    targets: Rows,
+    norm: Norm | None = None,
+    device: torch.device = CPU,
+    engine: Workers = LOCAL,
+) -> Centred:
     """Of candidates [N, d] and targets [M, d] together, from one pass over both, for rows on `device`."""
     sources = {"candidates": candidates, "targets": targets}
     prepare = norm_map(norm, sources.items(), device)
-    return Centred(mean_of(sources, prepare, device), prepare)
+    return Centred(mean_of(sources, prepare, device, engine), prepare)
 
 
 class WhitenedRows:
@@ -151,6 +159,7 @@ def fit_whitener(
     centre: Centre = "union",
     norm: Norm | None = None,
     device: torch.device = CPU,
+    engine: Workers = LOCAL,
 ) -> Whitener:
     """The whitening map of candidates [N, d] and targets [M, d], from one pass over both, for rows on `device`.
 
@@ -178,12 +187,12 @@ def fit_whitener(
     sources = {"candidates": candidates} if centre == "candidates" else {"candidates": candidates, "targets": targets}
     prepare = norm_map(norm, sources.items(), device)
     if method == "local":
-        mean, sample = mean_and_sample(sources, prepare, device=device)
+        mean, sample = mean_and_sample(sources, prepare, device=device, engine=engine)
         n, covariance = len(sample), local_covariance(sample)
         if centre == "none":
             mean = torch.zeros_like(mean)
     else:
-        n, mean, covariance = moments(sources, prepare, centre != "none", device)
+        n, mean, covariance = moments(sources, prepare, centre != "none", device, engine)
     if regularization is not None and n < 5 * d and regularization < 1e-4:
         warnings.warn(
             f"{n} rows in {d} dimensions with regularization {regularization:g}: whitening makes all points nearly "

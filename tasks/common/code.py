@@ -27,9 +27,11 @@ from tarot.common import atomic_file
 OURS = ("tarot", "tasks", "experiments")
 WITHOUT_EFFECT = {
     *(f"tarot.common.{name}" for name in ("errors", "files", "fingerprints", "locks", "options", "progress_bars")),
+    *(f"tarot.workers.{name}" for name in ("given_up", "in_order", "in_process", "protocol", "threads")),
+    *(f"tarot.workers.{name}" for name in ("on_ray", "process")),
     *(f"tasks.common.{name}" for name in ("cache", "code", "contents")),
 }
-"""Modules that refuse, name, write and read results, and change none."""
+"""Modules that refuse, name, write, read and hand out results, and change none."""
 _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )

@@ -1,8 +1,8 @@
 """The ground truth of attribution: what models trained on random subsets of the candidates say about the targets.
 
-A task trains one such model (`MeasuresSubsets`), or many side by side where it is faster so (`StacksSubsets`);
-otherwise they are shared out over processes. Every model's measurements are a file of their own, so an interrupted run
-goes on where it stopped.
+A task trains one such model (`MeasuresSubsets`), or many side by side where it is faster so (`StacksSubsets`). They are
+shared out over the engine's workers, and over processes where that is this one. Every model's measurements are a file
+of their own, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tarot import InputError
 from tarot.common import fingerprint, progress
+from tarot.workers import LOCAL, Local, Workers
 from tasks.common.cache import checked, made, remove_damaged
 from tasks.common.code import parts_of, source_hash
 from tasks.common.training import Surrogate
@@ -47,13 +48,19 @@ def subset_masks(n: int, subsets: int, share: float = 0.5, seed: int = 0) -> np.
 
 
 def subset_outputs(
-    task: Task, masks: np.ndarray, cache: Path, *, repeats: int = 1, workers: int | None = None
+    task: Task,
+    masks: np.ndarray,
+    cache: Path,
+    *,
+    repeats: int = 1,
+    workers: int | None = None,
+    engine: Workers = LOCAL,
 ) -> np.ndarray:
     """Measurements of the targets by models trained on the masked candidates, float32 [m, M].
 
     masks: bool [m, N]. cache: where they are kept. A model's seed follows from its mask. repeats: models per subset,
-    whose measurements are averaged. workers: processes on a CPU, where models are not stacked; default one per core;
-    1: this one.
+    whose measurements are averaged. engine: whose workers train them. workers: processes on a CPU, where the engine is
+    this process and models are not stacked; default one per core; 1: this one.
     """
     able(task, MeasuresSubsets)
     masks = np.asarray(masks)
@@ -68,14 +75,25 @@ def subset_outputs(
     missing = list({job.path: job for job in jobs if not job.path.exists()}.values())
     with progress("subset models", len(jobs), "models") as advance:
         advance(len(jobs) - len(missing))
-        if isinstance(task, StacksSubsets) and task.stacks_subsets():
-            rounds = _train_stacked(task, missing)
-        else:
-            rounds = _train_in_processes(task, missing, _workers(task, workers))
-        for finished in rounds:
+        for finished in _rounds(task, missing, workers, engine):
             advance(finished)
     outputs = np.stack([np.load(checked(job.path), allow_pickle=False) for job in jobs])
     return outputs.reshape(len(masks), repeats, -1).mean(axis=1)
+
+
+def _rounds(task: Task, missing: Sequence[_Job], workers: int | None, engine: Workers) -> Iterator[int]:
+    """Trains what is missing. Yields how many models were finished since it last did."""
+    if not missing:
+        return
+    task.candidates(), task.targets()  # read before the task is sent to workers, not by each of them
+    stacked = isinstance(task, StacksSubsets) and task.stacks_subsets()
+    if isinstance(engine, Local) and not stacked:
+        yield from _train_in_processes(task, missing, _workers(task, workers))
+        return
+    folder = missing[0].path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    engine.shares(folder)
+    yield from engine.map(_train_stack if stacked else _train, _stacks(missing) if stacked else missing, task)
 
 
 def _made_of(task: Task) -> dict:
@@ -116,7 +134,6 @@ def _train_in_processes(task: Task, jobs: Sequence[_Job], workers: int) -> Itera
             _save(job.path, able(task, MeasuresSubsets).subset_measurements(job.mask, job.seed))
             yield 1
         return
-    task.candidates(), task.targets()  # read before the task is sent to the workers, not by each of them
     # torch's spawn passes on a worker's exception, and interrupts the workers where this process is killed
     arguments = (task, jobs, workers)
     context = torch.multiprocessing.spawn(  # type: ignore[attr-defined]  # exported, which torch does not say
@@ -138,14 +155,21 @@ def _train_share(worker: int, task: MeasuresSubsets, jobs: Sequence[_Job], worke
         _save(job.path, task.subset_measurements(job.mask, job.seed))
 
 
-def _train_stacked(task: StacksSubsets, jobs: Sequence[_Job]) -> Iterator[int]:
+def _train(job: _Job, state: None, task: MeasuresSubsets) -> int:
+    _save(job.path, task.subset_measurements(job.mask, job.seed))
+    return 1
+
+
+def _stacks(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    """Models of equal size, as many as are trained as one."""
     by_size: dict[int, list[_Job]] = {}
     for job in jobs:
         by_size.setdefault(int(job.mask.sum()), []).append(job)
-    for group in by_size.values():
-        for start in range(0, len(group), STACKED):
-            part = group[start : start + STACKED]
-            outputs = task.stacked_subset_measurements([job.mask for job in part], [job.seed for job in part])
-            for job, output in zip(part, outputs, strict=True):
-                _save(job.path, output)
-            yield len(part)
+    return [group[start : start + STACKED] for group in by_size.values() for start in range(0, len(group), STACKED)]
+
+
+def _train_stack(jobs: Sequence[_Job], state: None, task: StacksSubsets) -> int:
+    outputs = task.stacked_subset_measurements([job.mask for job in jobs], [job.seed for job in jobs])
+    for job, output in zip(jobs, outputs, strict=True):
+        _save(job.path, output)
+    return len(jobs)

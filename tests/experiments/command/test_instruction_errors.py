@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from experiments.stages import Workbench
 from tarot import Selection
 from tarot.features.store import FeatureStore
+from tarot.featurize import RowsOf
 from tests.experiments.command.test_configs import composed
 from tests.experiments.command.test_errors import refused
 from tests.experiments.running import Outcome, command, started
@@ -208,16 +210,21 @@ def test_a_budget_in_tokens_for_two_files_of_targets(folder):
 
 def held() -> AbstractContextManager:
     """Within it no features are computed but those of the first two shards."""
-    build = FeatureStore.build
+    rows = RowsOf.rows
 
-    def holding(*args, compute, **options):
-        def waiting(start, stop):
-            time.sleep(300 if start >= 16 else 0)
-            return compute(start, stop)
+    def waiting(self, maker, start, stop):
+        time.sleep(300 if start >= 16 else 0)
+        return rows(self, maker, start, stop)
 
-        return build(*args, compute=waiting, **{**options, "rows_per_shard": 8})
+    patched = ExitStack()
+    patched.enter_context(small_shards())
+    patched.enter_context(mock.patch.object(RowsOf, "rows", waiting))
+    return patched
 
-    return mock.patch.object(FeatureStore, "build", holding)
+
+def small_shards() -> AbstractContextManager:
+    blueprint = RowsOf.blueprint
+    return mock.patch.object(RowsOf, "blueprint", lambda self: replace(blueprint(self), rows_per_shard=8))
 
 
 def content(store: FeatureStore) -> dict[str, np.ndarray]:
@@ -240,17 +247,15 @@ def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
     kept = {file.name: file.stat().st_mtime_ns for file in part.glob("0*")}
     assert len(kept) == 2
 
-    computed, build = [], FeatureStore.build
+    computed, rows = [], RowsOf.rows
 
-    def counted(*args, compute, **more):
-        def counting(start, stop):
-            computed.append((more["description"].split()[4], start))
-            return compute(start, stop)
+    def counted(self, maker, start, stop):
+        computed.append((self.description.split()[4], start))
+        return rows(self, maker, start, stop)
 
-        return build(*args, compute=counting, **{**more, "rows_per_shard": 8})
-
-    monkeypatch.setattr(FeatureStore, "build", counted)
-    outcome = command(tmp_path, *options, "experiment.tsne_points=30")
+    monkeypatch.setattr(RowsOf, "rows", counted)
+    with small_shards():
+        outcome = command(tmp_path, *options, "experiment.tsne_points=30")
     assert outcome.metrics["selection"]["size"] == 6
     assert [start for split, start in computed if split == "candidates,"] == [16, 24, 32]
     (path,) = (tmp_path / "cache/features").glob("*-candidates-*[!k]")
@@ -258,6 +263,7 @@ def test_features_go_on_after_a_kill(tmp_path, monkeypatch):
 
     config = composed(*options, f"cache_dir={tmp_path / 'cache'}")
     task, recipe = (hydra.utils.instantiate(config[key]) for key in ("task", "features"))
-    alone = Workbench(task, recipe, tmp_path / "alone", "cpu").features().candidates[0]
+    with small_shards():
+        alone = Workbench(task, recipe, tmp_path / "alone", "cpu").features().candidates[0]
     for name, values in content(FeatureStore.open(path)).items():
         np.testing.assert_array_equal(values, content(alone)[name])

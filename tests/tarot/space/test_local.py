@@ -9,6 +9,7 @@ from tarot.space import fit_whitener, unit_norm
 from tarot.space.content import content_sample
 from tarot.space.covariance import inverse_root, oracle_ridge, ridged
 from tarot.space.local import local_covariance
+from tarot.workers import LOCAL
 
 
 def clusters(n=600, m=60, d=24, groups=6, noise=1.0, seed=0):
@@ -100,7 +101,7 @@ def test_clusters_stay_apart():
 
 def test_the_order_of_rows_and_duplicates_decide_nothing(monkeypatch):
     monkeypatch.setattr(tarot.space.local, "SAMPLE", 200)  # of 660
-    monkeypatch.setattr(tarot.space.local.mean_and_sample, "__defaults__", (200, torch.device("cpu")))
+    monkeypatch.setattr(tarot.space.local.mean_and_sample, "__defaults__", (200, torch.device("cpu"), LOCAL))
     candidates, targets, _ = clusters()
     generator = np.random.default_rng(1)
     expected = fit_whitener(candidates, targets, "local", None, norm="unit")

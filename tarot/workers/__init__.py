@@ -1,0 +1,19 @@
+"""Where the parts of one piece of work are done: one after another, in threads, or by processes of several machines."""
+
+from tarot.workers.given_up import stop_where_given_up
+from tarot.workers.in_process import LOCAL, Local
+from tarot.workers.on_ray import Ray
+from tarot.workers.protocol import Workers
+from tarot.workers.sums import pairwise, ranges
+from tarot.workers.threads import Threads
+
+__all__ = [
+    "LOCAL",
+    "Local",
+    "Ray",
+    "Threads",
+    "Workers",
+    "pairwise",
+    "ranges",
+    "stop_where_given_up",
+]

@@ -1,0 +1,106 @@
+"""On Ray everything has the bits, the order and the errors that it has here. One Ray for all of these tests."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+import tarot
+from tarot import InputError
+from tarot.common import hash_content
+from tarot.space import covariance, in_parts
+from tarot.workers import LOCAL, Ray, Threads
+from tests.tarot.workers import work
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def engine(ray_home):
+    with Ray(workers=2) as started:
+        yield started
+
+
+def test_results_come_in_the_order_of_items_from_other_processes(engine):
+    processes = {process for _ in range(2) for process in engine.map(work.process, range(8))}
+    assert os.getpid() not in processes and len(processes) <= 2, "workers serve one map after another"
+    assert list(engine.map(work.refuses, [7, 2, 9, 1])) == [7, 2, 9, 1]
+
+
+def test_the_error_of_the_first_item_is_raised_with_its_type(engine):
+    with pytest.raises(InputError) as caught:
+        list(engine.map(work.refuses, range(10)))
+    assert str(caught.value) == "item 3 is bad"
+    assert "in refuses" in caught.value.__notes__[0], "where it came from stands below a traceback"
+
+
+def test_what_workers_say_is_said_here(engine, caplog):
+    with caplog.at_level(logging.INFO), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answers = list(engine.map(work.says, range(2)))
+    assert answers == [(1, False, "1")] * 2
+    assert {"of 0", "of 1"} <= set(caplog.messages)
+    assert [str(warning.message) for warning in caught] == ["beware"] * 2
+
+
+def test_results_that_cannot_be_sent_are_an_error(engine):
+    with pytest.raises(TypeError, match="pickle"):
+        list(engine.map(work.locks, range(2)))
+
+
+@pytest.mark.parametrize("fate", [None, "dies"])
+def test_stores_have_the_same_bits(engine, tmp_path, fate):
+    """Also where a worker is killed in a shard."""
+    here, threads, there = (tmp_path / name for name in ("here", "threads", "there"))
+    expected = work.build(here, LOCAL)
+    assert len(expected) == 3 * 7
+    assert work.build(threads, Threads(2)) == expected
+    assert work.build(there, engine, fate) == expected
+    assert (there / "once").exists() == (fate == "dies")
+    assert not list(there.glob(".s[0-9].part"))
+
+
+def test_selections_have_the_same_bits(engine, tmp_path, monkeypatch):
+    """Moments, neighbours and folds go to the workers."""
+    monkeypatch.setattr(covariance, "PART", 100)
+    monkeypatch.setattr(in_parts, "PART", 100)
+    candidates, targets = work.pool()
+    files = {}
+    for name, where in ("here", LOCAL), ("threads", Threads(2)), ("there", engine):
+        for whitening in ("cholesky", "auto"):
+            path = tmp_path / f"{name}-{whitening}.parquet"
+            options = {"folds": 3, "whitening": whitening, "engine": where, "device": "cpu"}
+            tarot.select(candidates, targets, "tarot_otm", **options).save(path)
+            files.setdefault(whitening, set()).add(hash_content(path))
+    assert {name: len(hashes) for name, hashes in files.items()} == {"cholesky": 1, "auto": 1}
+
+
+def test_a_cache_that_a_worker_does_not_see_is_refused(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: 0)  # as if this folder were another one there
+    with pytest.raises(InputError, match="is not the same folder on the host"):
+        engine.shares(tmp_path / "elsewhere")
+    monkeypatch.undo()
+    engine._crew[0]._tokens.clear()
+    engine.shares(tmp_path / "cache")
+
+
+def test_within_a_worker_the_engine_is_local():
+    import pickle
+
+    assert pickle.loads(pickle.dumps(Ray(workers=2))) == LOCAL
+
+
+def test_options_are_checked():
+    for options, words in (
+        ({"workers": 0}, "engine.workers must be at least 1 or null; it is 0"),
+        ({"gpus": -1}, "engine.gpus must be at least 0"),
+        ({"retries": 1.5}, "engine.retries must be an integer"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Ray(**options)
