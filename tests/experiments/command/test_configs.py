@@ -32,7 +32,7 @@ def choices(group: str) -> list[str]:
     return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def composed_once(*overrides: str) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -23,7 +23,7 @@ from tests.experiments.report.test_figures import Points, drawn, problem
 from tests.experiments.running import SMALL, changed, command
 from tests.experiments.running import Outcome as Command
 
-SEEDS, RATIOS = 3, (0.1, 0.3)
+SEEDS, RATIOS = 2, (0.1, 0.3)
 TINY = (
     *SMALL,
     "experiment=ratio_sweep",
