@@ -61,7 +61,7 @@ def run_in(checkout: Path, commands: list[list[str]], output: Path) -> None:
             sys.argv = command[1:]
             run.main()
         elif command[:3] == ["python", "-m", "pytest"]:
-            assert pytest.main([*command[3:], "-p", "no:cacheprovider"]) == 0
+            assert pytest.main([*command[3:], "-p", "no:cacheprovider", "--assert=plain"]) == 0
         elif command == ["lint-imports"]:
             assert importlib.import_module("importlinter.cli").lint_imports(no_logo=True) == 0
         elif command[0] == "ruff":

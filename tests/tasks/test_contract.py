@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from tasks.classification.models import convnet
@@ -19,11 +15,11 @@ from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
 from tests.tasks.classification.stand_ins import write_cifar10, write_clothing1m
 from tests.tasks.classification.stand_ins import write_folders as write_image_folders
+from tests.tasks.configured import CONF, task_of
 from tests.tasks.conformance import CHECKS, OF_DATA, Builder, selection
 from tests.tasks.instruction.conversations import write_files
 from tests.tasks.segmentation.scene_trees import write_folders
 
-CONF = Path(__file__).parents[2] / "conf"
 NO_MODEL = {"features"}
 # Variants that read data in a way of their own, and what is checked of them. The class of segmentation/folders is
 # segmentation's, and what it trains is the same: one training and one evaluation show that it can.
@@ -77,15 +73,7 @@ def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:
     data_dir = cache_dir / "data" / name
     if name in STAND_IN and not data_dir.exists():
         STAND_IN[name](data_dir)
-    keys = [f"++task.{override}" for override in (*SMALL.get(name, "").split(), *overrides)]
-    common = [f"+data_dir={data_dir}", f"+cache_dir={cache_dir}", "+seed=0", "+device=cpu"]
-    return instantiate(composed(f"+task={name}", *common, *keys).task)
-
-
-@cache
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(overrides=list(overrides))
+    return task_of(name, data_dir, cache_dir, *SMALL.get(name, "").split(), *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +93,8 @@ def build(request: pytest.FixtureRequest, cache_dir: Path) -> Iterator[Builder]:
 
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
 def test_variants_of_a_task_compose(variant, tmp_path):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        of_users = ["task.language.path=somewhere"] if variant == "instruction/files" else []
-        common = [f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
-        config = compose(overrides=[f"+task={variant}", *common, *of_users])
-    assert isinstance(instantiate(config.task), Task)
+    of_users = ["language.path=somewhere"] if variant == "instruction/files" else []
+    assert isinstance(task_of(variant, tmp_path, tmp_path, *of_users), Task)
 
 
 TASKS = sorted({path.stem for path in CONF.glob("task/*.yaml")} - NO_MODEL)

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
@@ -20,7 +21,7 @@ from experiments.stages import Workbench
 from tarot import Selection
 from tests.experiments.command.test_configs import composed
 from tests.experiments.report.test_figures import Points, drawn, problem
-from tests.experiments.running import SMALL, changed, command
+from tests.experiments.running import SMALL, changed, command, laid_out_flat
 from tests.experiments.running import Outcome as Command
 
 SEEDS, RATIOS = 2, (0.1, 0.3)
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Command:
-    return command(folder, *TINY, name="first", drawn="light")
+    return command(folder, *TINY, name="first")
 
 
 @pytest.fixture(scope="module")
@@ -305,4 +306,5 @@ def test_figures_of_few_and_many(arms, repetitions):
         drawn(ratio_figures.differences(found, OTM), themes=themes)
     of = problem(20, 4)
     chosen = {f"method {i}": Selection(np.arange(i + 1), 20, 4, {}) for i in range(len(arms))}
-    drawn(ratio_figures.where(of, chosen, points=15, seed=0), themes=themes)
+    with nullcontext() if repetitions == 2 else laid_out_flat():
+        drawn(ratio_figures.where(of, chosen, points=15, seed=0), themes=themes)
