@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Outcome:
-    return command(folder, *SMALL, "experiment.arms=[random]", name="first", drawn="light")
+    return command(folder, *SMALL, "experiment.arms=[random]", name="first", drawn=("overview",))
 
 
 def files(path: Path) -> dict[str, int]:

@@ -37,7 +37,8 @@ VARIANTS = {
 SMALL = {
     "classification/folders": "size=12 network=convnet-4 plain.targets=6 plain.validation=6 train.steps=4 "
     "train.batch_size=8",
-    "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
+    "cifar10": "train.steps=4 train.batch_size=8 width=4 "
+    "rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
     "corrupted.candidates=100 corrupted.targets=20 corrupted.validation=8 corrupted.test=20",
     "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
     "encoder.steps=2 encoder.batch_size=8 encoder.autocast=null encoder.learning_rate=1e-3",
@@ -51,7 +52,7 @@ SMALL = {
     "motion": "data.candidates={cand_highway:10,cand_roundabout:12,cand_crossing:12,cand_parking:6} data.targets=8 "
     "data.validation=4 data.test=12 data.processes=1 train.steps=3 train.batch_size=8 surrogate_train.steps=3 "
     "surrogate_train.batch_size=8",
-    "segmentation": "data.candidates=40 data.targets=8 data.validation=2 data.test=4 data.height=24 data.width=40 "
+    "segmentation": "data.candidates=32 data.targets=8 data.validation=2 data.test=4 data.height=24 data.width=40 "
     "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",
     "segmentation/folders": "data.height=24 data.width=40 architecture.backbone=small workers=1 "
     "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",

@@ -106,8 +106,8 @@ def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
     return {
         "candidates": [rng.normal(size=(n, DIMENSIONS + view)).astype(np.float32) for view in range(views)],
         "targets": [rng.normal(size=(M, DIMENSIONS + view)).astype(np.float32) + 0.5 for view in range(views)],
-        "candidate_labels": rng.integers(0, 3, n),
-        "target_labels": rng.integers(0, 3, M),
+        "candidate_labels": rng.integers(0, 3, n) % 2,  # of two classes: some methods solve a transport for each pair
+        "target_labels": rng.integers(0, 3, M) % 2,
         "target_groups": np.arange(M) % 2,
         "candidate_ids": np.array([f"candidate {i}" for i in range(n)]),
         "candidate_tags": np.where(rng.random(n) < 0.5, "target", "noise"),
