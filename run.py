@@ -17,10 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.command.errors import JobFailed, message_of
+from experiments.command.errors import JobFailed, is_interrupt, message_of
 from experiments.command.resolvers import register_resolvers
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+INTERRUPTED = "interrupted: what is finished is in the cache, and the same command goes on from there"
 log = logging.getLogger("tarot")
 failures = logging.getLogger("tarot.failures")  # to the run's own run.log alone
 
@@ -34,6 +35,8 @@ def run(config: DictConfig) -> None:
         try:
             Run.of(config).start()
         except Exception as error:
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
             message = message_of(error)
             if message is None or TRACEBACK:
                 raise
@@ -53,10 +56,10 @@ def main() -> None:
     register_resolvers()
     try:
         run()
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted: what is finished is in the cache, and the same command goes on from there\n")
-        sys.exit(130)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if is_interrupt(error):
+            print(f"\n{INTERRUPTED}", file=sys.stderr)
+            sys.exit(130)
         message = message_of(error)
         if message is None or TRACEBACK:
             raise

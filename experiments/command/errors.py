@@ -39,6 +39,22 @@ def message_of(error: BaseException) -> str | None:
     return None
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether the user stopped the program. Hydra may come upon another error as it is stopped."""
+    return any(isinstance(cause, KeyboardInterrupt) for cause in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and all that was being handled when it came up."""
+    left, seen = [error], set()
+    while left:
+        cause = left.pop()
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            left += [before for before in (cause.__cause__, cause.__context__) if before is not None]
+
+
 def _no_memory(error: BaseException) -> bool:
     """Whether torch could not allocate on a CPU, which it says in words alone."""
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

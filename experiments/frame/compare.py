@@ -22,7 +22,7 @@ from experiments.command.resolvers import register_resolvers
 from experiments.frame.one_space import distances_in_one_space
 from experiments.frame.outputs import DONE, clear
 from experiments.report import Figure, Interval, Page, Table, explain, figures, mean_interval
-from tarot.common import atomic_file
+from tarot.common import atomic_file, read_json
 
 _FACTS = {"size": "{:,.4g}", "ratio": "{:.1%}", "precision": "{:.0%}", "ot_distance": "{:.3f}", "lower_bound": "{:.3f}"}
 
@@ -88,7 +88,7 @@ def settings(folder: Path) -> list[Setting]:
     What did not apply (the ratio of a selector that chooses its own size) tells no settings apart, and its repetitions
     count once."""
     paths = sorted(folder.glob(f"*/{DONE}"), key=_job_number)
-    runs = [{**json.loads(path.read_text()), "folder": path.parent} for path in paths]
+    runs = [{**read_json(path), "folder": path.parent} for path in paths]
     groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for run in runs:
         idle = {"seed", *run["run"]["not_applied"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ import yaml
 from experiments.frame.run import Run
 from experiments.report import FEWEST, Interval, Result, Table, mean_interval
 from tarot import InputError
-from tarot.common import Natural, canonical, check_options
+from tarot.common import Natural, canonical, check_options, read_json
 from tasks.task import TaskData
 
 _GROUPS = ("task", "selector", "features", "experiment")
@@ -182,10 +181,7 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     """Of the folder and those in it, the oldest first."""
     paths = [path for path in folder.rglob("metrics.json") if path.with_name("config.yaml").is_file()]
     paths.sort(key=lambda path: path.stat().st_mtime)
-    return [
-        FinishedRun(json.loads(path.read_text()), yaml.safe_load(path.with_name("config.yaml").read_text()))
-        for path in paths
-    ]
+    return [FinishedRun(read_json(path), yaml.safe_load(path.with_name("config.yaml").read_text())) for path in paths]
 
 
 def _without(tree: Any, names: frozenset[str]) -> Any:

@@ -19,6 +19,7 @@ from tarot.common.options import (
     within,
 )
 from tarot.common.progress_bars import part_of_progress, progress
+from tarot.common.texts import check_is_file, read_json, read_text
 
 __all__ = [
     "Count",
@@ -32,6 +33,7 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "canonical",
+    "check_is_file",
     "check_options",
     "checked",
     "claimed",
@@ -45,6 +47,8 @@ __all__ = [
     "memory_limit",
     "part_of_progress",
     "progress",
+    "read_json",
+    "read_text",
     "remove_abandoned",
     "within",
 ]

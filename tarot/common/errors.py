@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
+MOST = 1000
+"""Characters of a message. Files that are broken have names and numbers without end."""
+
 
 class InputError(ValueError):
-    """An argument that cannot be used; the message names the argument, what it was and what is allowed. It is one line,
-    also where it quotes another library's several."""
+    """An argument that cannot be used; the message names the argument, what it was and what is allowed. It is one line
+    that a terminal can show, also where it quotes another library's several, or what stands in a broken file."""
 
     def __str__(self) -> str:
-        return re.sub(r"\s*\n\s*", " ", super().__str__().strip())
+        line = re.sub(r"\s*\n\s*", " ", super().__str__().strip())
+        if len(line) > MOST:
+            line = f"{line[: MOST * 3 // 4]} ... {line[-MOST // 5 :]}"
+        if line.isprintable():
+            return line
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)[:MOST]

@@ -15,12 +15,21 @@ from tarot.features.foreign_arrays import unmasked
 from tarot.features.manifest import StoredDtype
 from tarot.features.mean_rows import MeanRows
 from tarot.features.part_rows import PartRows
-from tarot.features.readers import BAD_NPY, BAD_PARQUET, NAMING, existing_paths, file_identity, read_vector
+from tarot.features.readers import (
+    BAD_NPZ,
+    BAD_PARQUET,
+    BAD_TORCH,
+    NAMING,
+    existing_paths,
+    file_identity,
+    read_vector,
+)
 from tarot.features.store import FeatureStore, StoreError, damaged_shards, open_features
 
 __all__ = [
-    "BAD_NPY",
+    "BAD_NPZ",
     "BAD_PARQUET",
+    "BAD_TORCH",
     "BLOCK_BYTES",
     "NAMING",
     "FeatureStore",

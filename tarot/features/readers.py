@@ -6,6 +6,7 @@ import pickle
 import struct
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -14,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from tarot.common import InputError, files_below
+from tarot.common import InputError, files_below, read_text
 from tarot.features.arrays import Rows, as_rows
 
-# what the readers of NumPy and Arrow raise on files that are damaged: NumPy evaluates a header as Python
+# what the readers of NumPy, torch and Arrow raise on files that are damaged: NumPy evaluates a header as Python
 BAD_NPY = (
     ArithmeticError,
     EOFError,
@@ -34,6 +36,8 @@ BAD_NPY = (
     struct.error,
     tokenize.TokenError,
 )
+BAD_NPZ = (*BAD_NPY, NotImplementedError, zipfile.BadZipFile, zlib.error)
+BAD_TORCH = (*BAD_NPY, AssertionError, AttributeError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 BAD_PARQUET = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet"
 NAMING = (".safetensors", ".pt", ".pth", ".npz")
@@ -52,6 +56,8 @@ def read_foreign(path: Path, tensor: str | None = None) -> Rows:
         return _read_trak(path)
     if not path.is_file():  # a named pipe would be waited for
         raise InputError(f"{path} is no file: features are read from {FORMATS} or a store")
+    if tensor is not None and path.suffix not in NAMING:
+        raise InputError(f"{path} has no tensor {tensor!r}: tensors have names in {', '.join(NAMING)} alone")
     match path.suffix:
         case ".npy" | ".mmap":  # traker's .mmap files are .npy files
             return _read_npy(path)
@@ -71,10 +77,17 @@ def _read_npy(path: Path) -> Rows:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except BAD_NPY as error:
         raise InputError(
-            f"{path} is not a plain .npy array: {error}. Pickled objects are never loaded, for they can run code; "
-            "save the features with numpy.save as an array of numbers"
+            f"{path} is not a plain .npy array: {_why_not_npy(path, error)}. Pickled objects are never loaded, for "
+            "they can run code; save the features with numpy.save as an array of numbers"
         ) from error
     return as_rows(array, str(path))
+
+
+def _why_not_npy(path: Path, error: Exception) -> str:
+    """What NumPy says, but of a file in another format, which it takes for a pickle and says how to load."""
+    with open(path, "rb") as file:
+        begins = file.read(len(MAGIC_PREFIX))
+    return str(error).rstrip(".") if begins == MAGIC_PREFIX else "numpy.save did not write it"
 
 
 def _read_safetensors(path: Path, name: str | None) -> Rows:
@@ -110,7 +123,7 @@ def _read_torch(path: Path, name: str | None) -> Rows:
         mapped = False
     try:
         found = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except BAD_TORCH as error:
         raise InputError(
             f"{path} holds no plain tensors ({type(error).__name__}). Pickled objects are never loaded, for they can "
             "run code; save the features with torch.save as a tensor of numbers"
@@ -135,7 +148,7 @@ def _read_npz(path: Path, name: str | None) -> Rows:
             else:
                 chosen = _the_matrix(path, {key: arrays[key].shape for key in arrays.files}, name)
             return as_rows(arrays[chosen], f"{path}:{chosen}")
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except BAD_NPZ as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -145,9 +158,14 @@ def _read_npz(path: Path, name: str | None) -> Rows:
 
 def _read_parquet(path: Path) -> Rows:
     try:
-        table = pq.read_table(path)
-    except BAD_PARQUET as error:
+        return _of_table(path, pq.read_table(path))
+    except InputError:
+        raise
+    except BAD_PARQUET as error:  # names are decoded when they are asked for
         raise InputError(f"{path} is not a whole parquet file: {error}") from error
+
+
+def _of_table(path: Path, table: pa.Table) -> Rows:
     lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]
     if len(lists) == 1:
         return as_rows(_list_column(path, lists[0], table[lists[0]]), str(path))
@@ -236,11 +254,11 @@ def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any]
         try:
             vector: NDArray[Any] = np.load(path, allow_pickle=False)
         except BAD_NPY as error:
-            raise InputError(f"{name}: {path} holds no plain array: {error}") from error
+            raise InputError(f"{name}: {path} holds no plain array: {_why_not_npy(path, error)}") from error
     else:
         try:
-            vector = np.array(path.read_text(encoding="utf-8").splitlines())
-        except UnicodeDecodeError as error:
+            vector = np.array(read_text(path).splitlines())
+        except InputError as error:
             raise InputError(f"{name}: {path} is neither a .npy vector nor text in UTF-8: {error}") from error
     if vector.shape != (length,):
         raise InputError(f"{name} must be a vector of {length} values, one per row; that of {path} is {vector.shape}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
@@ -24,7 +25,17 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from tarot.common import InputError, atomic_file, canonical, difference, fingerprint, hash_content, locked, progress
+from tarot.common import (
+    InputError,
+    atomic_file,
+    canonical,
+    difference,
+    fingerprint,
+    hash_content,
+    locked,
+    progress,
+    read_json,
+)
 from tarot.features.arrays import Rows
 from tarot.features.manifest import Manifest, Shard, StoredDtype
 from tarot.features.readers import read_foreign
@@ -38,6 +49,7 @@ _DTYPES: dict[StoredDtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 _OPEN_SHARDS = 256
+log = logging.getLogger("tarot")
 
 Compute = Callable[[int, int], Mapping[str, Tensor]]
 
@@ -240,7 +252,8 @@ def _finish(
         part.mkdir(exist_ok=True)
         for leftover in part.glob(".*.part"):  # of a writer that was killed
             leftover.unlink()
-    if (part / _MANIFEST).exists():
+    shards_there = any(part.glob("*.safetensors"))  # else there is nothing to go on from, whatever was begun
+    if shards_there and (part / _MANIFEST).exists():
         begun = _read_manifest(part)
         _refuse_damage(part, begun)
         _refuse_difference(part, begun, plan)
@@ -311,6 +324,7 @@ def _whole_shard(part: Path, number: int) -> Shard | None:
             with safe_open(file, "pt") as shard:
                 zero_rows = int(shard.metadata()["zero_rows"])
             return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256, "zero_rows": zero_rows}
+        log.warning("warning: %s is damaged: its bits differ from its checksum; it is made again", file)
         file.unlink()
     return None
 
@@ -378,8 +392,8 @@ def _read_manifest(path: Path) -> Any:
     """The manifest of the store in `path`, finished or begun. Raises StoreError where this version cannot read it."""
     file = path / _MANIFEST
     try:
-        manifest = json.loads(file.read_text())
-    except ValueError as error:
+        manifest = read_json(file)
+    except InputError as error:
         raise StoreError(f"{file} is damaged: {error}. {_REBUILD}") from error
     if not isinstance(manifest, dict):
         raise StoreError(f"{file} is damaged: it holds no manifest. {_REBUILD}")

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tarot.common import InputError, atomic_file
+from tarot.features import BAD_TORCH
 
 FILE = "moments.safetensors"
 KEYS = ("exp_avg", "exp_avg_sq", "step")
@@ -67,7 +68,7 @@ def read_moments(folder: str | Path) -> Moments | None:
             for tensor in file.keys():  # noqa: SIM118 (not a dict)
                 name, _, key = tensor.rpartition(".")
                 found.setdefault(name, {})[key] = file.get_tensor(tensor)
-    except (SafetensorError, OSError, ValueError) as error:
+    except BAD_TORCH as error:
         raise InputError(f"{path} does not hold Adam's moments: {error}") from error
     wrong = [name for name, state in found.items() if set(state) != set(KEYS)]
     if wrong or not (math.isfinite(rate) and rate >= 0):

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tarot import InputError
-from tarot.common import entries, files_below, fingerprint
+from tarot.common import check_is_file, entries, files_below, fingerprint
+from tarot.features import BAD_PARQUET
 from tasks.common.cache import cached_arrays
 from tasks.common.code import source_hash
 from tasks.common.contents import hash_named
@@ -97,18 +98,15 @@ def _decode_all(encoded: Sequence[Encoded]) -> np.ndarray:
 def _read_parquet(files: list[Path]) -> Part:
     images, labels = [], []
     for path in files:
-        table = _table(path)
-        rows = table["img"].to_pylist()
-        for number, row in enumerate(rows):
-            if not isinstance(row, dict) or not isinstance(row.get("bytes"), bytes):
-                raise InputError(f"{path}, row {number}: img holds no bytes of an image")
-        images.append(_decode_all([(f"{path}, row {number}", row["bytes"]) for number, row in enumerate(rows)]))
-        labels.append(table["label"].to_numpy())
+        encoded, of_file = _table(path)
+        images.append(_decode_all([(f"{path}, row {number}", row) for number, row in enumerate(encoded)]))
+        labels.append(of_file)
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _table(path: Path) -> pa.Table:
-    """Its columns `img` and `label`, with rows."""
+def _table(path: Path) -> tuple[list[bytes], np.ndarray]:
+    """Its columns `img` and `label`, which have rows: files of images, and whole numbers."""
+    check_is_file(path)
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -119,11 +117,17 @@ def _table(path: Path) -> pa.Table:
                     f"{', '.join(names)}"
                 )
             table = file.read(columns=["img", "label"])
-    except (pa.ArrowException, OSError) as error:
+        rows, labels = table["img"].to_pylist(), table["label"]
+    except InputError:
+        raise
+    except BAD_PARQUET as error:  # names and texts are decoded when they are asked for
         raise InputError(f"{path} cannot be read as parquet ({error}); fetch it again") from error
-    if not table.num_rows or not pa.types.is_integer(table["label"].type) or table["label"].null_count:
+    if not rows or not pa.types.is_integer(labels.type) or labels.null_count:
         raise InputError(f"{path} holds no CIFAR-10 images: it lacks rows, or its labels are not all whole numbers")
-    return table
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or not isinstance(row.get("bytes"), bytes):
+            raise InputError(f"{path}, row {number}: img holds no bytes of an image")
+    return [row["bytes"] for row in rows], labels.to_numpy()
 
 
 def _read_folder(files: list[Path]) -> Part:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tarot import InputError
+from tarot.common import read_text
 from tasks.common.contents import hash_named
 
 CLASSES = 14
@@ -81,7 +82,7 @@ class Clothing1MFiles:
         path, labels = self.annotations / f"{kind}_label_kv.txt", {}
         for number, line in enumerate(_lines(path), start=1):
             key, _, label = line.rpartition(" ")
-            if not key or not label.isdecimal():
+            if not key or not label.isdecimal() or len(label) > 9:
                 raise InputError(f"{path}, line {number}: {line!r} is not an image and a label")
             if int(label) >= CLASSES:
                 raise InputError(f"{path}, line {number}: the label of {key} is {label}; labels are 0 to {CLASSES - 1}")
@@ -108,4 +109,7 @@ def find_clothing1m(data_dir: Path) -> Clothing1MFiles:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{path} is empty; fetch it again")
+    return lines

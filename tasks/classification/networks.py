@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tarot import InputError
+from tarot.features import BAD_TORCH
 from tasks.classification.models import convnet, perceptron, resnet9
 
 _OURS = re.compile(r"(perceptron|convnet|resnet9)((?:-\d+)+)")
@@ -69,7 +68,9 @@ def load_strictly(model: nn.Module, path: str | Path, option: str) -> None:
             given = torch.load(file, weights_only=True, map_location="cpu")
         if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
             raise InputError(f"{option}: {file} holds no state_dict, which is tensors by name")
-    except (RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
+    except InputError:
+        raise
+    except BAD_TORCH as error:
         what = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}") from error
     own = model.state_dict()

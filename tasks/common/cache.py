@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from tarot import InputError
 from tarot.common import atomic_directory, atomic_file, fingerprint, hash_content, locked
-from tarot.features import BAD_NPY
+from tarot.features import BAD_NPZ
 from tasks.task import Checkpoint
 
 Read = TypeVar("Read")
@@ -215,5 +214,5 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (*BAD_NPY, zipfile.BadZipFile) as error:
+    except BAD_NPZ as error:
         raise InputError(f"{path} does not hold arrays; delete it to make them again") from error

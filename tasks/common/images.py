@@ -9,8 +9,6 @@ pixels than allowed: a small file can say that it has billions.
 from __future__ import annotations
 
 import io
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tarot import InputError
+from tarot.common import check_is_file
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970
@@ -96,7 +95,7 @@ class _Upright:
 def _decoded(source: Path | bytes, name: str | None, limit: PixelLimit) -> _Upright:
     name = name or (str(source) if isinstance(source, Path) else "an image")
     if isinstance(source, Path):
-        _check_is_file(source)
+        check_is_file(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             limit.check(*image.size, name)
@@ -113,17 +112,6 @@ def _decoded(source: Path | bytes, name: str | None, limit: PixelLimit) -> _Upri
     except Exception as error:  # a decoder raises whatever a broken file makes it come upon
         what = str(error) or type(error).__name__
         raise InputError(f"{name} holds no image that can be read ({what}); fetch it again") from error
-
-
-def _check_is_file(path: Path) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be opened ({error})") from error
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is no file but a folder, a pipe or a device; put an image there")
 
 
 def _turned_alike(seen: _Upright, drawn: _Upright) -> Image.Image:

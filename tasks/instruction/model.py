@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -30,7 +28,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tarot import InputError
-from tarot.common import Count, check_options, files_below, within
+from tarot.common import Count, check_options, files_below, read_json, within
 from tasks.common.contents import hash_named
 from tasks.common.training import seeded
 from tasks.instruction.refusals import reason
@@ -182,7 +180,9 @@ class Language:
                 net = AutoModelForCausalLM.from_pretrained(
                     path, attn_implementation=self.attention, trust_remote_code=False, **options
                 )
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a broken folder makes the library come upon
             raise InputError(_unreadable(path, error)) from error
         net.generation_config = (
             GenerationConfig()
@@ -197,7 +197,7 @@ class Language:
             try:
                 config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
                 net = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-            except (OSError, ValueError, ImportError) as error:
+            except Exception as error:
                 raise InputError(_unreadable(self.path, error)) from error
             return LanguageModel(adapter.attach(net), self)
 
@@ -314,7 +314,7 @@ def _identity(path: str, cache: Path | None = None) -> dict[str, Any]:
     if not Path(path).is_dir():
         try:
             config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise InputError(_unreadable(path, error)) from error
         return {"commit": getattr(config, "_commit_hash", None), "name": path}
     known = [file for file in files_below(path) if file.suffix in (".safetensors", ".bin", ".json")]
@@ -327,7 +327,7 @@ def _identity(path: str, cache: Path | None = None) -> dict[str, Any]:
 def _base_of(config: Path) -> str | None:
     """The model that adapters say they belong to."""
     try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
+        found = read_json(config).get("base_model_name_or_path")
+    except (InputError, AttributeError):
         return None
     return found if isinstance(found, str) else None

@@ -9,7 +9,6 @@ as numbers where it can and so shows some options as `2.0` that say `2`; here th
 from __future__ import annotations
 
 import csv
-import json
 import re
 import string
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tarot import InputError
-from tarot.common import entries
+from tarot.common import check_is_file, entries, read_json
 from tasks.instruction.reading import Row
 
 LETTERS = "ABCD"
@@ -210,10 +209,7 @@ def _three_shots(folder: Path) -> dict[str, tuple[str, list[tuple[str, str]]]]:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is not there; BBH is bbh-three-shot.json beside a folder bbh of 27 json files")
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} must hold a JSON object with something in it")
     return content
@@ -230,7 +226,8 @@ def _subjects(folder: Path, split: str) -> Iterator[tuple[str, list[Question]]]:
 
 
 def _questions(path: Path, subject: str) -> Iterator[Question]:
-    with open(path, encoding="utf-8", newline="") as file:
+    check_is_file(path)
+    with open(path, encoding="utf-8-sig", newline="") as file:
         reader, line = csv.reader(file, strict=True), 1
         try:
             for cells in reader:

@@ -76,7 +76,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a broken folder makes the library come upon
         raise InputError(f"no tokenizer can be loaded from {name}: {reason(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer {name} has no fast version, which says which characters a token stands for")

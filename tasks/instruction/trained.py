@@ -7,9 +7,7 @@ parameters, or a Trainer's optimizer.pt, by their order in it. What is read runs
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from tarot import InputError
+from tarot.common import read_json
+from tarot.features import BAD_TORCH
 from tarot.integrations.moments import FILE, KEYS, read_moments
 from tasks.common.contents import hash_named
 from tasks.instruction.model import Adapter, Language, LanguageModel
@@ -47,8 +46,9 @@ class TrainedAdapter(Adapter):
     def config(self) -> LoraConfig:
         path = Path(self.folder) / CONFIG
         try:
+            read_json(path)
             found = PeftConfig.from_pretrained(self.folder)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (AttributeError, OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is no adapter's of peft: {' '.join(str(error).split())}") from error
         if not isinstance(found, LoraConfig):
             raise InputError(f"{path}: adapters must be LoRA's; they are {found.peft_type}")
@@ -58,8 +58,8 @@ class TrainedAdapter(Adapter):
     def recipe(self) -> dict[str, Any]:
         path = Path(self.folder) / CONFIG
         try:
-            known = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            known = dict(read_json(path))
+        except (TypeError, ValueError) as error:  # an InputError is a ValueError
             raise InputError(f"{path} is no adapter's of peft: {' '.join(str(error).split())}") from error
         return {"config": {key: value for key, value in sorted(known.items()) if key not in _NOT_ITS_KIND}}
 
@@ -180,7 +180,7 @@ def _weights(folder: Path, model: LanguageModel) -> dict[str, Tensor]:
     path = safe if safe.is_file() else old
     try:
         given = load_file(path) if path is safe else torch.load(path, weights_only=True, map_location="cpu")
-    except (SafetensorError, OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except BAD_TORCH as error:
         raise InputError(f"{path} does not hold a whole adapter: {' '.join(str(error).split())}") from error
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     state = {}
@@ -223,7 +223,7 @@ def _of_trainer(path: Path, model: LanguageModel) -> dict[str, dict[str, Tensor]
 
     try:
         saved = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except BAD_TORCH as error:
         raise InputError(
             f"{path} is no optimizer's state that can be read without running code ({type(error).__name__})"
         ) from error
@@ -268,9 +268,9 @@ def _rate(folder: Path, before: int, step: int | None) -> float | None:
     if named is not None:
         return named.learning_rate
     try:
-        history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        history = read_json(folder / "trainer_state.json")["log_history"]
         logged = [(entry["step"], float(entry["learning_rate"])) for entry in history if "learning_rate" in entry]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # an InputError is a ValueError
         return None
     rates = [rate for at, rate in logged if before < at <= (at if step is None else step)]
     return float(np.mean(rates)) if rates and np.isfinite(rates).all() and np.mean(rates) > 0 else None

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tarot import InputError
-from tarot.common import atomic_file
+from tarot.common import atomic_file, read_json
 from tasks.motion.formats import placed
 from tasks.motion.metrics import nuscenes_steps
 from tasks.motion.views import MotionSamples
@@ -145,10 +145,7 @@ def read_submission(path: str | Path) -> list[Forecast]:
         raise InputError(f"there is no file {path}")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{path} is larger than {MOST_BYTES >> 20} MiB")
-    try:
-        rows = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    rows = read_json(path)
     names = ("instance", "sample", "prediction", "probabilities")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) == set(names) for row in rows):
         raise InputError(f"{path} must be a list of objects with {', '.join(names)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tarot import InputError
+from tarot.common import read_json
 from tasks.segmentation.scenes import IGNORE, Classes
 
 _LARGEST_ID = 65_535  # of a label in 16 bits
@@ -142,14 +142,14 @@ def read_classes(path: Path) -> tuple[Classes, LabelCode]:
     listed. Classes are numbered in the order of their ids, which are whole numbers from 0 to 65,535. 255 is ignored
     unless it is listed. Raises InputError where it is not so, and where an id, a name or a colour is there twice.
     """
+    if not path.exists():
+        raise InputError(f"{path} is not there: it names the classes of the labels")
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         given = content.get("ignore_index", [])
         ignored = {_id(value) for value in (given if isinstance(given, list) else [given])}
         entries = [(_id(entry["id"]), str(entry["name"]), _colour(entry.get("color"))) for entry in content["classes"]]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there: it names the classes of the labels") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} does not say what classes there are ({error!r}); see tasks/segmentation/labels.py"
         ) from error

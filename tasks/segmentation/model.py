@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from torchvision.models import segmentation
 
 from tarot import InputError
 from tarot.common import Share, check_options
+from tarot.features import BAD_TORCH
 from tasks.common.contents import hash_file
 from tasks.segmentation.small_network import small_network
 
@@ -102,8 +102,9 @@ def _load(net: segmentation.DeepLabV3, path: Path) -> None:
     try:
         given = torch.load(path, weights_only=True, map_location="cpu")
         given = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
-    except (RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} holds no state_dict of tensors: {str(error).splitlines()[0]}") from error
+    except BAD_TORCH as error:
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} holds no state_dict of tensors: {what}") from error
     own = net.state_dict()
     if any(name.startswith("backbone.") for name in given):
         last = f"classifier.{len(net.classifier) - 1}."

@@ -69,6 +69,11 @@ STAND_IN = {
 }
 
 
+def options_of(name: str, *overrides: str) -> list[str]:
+    """What makes the task small, and these, as overrides of a config."""
+    return [f"++task.{override}" for override in (*SMALL.get(name, "").split(), *overrides)]
+
+
 def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:
     """The task as configured, at the size of a test."""
     data_dir = cache_dir / "data" / name

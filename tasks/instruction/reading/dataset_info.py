@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tarot import InputError
+from tarot.common import read_json
 from tasks.instruction.reading.columns import Columns
 
 NAME = "dataset_info.json"
@@ -66,10 +66,7 @@ def listed_datasets(place: str) -> list[Listed] | None:
 
 def _entries(path: Path) -> dict[str, Any] | None:
     """None where it is a file of the same name that `datasets` writes beside what it saves."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         return None
     return content

@@ -80,7 +80,7 @@ def _text_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str):
             try:
                 said[name] = json.loads(value) if value.strip() else []
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 continue  # whoever reads it says what is wrong
     return said
 

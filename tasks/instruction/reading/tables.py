@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import itertools
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from tarot import InputError
+from tarot.common import check_is_file, read_json
+from tarot.features import BAD_PARQUET
 from tasks.instruction.reading.faults import BadRowError
 from tasks.instruction.reading.texts import Raw, Record
 
@@ -67,10 +68,11 @@ def _long_fields() -> Iterator[None]:
 
 def parquet_records(path: Path) -> Iterator[Record]:
     """A row's number is its index from 0; what is null is left out."""
+    check_is_file(path)
     try:
         file = parquet.ParquetFile(path)
         yield from numbered(path, _rows(file.iter_batches(_AT_ONCE)))
-    except (pa.ArrowException, OSError) as error:
+    except BAD_PARQUET as error:
         raise InputError(f"{path} cannot be read as parquet: {error}") from error
 
 
@@ -80,6 +82,7 @@ def arrow_records(place: Path, files: Sequence[Path]) -> Iterator[Record]:
 
 
 def _arrow_rows(path: Path) -> Iterator[Raw]:
+    check_is_file(path)
     try:
         with pa.memory_map(str(path)) as source:
             whole = source.read(6) == b"ARROW1"
@@ -89,7 +92,7 @@ def _arrow_rows(path: Path) -> Iterator[Raw]:
                 yield from _rows(file.get_batch(i) for i in range(file.num_record_batches))
             else:
                 yield from _rows(ipc.open_stream(source))
-    except (pa.ArrowException, OSError) as error:
+    except BAD_PARQUET as error:
         raise InputError(f"{path} cannot be read as arrow: {error}") from error
 
 
@@ -115,7 +118,7 @@ def saved_files(folder: Path) -> list[Path] | None:
     if not state.is_file():
         return None
     try:
-        names = [Path(file["filename"]).name for file in json.loads(state.read_bytes())["_data_files"]]
+        names = [Path(file["filename"]).name for file in read_json(state)["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{state} does not say which files the dataset has: {error}") from error
     return [folder / name for name in names]
@@ -127,6 +130,6 @@ def saved_splits(folder: Path) -> list[str] | None:
     if not listed.is_file():
         return None
     try:
-        return [str(name) for name in json.loads(listed.read_bytes())["splits"]]
+        return [str(name) for name in read_json(listed)["splits"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{listed} does not say which splits there are: {error}") from error

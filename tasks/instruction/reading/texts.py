@@ -112,7 +112,7 @@ def _object(line: bytes, where: str) -> Raw | BadRowError:
         return BadRowError(f"{where} is not UTF-8", "not UTF-8", str(error))
     except _TwiceError as error:
         return _twice(where, error)
-    except (json.JSONDecodeError, RecursionError) as error:  # brackets within brackets
+    except (ValueError, RecursionError) as error:  # numbers of too many digits; brackets within brackets
         return BadRowError(f"{where} is not JSON", "not JSON", str(error))
 
 
@@ -140,7 +140,7 @@ def _is_one(line: bytes) -> bool:
     """Whether a line is a JSON value by itself."""
     try:
         _PLAIN.decode(line.decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -203,7 +203,7 @@ def _value(text: str, place: int, where: str) -> tuple[Raw | BadRowError, int]:
             return _checked(value, where), end
         except _TwiceError as error:
             return _twice(where, error), _PLAIN.raw_decode(text, place)[1]
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from pyarrow import parquet
 
 from tarot import InputError
-from tarot.common import entries, files_below
+from tarot.common import check_is_file, entries, files_below, read_json
 from tarot.features import BAD_PARQUET
 from tasks.motion.formats.records import BAD_LINES, NO_AREAS, cleaned, points
 from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario
@@ -129,26 +128,29 @@ Line = tuple[str, str, list[tuple[float, float]], tuple[str, ...], tuple[str, ..
 
 
 def _table(path: Path) -> dict[str, np.ndarray]:
+    check_is_file(path)
     try:
         table = parquet.read_table(path)
-    except BAD_PARQUET as error:
+        missing = [name for name in COLUMNS if name not in table.column_names]
+        if missing or not table.num_rows:
+            raise InputError(f"{path} is no table of tracks of Argoverse 2: it lacks {', '.join(missing) or 'rows'}")
+        return {name: table[name].to_numpy() for name in COLUMNS}
+    except InputError:
+        raise
+    except BAD_PARQUET as error:  # names and texts are decoded when they are asked for
         raise InputError(f"{path} cannot be read as parquet: {error}") from error
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing or not table.num_rows:
-        raise InputError(f"{path} is no table of tracks of Argoverse 2: it lacks {', '.join(missing) or 'rows'}")
-    return {name: table[name].to_numpy() for name in COLUMNS}
 
 
 def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text())
         found: list[Line] = [*_lanes(content["lane_segments"])]
         for name, crossing in content["pedestrian_crossings"].items():
             corners = _points(crossing["edge1"]) + _points(crossing["edge2"])[::-1]
             found.append((name, "CROSSWALK", corners, (), ()))
         for name, area in content.get("drivable_areas", {}).items():
             found.append((name, "ROAD_EDGE_BOUNDARY", _points(area["area_boundary"]), (), ()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no map of Argoverse 2: {error!r}") from error
     lines: list[MapLine] = []
     problems: Counter[str] = Counter({NO_AREAS: 1} if "drivable_areas" not in content else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import reprlib
 from collections import Counter
@@ -123,7 +124,7 @@ def scenario_files(database: str | Path, allow_outside: bool | str | Path = Fals
 
 
 def _table(path: Path) -> dict | None:
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is refused
         return None
     table = load_pickle(path, max_bytes=SUMMARY_BYTES)
     if not isinstance(table, dict):
