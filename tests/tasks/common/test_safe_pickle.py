@@ -23,7 +23,7 @@ from tests.tasks.classification.stand_ins import write_cifar10
 from tests.tasks.common import pickle_child
 from tests.tasks.common.hostile_pickles import MARK_NAME, hostile
 
-SECONDS, MEGABYTES, MUTATIONS = 1.0, 100, 1000
+SECONDS, MEGABYTES, MUTATIONS = 1.0, 50, 1000
 KINDS = ("?", *"bhilqBHILQefdFD", "S3", "U3", ">i2", ">f8", ">U3", "<f4")
 
 
