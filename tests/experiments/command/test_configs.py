@@ -79,14 +79,20 @@ def test_a_selectors_config_lists_all_its_options(name):
     )
 
 
+@functools.cache
+def own_config(selector: str) -> DictConfig:
+    """What stands in its file."""
+    node = OmegaConf.load(CONF / "selector" / f"{selector}.yaml")
+    node.pop("defaults", None)
+    return node
+
+
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_task_goes_with_every_selector(task):
     """Composed once, which takes its time: a task changes nothing of how a selector's config is composed (below)."""
     config = composed(f"task={task}")
     for selector in choices("selector"):
-        node = OmegaConf.load(CONF / "selector" / f"{selector}.yaml")
-        node.pop("defaults", None)
-        config.selector = node
+        config.selector = own_config(selector)
         made, not_applied = make_selector(config.selector, selector)
         assert type(made) is SELECTORS[selector]
         assert set(not_applied) <= {"selector.size", "selector.ratio"}
