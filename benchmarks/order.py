@@ -29,6 +29,7 @@ AUTO: dict[str, dict[str, Any]] = {
     "tarot_fixed": {"smoothing": "auto"},
     "tarot_exact": {"smoothing": "auto"},
 }
+COUNTS = {"dsir"}  # its rows are whole numbers
 CASES = ("candidates permuted", "targets permuted", *(f"features x {scale:g}" for scale in SCALES))
 
 
@@ -58,6 +59,11 @@ def pool(seed: int, ids: bool) -> dict[str, Any]:
 
 def moved(known: dict[str, Any], side: str, order: np.ndarray) -> dict[str, Any]:
     return {key: value[order] if key.startswith(side) else value for key, value in known.items()}
+
+
+def counted(known: dict[str, Any]) -> dict[str, Any]:
+    """Whole numbers of at least 0 in the place of features, in the same order."""
+    return {**known, **{side: np.floor(4 * np.exp(known[side] / 2)) for side in ("candidates", "targets")}}
 
 
 def scaled(known: dict[str, Any], scale: float) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def shares(name: str, seeds: int) -> dict[str, float | str]:
     found: dict[str, float | str] = {}
     for seed in range(seeds):
         for ids in (True, False):
-            known = pool(seed, ids)
+            known = counted(pool(seed, ids)) if name in COUNTS else pool(seed, ids)
             called = names(known)
             rng = np.random.default_rng(seed + 100)
             order, of_targets = rng.permutation(N), rng.permutation(M)

@@ -41,6 +41,7 @@ def _asked(
     candidate_sources: ArrayLike | None = None,
     group_weights: Mapping[str, float] | None = None,
     learning_rates: Sequence[float] | NDArray[np.floating] | None = None,
+    device: str = "auto",
     **options: Any,
 ) -> tuple[Selector, SelectionProblem]:
     """What `select` and `value` are asked: their arguments are these."""
@@ -64,6 +65,7 @@ def _asked(
         "candidate_sources": candidate_sources,
         "group_weights": group_weights,
         "learning_rates": learning_rates,
+        "device": device,
     }
     return method, SelectionProblem(**given)
 
@@ -115,6 +117,8 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     candidate_costs: what the option `tokens` counts of each candidate [N]. candidate_sources: the source of each [N],
     which the options `quota` and `cap` are of. group_weights: of each of the target_groups, {"math": 2, "code": 1}: in
     these proportions the budget is shared out to them. All for selectors with an order (`tarot_fixed`, `less`, ...).
+    device: what whitens, looks for neighbours and solves entropic transports: "auto" (a GPU where there is one), "cpu",
+    "cuda", "cuda:1", ...
 
     A method that needs one of these and is not given it says so; one of your own that returns anything but a Selection
     from these candidates is refused.

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
-from tarot.common import InputError, fingerprint, hash_tensors
+from tarot.common import InputError, fingerprint, hash_tensors, resolve_device
 from tarot.features import FeatureStore, StoredDtype
-from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows, resolve_device
+from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one
 _AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}

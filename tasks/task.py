@@ -234,6 +234,32 @@ class GivesEmbeddings(Protocol):
 
 
 @runtime_checkable
+class GivesStates(Protocol):
+    """RDS: what a language model makes of whole samples before it has learnt anything of the task."""
+
+    def pooled_states(self, model: nn.Module, batch: Batch, layers: Sequence[int]) -> Tensor:
+        """Hidden states of these layers under the model without what `checkpoints` or `train` change of it: averaged
+        over all tokens of a sample with weights that grow linearly, each layer's of unit norm, side by side, [B, d].
+        Layers are counted as a list: 0 the embeddings of tokens, -1 what the head is given."""
+
+
+@runtime_checkable
+class GivesTexts(Protocol):
+    """Methods that compare words, and encoders of sentences."""
+
+    def texts(self, split: Split) -> list[str]:
+        """All that each sample says, in the order of `ids`."""
+
+
+@runtime_checkable
+class GivesImages(Protocol):
+    """Encoders of images."""
+
+    def images(self, batch: Batch) -> Tensor:
+        """What a person sees of each sample: float [B, 1 or 3, H, W], from 0 to 1."""
+
+
+@runtime_checkable
 class GivesErrorNorms(Protocol):
     """EL2N."""
 
@@ -282,6 +308,11 @@ class DrawsPredictions(Protocol):
 _LACKING = {
     GivesEmbeddings: "gives no embeddings: write its method embeddings(model, batch), or choose a method that needs "
     "none",
+    GivesStates: "gives no hidden states of a language model: write its method pooled_states(model, batch, layers), or "
+    "choose other features, such as features=embedding",
+    GivesTexts: "gives no texts: write its method texts(split), or choose a method and features that need none",
+    GivesImages: "gives no images: write its method images(batch), or choose other features, such as "
+    "features=embedding",
     GivesErrorNorms: "gives no error norms: write its method error_norms(model, batch), or choose a method that needs "
     "none",
     DrawsPredictions: "draws no predictions: write its method draw_prediction(model, sample, axes)",

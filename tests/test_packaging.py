@@ -93,8 +93,8 @@ def test_the_readme_counts_the_dependencies():
 @pytest.mark.parametrize(
     ("places", "extras"),
     [
-        (("run.py", "experiments", "tasks"), "tasks,instruction,wandb"),
-        (("tests", "benchmarks"), "dev,instruction,launchers,benchmarks"),
+        (("run.py", "experiments", "tasks"), "tasks,instruction,wandb,sentence,timm"),
+        (("tests", "benchmarks"), "dev,instruction,launchers,benchmarks,timm"),
     ],
 )
 def test_everything_imported_is_declared(places, extras):
@@ -109,7 +109,7 @@ def test_an_import_that_nothing_declares_is_found():
 
 def test_the_first_command_needs_only_its_extra():
     """`run.py` imports nothing at its top that the extra `tasks` does not bring."""
-    optional = declared("tarot-select[instruction,wandb,dev]") - declared("tarot-select[tasks]") - ENGINE
+    optional = declared("tarot-select[instruction,wandb,sentence,timm,dev]") - declared("tarot-select[tasks]") - ENGINE
     for file in (file for place in ("run.py", "experiments", "tasks") for file in python_files(ROOT / place)):
         top = ast.Module([node for node in ast.parse(file.read_text()).body if "Import" in type(node).__name__], [])
         names = {module.partition(".")[0] for module in modules(top)}

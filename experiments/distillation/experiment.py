@@ -24,9 +24,10 @@ from tarot import InputError, Synthesis
 from tarot.common import Count, NonNegative, check_options, fingerprint, hash_tensors, progress
 from tarot.distillation import batch_norms, check_classes, write_images
 from tarot.transport import quantisation_cost
-from tasks.classification import ClassificationTask, LabelledImages, Student, load_strictly, train_student
+from tasks.classification import ClassificationTask, LabelledImages, Student, train_student
 from tasks.common.cache import kept
 from tasks.common.code import parts_of, source_hash
+from tasks.common.weights import load_strictly
 
 log = logging.getLogger("tarot")
 Labels = Literal["hard", "soft"]

@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from experiments.fold_ablation.report import Folds, result
-from experiments.frame.repetitions import Repetition, repeat, training_seed
+from experiments.frame.repetitions import Repetition, repeat
 from experiments.frame.run import Run
+from experiments.frame.trainings import evaluate_all, train_all
 from experiments.report import Outcome, Result
 from tarot import InputError, Selection
-from tarot.common import Count, check_options, progress
+from tarot.common import Count, check_options
 from tarot.selectors import TarotOTM
-from tasks.task import Task
+from tasks.task import Split, Task
 
 PAPER = (1, 2, 5, 10, 20)
+_SPLITS: tuple[Split, ...] = ("test", "targets")
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,9 @@ class FoldAblation:
         repetitions = [repeat(run, number, {"own": run.recipe}, ["own"]) for number in range(self.seeds)]
         with run.clock("select"):
             chosen = [self._select(run.selector, one, counts) for one in repetitions]
-        models = self._train(run, repetitions, chosen)
-        with run.clock("evaluate"):
-            outcomes = {
-                where: [
-                    {folds: [one.bench.evaluate(path, where) for path in paths] for folds, paths in by_folds.items()}
-                    for one, by_folds in zip(repetitions, models, strict=True)
-                ]
-                for where in ("test", "targets")
-            }
+        of_each = [{folds: [selection] * self.trainings for folds, selection in one.items()} for one in chosen]
+        models = train_all(run, repetitions, of_each)
+        outcomes: dict[str, Any] = {where: evaluate_all(run, repetitions, models, where) for where in _SPLITS}
         return result(run, self._found(run, run.selector, repetitions, chosen, outcomes))
 
     def _counts(self, run: Run[Task]) -> list[int]:
@@ -74,21 +69,6 @@ class FoldAblation:
             return one.bench.select(dataclasses.replace(selector, folds=folds, seed=one.seed))
 
         return {folds: choice(folds) for folds in counts}
-
-    def _train(
-        self, run: Run[Task], repetitions: Sequence[Repetition[Task]], chosen: Sequence[Mapping[int, Selection]]
-    ) -> list[dict[int, list[Path]]]:
-        """Of each repetition: folds -> where its models are."""
-        models: list[dict[int, list[Path]]] = [{folds: [] for folds in selections} for selections in chosen]
-        total = self.trainings * sum(len(selections) for selections in chosen)
-        with run.clock("train"), progress("trainings", total, "models") as advance:
-            for one, selections, paths in zip(repetitions, chosen, models, strict=True):
-                for folds, selection in selections.items():
-                    for training in range(self.trainings):
-                        seed = training_seed(one.seed, training)
-                        paths[folds].append(one.bench.train(selection, seed))
-                        advance(1)
-        return models
 
     def _found(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from experiments.stages import FeatureRecipe
@@ -12,6 +13,8 @@ from tarot.selectors import SELECTORS, Selector
 from tasks.task import Task
 
 COMMON = "wfd"  # the features of methods that look at none
+_COUNTS = "ngrams"  # features that are counts of words
+_MEASURED = {"el2n": "error_norm", "influence": "influence"}  # what methods go by in the place of features
 
 
 def known(where: str, given: Collection[str], allowed: Collection[str]) -> None:
@@ -55,14 +58,54 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
             raise InputError(
                 f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
             )
-        optimizer = task.surrogate_optimizer()
-        wanted = recipes[recipe].of_optimizer(optimizer).preconditioner
-        if wanted and optimizer is not None and not optimizer.startswith("adam"):
-            raise InputError(
-                f"{name} with preconditioner={wanted} needs Adam's moments in the surrogates' checkpoints, and their "
-                f"optimizer is {optimizer}: set it to auto, set task.train.optimizer=adamw, or leave {name} out of "
-                f"{where}"
-            )
+        refuse_optimizer(where, name, recipes[recipe], task)
+
+
+def refuse_optimizer(where: str, name: str, recipe: FeatureRecipe, task: Task) -> None:
+    """Raises InputError where a recipe needs Adam's moments and others trained the surrogates. name: of who asks for
+    it; where: that names them."""
+    optimizer = task.surrogate_optimizer()
+    wanted = recipe.of_optimizer(optimizer).preconditioner
+    if wanted and optimizer is not None and not optimizer.startswith("adam"):
+        raise InputError(
+            f"{name} with preconditioner={wanted} needs Adam's moments in the surrogates' checkpoints, and their "
+            f"optimizer is {optimizer}: set it to auto, set task.train.optimizer=adamw, or leave {name} out of "
+            f"{where}"
+        )
+
+
+def refuse_on(where: str, name: str, recipe: FeatureRecipe) -> None:
+    """Raises InputError for a method that has nothing to go by on the features of this recipe; where: that names it."""
+    own = features_of(name)
+    if name in _MEASURED and recipe.scores != _MEASURED[name]:
+        raise InputError(
+            f"{where}: {name} goes by what features={own} measures on models, which features={recipe.kind} does not"
+        )
+    if own == _COUNTS and recipe.kind != _COUNTS:
+        raise InputError(f"{where}: {name} compares counts of words, features={own}, and no features={recipe.kind}")
+
+
+def representations(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe]) -> dict[str, FeatureRecipe]:
+    """Recipes by what they are called: `rds` as it is, `rds:local` with another whitening, `wfd:none` without any.
+
+    Raises InputError for what there is not; where: that names them.
+    """
+    kinds = [name.partition(":")[0] for name in names]
+    for kind in kinds:
+        known(where, [kind], recipes)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"{where} must name one or more, each once; they are {', '.join(names) or 'none'}")
+    return {name: _whitened(where, name, recipes[kind]) for name, kind in zip(names, kinds, strict=True)}
+
+
+def _whitened(where: str, name: str, recipe: FeatureRecipe) -> FeatureRecipe:
+    whitening: Any = name.partition(":")[2]  # which the recipe checks
+    if not whitening:
+        return recipe
+    try:
+        return replace(recipe, whitening=None if whitening == "none" else whitening)
+    except InputError as error:
+        raise InputError(f"{where}: {name}: {error}") from error
 
 
 def notes(names: Sequence[str], recipes: Mapping[str, FeatureRecipe], task: Task) -> list[str]:

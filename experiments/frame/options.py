@@ -12,8 +12,7 @@ from typing import Any
 import hydra
 
 from tarot import InputError
-from tarot.common import Natural, check_options
-from tarot.gradients import resolve_device
+from tarot.common import Natural, check_options, resolve_device
 
 _NAME = re.compile(r"\w[\w.-]*")  # one part of a path, and none that leads elsewhere
 _CONVERSIONS = ("none", "partial", "object", "all")

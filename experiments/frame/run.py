@@ -125,7 +125,7 @@ class Run(Generic[T]):
     def features(self) -> Features:
         """The bench's, timed."""
         checkpoints = None
-        if isinstance(self.task, Task):
+        if isinstance(self.task, Task) and self.recipe.without_surrogates is None:
             with self.clock("checkpoints"):
                 checkpoints = self.task.checkpoints()
         with self.clock("features"):

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from experiments.frame.methods import COMMON, features_of, known, method, notes, options_of, refuse
-from experiments.frame.repetitions import Repetition, repeat, training_seed
+from experiments.frame.repetitions import Repetition, repeat
 from experiments.frame.run import Run
+from experiments.frame.trainings import evaluate_all, train_all
 from experiments.ratio_sweep.report import result
 from experiments.report import Arm, Findings, Outcome, Result
 from experiments.stages import FeatureRecipe
 from tarot import InputError, Selection
-from tarot.common import Count, Natural, check_options, progress, within
+from tarot.common import Count, Natural, check_options, within
 from tarot.selectors import REFERENCES, SELECTORS
 from tasks.task import Task
 
@@ -78,7 +79,8 @@ class RatioSweep:
                 chosen.append(selections)
                 distances.append({arm: self._distance(one, arm, selections[arm]) for arm in selections})
             repetitions.append(one)
-        metrics = self._train(run, repetitions, chosen)
+        of_each = [{arm: [selection] * self.trainings for arm, selection in arms.items()} for arms in chosen]
+        metrics = evaluate_all(run, repetitions, train_all(run, repetitions, of_each))
         found = Findings(
             {
                 arm: [
@@ -131,25 +133,3 @@ class RatioSweep:
         if features_of(arm.selector) == COMMON:
             return selection.ot_distance
         return one.benches[COMMON].distance(selection)
-
-    def _train(
-        self, run: Run, repetitions: Sequence[Repetition[Task]], chosen: Sequence[Mapping[Arm, Selection]]
-    ) -> list[dict[Arm, list[dict[str, float]]]]:
-        """Of each repetition: arm -> the task's metrics of each of its models."""
-        jobs = [
-            (i, arm, training_seed(one.seed, training))
-            for i, one in enumerate(repetitions)
-            for training in range(self.trainings)
-            for arm in chosen[i]
-        ]
-        models = []
-        with run.clock("train"), progress("trainings", len(jobs), "models") as advance:
-            for i, arm, seed in jobs:
-                models.append(repetitions[i].bench.train(chosen[i][arm], seed))
-                advance(1)
-        metrics: list[dict[Arm, list[dict[str, float]]]] = [{arm: [] for arm in arms} for arms in chosen]
-        with run.clock("evaluate"), progress("evaluations", len(jobs), "models") as advance:
-            for (i, arm, _), model in zip(jobs, models, strict=True):
-                metrics[i][arm].append(repetitions[i].bench.evaluate(model))
-                advance(1)
-        return metrics

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from experiments.frame.run import Run
-from experiments.ratio_sweep.figures import by_ratio, differences, where
-from experiments.report import Arm, Findings, Interval, Result, Table, Tile
-from tarot import InputError, Selection
+from experiments.ratio_sweep.figures import by_ratio, where
+from experiments.report import Arm, Findings, Interval, Result, Table, Tile, differences, numbers, plus_minus, signed
+from tarot import Selection
 from tarot.selection import SelectionProblem
 
 _BESIDE = ("random", "all")  # what every arm is compared with
@@ -26,10 +26,7 @@ def result(
 ) -> Result:
     """problem: of the first repetition, in the space in which its selections are shown. points: candidates shown.
     further: metrics that have a table of their own. notes: sentences about the methods."""
-    unknown = [name for name in further if name not in found.metric_names]
-    if unknown:
-        known = ", ".join(found.metric_names)
-        raise InputError(f"experiment.metrics: {run.name['task']} has no metric {unknown[0]!r}; it has {known}")
+    found.metrics(further)
     return Result(
         title=f"{run.name['task']}, by ratio of selection",
         metrics={**_metrics(found), "notes": list(notes)},
@@ -78,7 +75,7 @@ def _metrics(found: Findings) -> dict[str, Any]:
         "arms": {str(arm): _of_arm(found, arm) for arm in found.arms},
         "paired": {
             str(arm): {
-                str(other): {**_numbers(found.difference(arm, other)), "ahead": found.ahead(arm, other)}
+                str(other): {**numbers(found.difference(arm, other)), "ahead": found.ahead(arm, other)}
                 for other in found.arms
                 if other != arm
             }
@@ -93,23 +90,19 @@ def _of_arm(found: Findings, arm: Arm) -> dict[str, Any]:
         "selector": arm.selector,
         "at": arm.at,
         "metrics": {
-            name: {**_numbers(found.score(arm, name)), "values": found.numbers(arm, name).tolist()}
+            name: {**numbers(found.score(arm, name)), "values": found.numbers(arm, name).tolist()}
             for name in found.metric_names
         },
         "minus": {
-            name: {**_numbers(found.difference(arm, other)), "of": str(other), "ahead": found.ahead(arm, other)}
+            name: {**numbers(found.difference(arm, other)), "of": str(other), "ahead": found.ahead(arm, other)}
             for name, other in beside.items()
             if other is not None
         },
         "selection": {
-            name: {**_numbers(found.fact(arm, name)), "values": found.facts(arm, name).tolist()}
+            name: {**numbers(found.fact(arm, name)), "values": found.facts(arm, name).tolist()}
             for name in ("size", "ratio", "ot_distance", *(["precision"] if found.tagged else []))
         },
     }
-
-
-def _numbers(interval: Interval) -> dict[str, Any]:
-    return {"mean": interval.mean, "interval": [interval.low, interval.high]}
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -121,11 +114,11 @@ def _table(found: Findings) -> Table:
 
     def difference(arm: Arm, name: str) -> str:
         other = found.counterpart(arm, name)
-        return "–" if other is None else _signed(found.difference(arm, other))
+        return "–" if other is None else signed(found.difference(arm, other))
 
     def row(arm: Arm) -> list[str]:
         size, share, ot = (found.fact(arm, name).mean for name in ("size", "precision", "ot_distance"))
-        cells = [str(arm), _plus_minus(found.score(arm)), *(difference(arm, name) for name in beside), f"{size:,.0f}"]
+        cells = [str(arm), plus_minus(found.score(arm)), *(difference(arm, name) for name in beside), f"{size:,.0f}"]
         cells += [_percent(share)] if found.tagged else []
         return [*cells, "–" if np.isnan(ot) else f"{ot:.3f}"]
 
@@ -151,8 +144,8 @@ def _further_table(found: Findings, names: Sequence[str]) -> Table:
 
     def cells(arm: Arm, name: str) -> list[str]:
         other = found.counterpart(arm, "random")
-        difference = "–" if other is None else _signed(found.difference(arm, other, name))
-        return [_plus_minus(found.score(arm, name)), *([difference] if beside else [])]
+        difference = "–" if other is None else signed(found.difference(arm, other, name))
+        return [plus_minus(found.score(arm, name)), *([difference] if beside else [])]
 
     beside = "random" in found.selectors
     better = [f"{name}: the {'lower' if found.lower_is_better(name) else 'higher'} the better" for name in names]
@@ -169,26 +162,17 @@ def _paired_table(found: Findings, arm: Arm) -> Table:
     rows = [
         [
             str(other),
-            _plus_minus(found.score(other)),
-            _signed(found.difference(arm, other)),
+            plus_minus(found.score(other)),
+            signed(found.difference(arm, other)),
             f"{found.ahead(arm, other)} of {pairs}",
         ]
         for other in others
     ]
     caption = (
-        f"{found.headline} of {arm} ({_plus_minus(found.score(arm))}) minus that of each other, pair by pair; and in "
+        f"{found.headline} of {arm} ({plus_minus(found.score(arm))}) minus that of each other, pair by pair; and in "
         f"how many pairs it is ahead{', being lower' * found.lower_is_better()}. {found.how}"
     )
     return Table(f"{arm} against the others", caption, ["", found.headline, f"{arm} minus it", "ahead in"], rows)
-
-
-def _plus_minus(score: Interval) -> str:
-    return f"{score.mean:.3f} ± {score.high - score.mean:.3f}" if score.known else f"{score.mean:.3f}"
-
-
-def _signed(difference: Interval) -> str:
-    known = f" ± {difference.high - difference.mean:.3f}" if difference.known else ""
-    return f"{difference.mean:+.3f}{known}"
 
 
 def _percent(share: float) -> str:
@@ -205,9 +189,9 @@ def _main(found: Findings) -> Arm:
 
 def _tiles(found: Findings) -> list[Tile]:
     arm, highest = _main(found), best(found)
-    tiles = [Tile(f"{found.headline} of {arm}", _plus_minus(found.score(arm)), "95% interval")]
+    tiles = [Tile(f"{found.headline} of {arm}", plus_minus(found.score(arm)), "95% interval")]
     if not found.score(arm).known:
-        tiles = [Tile(f"{found.headline} of {arm}", _plus_minus(found.score(arm)))]
+        tiles = [Tile(f"{found.headline} of {arm}", plus_minus(found.score(arm)))]
     if highest != arm:
         tiles.append(Tile("best mean", f"{found.score(highest).mean:.3f}", str(highest)))
     for name in _BESIDE:
@@ -215,7 +199,7 @@ def _tiles(found: Findings) -> list[Tile]:
         if other is not None:
             pairs = len(found.numbers(arm, found.headline))
             note = f"ahead in {found.ahead(arm, other)} of {pairs}"
-            tiles.append(Tile(f"minus {other}", _signed(found.difference(arm, other)), note))
+            tiles.append(Tile(f"minus {other}", signed(found.difference(arm, other)), note))
     ratio = found.fact(arm, "ratio").mean
     tiles.append(Tile("selected", f"{ratio:.1%}", f"{found.fact(arm, 'size').mean:,.0f} candidates on average"))
     if found.tagged:
@@ -240,5 +224,5 @@ def _summary(found: Findings) -> str:
 def _told(difference: Interval, other: str) -> str:
     """A difference in words; none is claimed where its interval has 0 in it, or is not known."""
     if not difference.known or difference.low <= 0 <= difference.high:
-        return f"not to be told from {other} ({_signed(difference)})"
+        return f"not to be told from {other} ({signed(difference)})"
     return f"{abs(difference.mean):.3f} {'above' if difference.mean > 0 else 'below'} {other}"

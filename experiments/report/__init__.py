@@ -1,7 +1,27 @@
 """What a person looks at: figures, pictures, tables, the page."""
 
+from experiments.report.comparison import (
+    LINES,
+    MEANS,
+    curve,
+    decades,
+    differences,
+    handle,
+    line,
+    ratio_axis,
+    small_multiples,
+)
 from experiments.report.figures import WIDTH, plane
-from experiments.report.findings import Arm, Findings, Outcome, precision, selected_by_source, sources_of
+from experiments.report.findings import (
+    UNTRAINED,
+    Arm,
+    Findings,
+    Outcome,
+    Outcomes,
+    precision,
+    selected_by_source,
+    sources_of,
+)
 from experiments.report.page import Page, Result, Table, Tile, plain
 from experiments.report.pictures import draw_sample, frame, picture_grid
 from experiments.report.statistics import (
@@ -11,39 +31,56 @@ from experiments.report.statistics import (
     explain_repetitions,
     mean_band,
     mean_interval,
+    numbers,
     over_repetitions,
+    plus_minus,
+    signed,
 )
 from experiments.report.style import CANDIDATE, SELECTED, TARGET, Figure, colour, ink, marker
 
 __all__ = [
     "CANDIDATE",
     "FEWEST",
+    "LINES",
+    "MEANS",
     "SELECTED",
     "TARGET",
+    "UNTRAINED",
     "WIDTH",
     "Arm",
     "Figure",
     "Findings",
     "Interval",
     "Outcome",
+    "Outcomes",
     "Page",
     "Result",
     "Table",
     "Tile",
     "colour",
+    "curve",
+    "decades",
+    "differences",
     "draw_sample",
     "explain",
     "explain_repetitions",
     "frame",
+    "handle",
     "ink",
+    "line",
     "marker",
     "mean_band",
     "mean_interval",
+    "numbers",
     "over_repetitions",
     "picture_grid",
     "plain",
     "plane",
+    "plus_minus",
     "precision",
+    "ratio_axis",
     "selected_by_source",
+    "signed",
+    "small_multiples",
     "sources_of",
 ]

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from experiments.report.statistics import Interval, explain_repetitions, mean_interval, over_repetitions
-from tarot import Selection
+from tarot import InputError, Selection
 from tarot.selectors import REFERENCES
 from tasks.task import Task, TaskData
+
+UNTRAINED = "untrained"  # the arm of a model that has learnt nothing
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """at: the ratio it is given; or the selector that chose the size for it; None: it has its own."""
+    """at: the ratio it is given; or the selector that chose the size for it; None: it has its own. features: that it
+    looks at, where they are not known from the selector's name."""
 
     selector: str
     at: float | str | None = None
+    features: str | None = None
 
     @property
     def reference(self) -> bool:
         """Whether it is there to be compared with."""
-        return self.selector in REFERENCES
+        return self.selector in (*REFERENCES, UNTRAINED)
+
+    @property
+    def name(self) -> str:
+        """Without its size."""
+        return self.selector if self.features is None else f"{self.selector} on {self.features}"
 
     def __str__(self) -> str:
         if isinstance(self.at, str):
-            return f"{self.selector}, as many as {self.at}"
-        return self.selector if self.at is None else f"{self.selector}, {100 * self.at:.3g}%"
+            return f"{self.name}, as many as {self.at}"
+        return self.name if self.at is None else f"{self.name}, {100 * self.at:.3g}%"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +63,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
-    """outcomes: of each arm, one for each repetition. sized: selectors that are told how many to select.
+class Outcomes(Generic[Key]):
+    """outcomes: of each arm, one for each repetition.
 
     What intervals are over, and what is compared pair by pair: repetitions, or the trainings of a single one.
     """
 
-    outcomes: Mapping[Arm, Sequence[Outcome]]
-    sized: Sequence[str]
+    outcomes: Mapping[Key, Sequence[Outcome]]
 
     @property
-    def arms(self) -> list[Arm]:
+    def arms(self) -> list[Key]:
         return list(self.outcomes)
-
-    @property
-    def selectors(self) -> list[str]:
-        return list(dict.fromkeys(arm.selector for arm in self.outcomes))
-
-    @property
-    def of_own_size(self) -> list[Arm]:
-        """Of selectors that choose one."""
-        return [arm for arm in self.outcomes if arm.at is None and not arm.reference]
 
     @cached_property
     def first(self) -> Sequence[Outcome]:
@@ -88,23 +89,32 @@ class Findings:
     def headline(self) -> str:
         return self.metric_names[0]
 
+    def metrics(self, further: Sequence[str]) -> list[str]:
+        """The headline and those that an experiment names beside it. Raises InputError for one that there is not."""
+        for name in further:
+            if name not in self.metric_names:
+                there = ", ".join(self.metric_names)
+                task = self.first[0].task.name
+                raise InputError(f"experiment.metrics: {task} has no metric {name!r}; it has {there}")
+        return list(dict.fromkeys([self.headline, *further]))
+
     @property
     def how(self) -> str:
         return explain_repetitions(len(self.first), len(self.first[0].metrics))
 
-    def numbers(self, arm: Arm, metric: str) -> np.ndarray:
+    def numbers(self, arm: Key, metric: str) -> np.ndarray:
         """One for each repetition, or for each training of a single one."""
         return over_repetitions(np.array([[metrics[metric] for metrics in one.metrics] for one in self.outcomes[arm]]))
 
-    def score(self, arm: Arm, metric: str | None = None) -> Interval:
+    def score(self, arm: Key, metric: str | None = None) -> Interval:
         return mean_interval(self.numbers(arm, metric or self.headline))
 
-    def difference(self, arm: Arm, other: Arm, metric: str | None = None) -> Interval:
+    def difference(self, arm: Key, other: Key, metric: str | None = None) -> Interval:
         """How far a metric (default: the headline) of `arm` is above that of `other`, pair by pair."""
         metric = metric or self.headline
         return mean_interval(self.numbers(arm, metric) - self.numbers(other, metric))
 
-    def ahead(self, arm: Arm, other: Arm) -> int:
+    def ahead(self, arm: Key, other: Key) -> int:
         """In how many pairs the headline metric of `arm` is better than that of `other`."""
         sign = -1 if self.lower_is_better() else 1
         return int((sign * self.numbers(arm, self.headline) > sign * self.numbers(other, self.headline)).sum())
@@ -112,18 +122,12 @@ class Findings:
     def lower_is_better(self, metric: str | None = None) -> bool:
         return self.first[0].task.lower_is_better(metric or self.headline)
 
-    def facts(self, arm: Arm, name: str) -> np.ndarray:
+    def facts(self, arm: Key, name: str) -> np.ndarray:
         """Of the selection, one number for each repetition."""
         return np.array([one.fact(name) for one in self.outcomes[arm]], dtype=np.float64)
 
-    def fact(self, arm: Arm, name: str) -> Interval:
+    def fact(self, arm: Key, name: str) -> Interval:
         return mean_interval(self.facts(arm, name))
-
-    def counterpart(self, arm: Arm, selector: str) -> Arm | None:
-        """The arm of `selector` that is as large as `arm`, or the one that it has; None where there is none."""
-        same = Arm(selector, arm.selector if arm in self.of_own_size else arm.at)
-        found = next((one for one in (same, Arm(selector)) if one in self.outcomes), None)
-        return None if found == arm else found
 
     @property
     def tagged(self) -> bool:
@@ -133,6 +137,30 @@ class Findings:
     def pool_precision(self) -> float:
         """Share of the pool that resembles the targets; mean over repetitions."""
         return float(np.mean([np.mean(one.task.candidate_tags() == "target") for one in self.first]))
+
+
+@dataclass(frozen=True, eq=False)
+class Findings(Outcomes[Arm]):
+    """sized: selectors that are told how many to select."""
+
+    sized: Sequence[str]
+
+    @property
+    def selectors(self) -> list[str]:
+        return list(dict.fromkeys(arm.selector for arm in self.outcomes))
+
+    @property
+    def of_own_size(self) -> list[Arm]:
+        """Of selectors that choose one."""
+        return [arm for arm in self.outcomes if arm.at is None and not arm.reference]
+
+    def counterpart(self, arm: Arm, selector: str) -> Arm | None:
+        """The arm of `selector` that is as large as `arm`, on the same features or on none, or the one that it has;
+        None where there is none."""
+        at = arm.selector if arm in self.of_own_size else arm.at
+        same = Arm(selector, at, arm.features), Arm(selector, at), Arm(selector)
+        found = next((one for one in same if one in self.outcomes), None)
+        return None if found == arm else found
 
 
 def precision(task: TaskData, selection: Selection) -> float | None:

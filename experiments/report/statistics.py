@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit  # Student's quantiles; scipy.stats takes a second to import
 
 FEWEST = 3  # repetitions that an interval takes
 
@@ -30,6 +31,22 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.known else f"{self.mean:.3f}"
 
 
+def plus_minus(score: Interval) -> str:
+    """0.812 ± 0.034, or the mean alone where that is all there is."""
+    return f"{score.mean:.3f} ± {score.high - score.mean:.3f}" if score.known else f"{score.mean:.3f}"
+
+
+def signed(difference: Interval) -> str:
+    """The same with its sign."""
+    known = f" ± {difference.high - difference.mean:.3f}" if difference.known else ""
+    return f"{difference.mean:+.3f}{known}"
+
+
+def numbers(interval: Interval) -> dict[str, Any]:
+    """For metrics.json."""
+    return {"mean": interval.mean, "interval": [interval.low, interval.high]}
+
+
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Student's interval of the mean of independent repetitions. From two of them it would be wider than any metric's
     range (12.7 standard errors each way), so it takes three."""
@@ -37,7 +54,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     count, mean = len(numbers), float(numbers.mean())
     if count < FEWEST:
         return Interval(mean, values=tuple(numbers.tolist()) if count > 1 else ())
-    half = float(t.ppf((1 + confidence) / 2, count - 1) * numbers.std(ddof=1) / math.sqrt(count))
+    half = float(stdtrit(count - 1, (1 + confidence) / 2) * numbers.std(ddof=1) / math.sqrt(count))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -47,7 +64,7 @@ def mean_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     count, mean = len(values), values.mean(axis=0)
     if count < FEWEST:
         return mean, mean, mean
-    half = t.ppf(0.975, count - 1) * values.std(axis=0, ddof=1) / math.sqrt(count)
+    half = stdtrit(count - 1, 0.975) * values.std(axis=0, ddof=1) / math.sqrt(count)
     return mean, mean - half, mean + half
 
 

@@ -24,6 +24,7 @@ _STYLES = {
     "random": ("#8C8C8C", "X"),
     "all": ("#5C6670", "P"),
     "target_only": ("#B8A200", "p"),
+    "untrained": ("#C08497", "1"),
     "oracle": ("#E69F00", "*"),
     "dsdm": ("#D55E00", "v"),
     "less": ("#CC79A7", "^"),
@@ -40,10 +41,11 @@ _STYLES = {
     "herding": ("#6699CC", "<"),
     "k_center": ("#882255", ">"),
     "round_robin": ("#332288", "o"),
-    "doubly_greedy": ("#332288", "s"),
+    "doubly_greedy": ("#CC6677", "s"),
     "facility_location": ("#999933", "D"),
     "bids": ("#AA4499", "v"),
     "uot": ("#661100", "h"),
+    "dsir": ("#44AA99", "X"),
     "rded": ("#E6B800", "d"),
     "wmdd": ("#0072B2", "o"),
     "wmdd_noise": ("#56B4E9", "s"),
@@ -73,14 +75,19 @@ CANDIDATE, TARGET, SELECTED, BOUND = "#9AA5B1", "#D55E00", "#0072B2", "#E69F00"
 
 
 def colour(method: str) -> str:
-    """That of a method, or of a setting of it ("random, ratio 0.1"); one that we do not know gets one by its name, the
-    same in every figure."""
-    method = method.partition(",")[0]
+    """That of a method, on any features, at any setting ("less on rds, 10%"); one that we do not know gets one by its
+    name, the same in every figure."""
+    method = _bare(method)
     return _STYLES[method][0] if method in _STYLES else _OTHERS[sum(map(ord, method)) % len(_OTHERS)]
 
 
 def marker(method: str) -> str:
-    return _STYLES.get(method.partition(",")[0], ("", "o"))[1]
+    return _STYLES.get(_bare(method), ("", "o"))[1]
+
+
+def _bare(method: str) -> str:
+    """Without its features and its setting."""
+    return method.partition(",")[0].partition(" on ")[0]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from experiments.frame.methods import method
+from experiments.frame.methods import method, refuse_on
 from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run, has_model
 from experiments.report import (
+    Arm,
     Figure,
     Interval,
     Result,
@@ -30,8 +31,7 @@ from experiments.report import (
     sources_of,
 )
 from tarot import InputError, Selection
-from tarot.common import Count, Natural, check_options, progress
-from tarot.gradients import resolve_device
+from tarot.common import Count, Natural, check_options, progress, resolve_device
 from tarot.selectors import SELECTORS
 from tarot.space import Space
 from tasks.task import DrawsPredictions, Task, TaskData
@@ -62,7 +62,8 @@ class SelectionExperiment:
             )
 
     def run(self, run: Run) -> Result:
-        self._refuse_other_features(run)
+        for name in self.arms if has_model(run) else ():
+            refuse_on("experiment.arms", name, run.recipe)
         if self.trainings and has_model(run) and not run.task.ids("test"):
             raise InputError(
                 f"experiment.trainings={self.trainings}, and nothing is held out to judge models by: give task.test a "
@@ -94,21 +95,15 @@ class SelectionExperiment:
         others = [name for name in dict.fromkeys(self.arms) if name != own and (size or SELECTORS[name].reference)]
         if others:
             with run.clock("other arms"):
-                chosen |= {name: run.bench.select(method(name, {}, run.seed, size=size)) for name in others}
+                chosen |= {_label(run, name): self._arm(run, name, size) for name in others}
         return chosen
 
-    def _refuse_other_features(self, run: Run) -> None:
-        """An arm on features that are not its method's would not be what its name says."""
-        if not isinstance(run.task, Task):
-            return  # the user's own features
-        for name in self.arms:
-            wanted = SELECTORS[name].features
-            if wanted not in (None, run.name["features"]):
-                raise InputError(
-                    f"experiment.arms: {name} selects by features={wanted}, and this run has "
-                    f"features={run.name['features']}; compare them in a sweep: "
-                    f"-m selector={run.name['selector']},{name}"
-                )
+    def _arm(self, run: Run, name: str, size: int) -> Selection:
+        """Another selector's choice of this size. Raises InputError with its name where it refuses."""
+        try:
+            return run.bench.select(method(name, {}, run.seed, size=size))
+        except InputError as error:
+            raise InputError(f"experiment.arms: {name}: {error}") from error
 
     def _train(self, run: Run[Task], arms: dict[str, Selection]) -> Scores:
         """The task's metrics of models trained on each arm."""
@@ -176,6 +171,23 @@ class SelectionExperiment:
         return {"surrogate": surrogate.to(resolve_device(run.device)).eval(), own: model(own)}
 
 
+def _elsewhere(run: Run, name: str) -> bool:
+    """Whether a selector looks at other features in this run than its method's own recipe."""
+    return isinstance(run.task, Task) and SELECTORS[name].features not in (None, run.name["features"])
+
+
+def _label(run: Run, name: str) -> str:
+    """An arm by its selector, and by what it was made on where that is not what its name says."""
+    return str(Arm(name, features=run.name["features"] if _elsewhere(run, name) else None))
+
+
+def _made_in(run: Run, arm: str, selection: Selection) -> str | None:
+    """The features and the space that an arm was chosen in; None where it looked at none."""
+    if SELECTORS[arm.partition(" on ")[0]].features is None:
+        return None
+    return ", ".join([run.name["features"], *([] if selection.space is None else [selection.space.name])])
+
+
 def _headline(scores: Scores) -> str | None:
     """The metric that the task names first."""
     return next(iter(next(iter(scores.values()), {})), None)
@@ -199,7 +211,7 @@ def _metrics(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> 
         return {
             "metrics": {metric: score.mean for metric, score in scores.get(name, {}).items()},
             "intervals": {metric: [score.low, score.high] for metric, score in scores.get(name, {}).items()},
-            "selection": _facts(run.task, arms[name]),
+            "selection": {**_facts(run.task, arms[name]), "made_in": _made_in(run, name, arms[name])},
         }
 
     own = run.name["selector"]
@@ -250,16 +262,28 @@ def _table(run: Run, arms: dict[str, Selection], scores: Scores, how: str) -> Ta
     metrics = list(next(iter(scores.values()), {}))[:2]
     tagged = run.task.candidate_tags() is not None
 
+    elsewhere = any(_elsewhere(run, name.partition(" on ")[0]) for name in arms)
+
     def row(name: str) -> list[str]:
         selection, share = arms[name], precision(run.task, arms[name])
         cells = [name, *(str(scores[name][metric]) for metric in metrics), f"{len(selection):,}"]
+        cells[1:1] = [_made_in(run, name, selection) or "–"] if elsewhere else []
         cells += [f"{share:.0%}" if share is not None else "–"] if tagged else []
         known = len(selection) > 0
         return cells + (
             [f"{selection.ot_distance:.3f}", f"{selection.lower_bound:.3f}", _gap(selection)] if known else ["–"] * 3
         )
 
-    columns = ["", *metrics, "selected", *(["precision"] if tagged else []), "OT distance", "lower bound", "gap"]
+    columns = [
+        "",
+        *(["made in"] if elsewhere else []),
+        *metrics,
+        "selected",
+        *(["precision"] if tagged else []),
+        "OT distance",
+        "lower bound",
+        "gap",
+    ]
     space = arms[run.name["selector"]].space
     spaces = [] if space is None else [f"OT distances are in one space: {run.name['features']}, {space.name}."]
     caption = " ".join([*([how] if metrics else []), *spaces])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
+from experiments.stages.encoders import BaseStates, Encoder
 from tarot import InputError
 from tarot.common import Count, Natural, NonNegative, check_options, within
 from tarot.gradients import ProjectionKind
@@ -36,6 +37,8 @@ class FeatureRecipe:
 
     kind: str
     gradient: Literal["loss", "measurement"] | None
+    layers: Sequence[int] | None
+    encoder: Encoder | None
     checkpoints: Literal["all", "first", "last"]
     preconditioner: Literal["auto", "adam", "adam_rank1", "adam_released"] | None
     scores: Literal["error_norm", "influence"] | None
@@ -61,6 +64,20 @@ class FeatureRecipe:
                 raise InputError(f"features.influence.{name} is no option ({value!r}); there are {', '.join(known)}")
         InfluenceOptions(**self.influence)
         check_space(self.whitening, self.regularization, self.norm)
+        taken = {"gradient": self.gradient, "layers": self.layers, "encoder": self.encoder}
+        given = [name for name, value in taken.items() if value is not None]
+        if len(given) > 1:
+            raise InputError(f"features.{given[0]} and features.{given[1]} each say what a row is: give one of them")
+        if given and given[0] != "gradient" and self.scores is not None:
+            raise InputError(
+                f"features.scores={self.scores} is measured on surrogates, which features.{given[0]} has none of"
+            )
+        self.without_surrogates  # noqa: B018  # its options are checked as it is made
+
+    @property
+    def without_surrogates(self) -> Encoder | None:
+        """What makes rows that need no checkpoint; None where checkpoints do."""
+        return self.encoder if self.layers is None else BaseStates(tuple(self.layers))
 
     def of_optimizer(self, optimizer: str | None) -> FeatureRecipe:
         """The same for checkpoints of this optimizer (None: nobody knows it): `auto` is then Adam's step, or nothing

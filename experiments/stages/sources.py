@@ -227,3 +227,48 @@ class Source:
         with torch.no_grad():
             dim = embeddings(self.model, sample).shape[-1]
         return Activations(self.model, self.task.losses, embeddings, dim)
+
+
+@dataclass(frozen=True)
+class EncodedSource:
+    """What an encoder says of the samples, which has learnt nothing of the task."""
+
+    task: Task
+    recipe: FeatureRecipe
+    device: torch.device
+
+    def seen(self, cache: Path) -> Seen:
+        """All of it, kept in `cache`."""
+        splits: tuple[Split, ...] = ("candidates", "targets")
+        return Seen(
+            run=0, learning_rate=1.0, stores={split: self.store(split, cache) for split in splits}, influences=None
+        )
+
+    def store(self, split: Split, cache: Path) -> FeatureStore:
+        ids, encoder = self.task.ids(split), self.recipe.without_surrogates
+        assert encoder is not None
+        encoding = encoder.encoding(self.task, split, self.device)
+        made_of = {
+            "code": source_hash(type(encoder), *parts_of(self.task)),
+            "task": {"name": self.task.name, "data": self.task.split_recipe(split)},
+            "split": split,
+            "ids": fingerprint({"ids": list(ids)}),
+            "encoder": encoder.recipe(self.task, cache),
+            "dtype": self.recipe.dtype,
+            "on_nonfinite": self.recipe.on_nonfinite,
+        }
+        return stored_rows(
+            cache / "features" / f"{self.task.name}-{split}-{fingerprint(made_of)}",
+            encoding.maker,
+            encoding.samples,
+            made_of=made_of,
+            ids=ids,
+            collate=encoding.collate,
+            batch_size=self.recipe.batch_size,
+            cost=encoding.cost,
+            device=self.device,
+            dtype=self.recipe.dtype,
+            on_nonfinite=self.recipe.on_nonfinite,
+            workers=self.recipe.workers,
+            description=f"{self.recipe.kind} of {len(ids)} {split}",
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,15 +20,16 @@ import pyarrow.parquet as pq
 import tarot
 from experiments.stages.features import Features, given_features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.sources import Source, Surrogate
+from experiments.stages.sources import EncodedSource, Source, Surrogate
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
-from tarot.common import fingerprint
-from tarot.gradients import Projection, resolve_device
+from tarot.common import fingerprint, resolve_device
+from tarot.gradients import Projection
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, described
-from tasks.common.cache import checked, kept, made, read_tensors, remove_damaged, write_tensors
+from tasks.common.cache import cached_arrays, checked, kept, made, read_tensors, remove_damaged, write_tensors
 from tasks.common.code import parts_of, source_hash
+from tasks.common.training import seeded
 from tasks.features.task import FeatureTask
 from tasks.task import Checkpoint, Model, Split, Task, TaskData
 
@@ -75,6 +77,9 @@ class Workbench(Generic[T]):
             return given_features(self.task)
         if not isinstance(self.task, Task):
             raise InputError(f"task {self.task.name} has neither features nor a model to take them of")
+        if self.recipe.without_surrogates is not None:
+            where = resolve_device(self.device)
+            return joined([[EncodedSource(self.task, self.recipe, where).seen(self.cache)]], self.recipe)
         return self._gradient_features(self.task, self.task.checkpoints() if checkpoints is None else checkpoints)
 
     def _gradient_features(self, task: Task, checkpoints: list[Checkpoint]) -> Features:
@@ -105,6 +110,7 @@ class Workbench(Generic[T]):
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,
             norm=self.recipe.norm,
+            device=self.device,
         )
 
     def select(self, selector: Selector, total: int | None = None) -> Selection:
@@ -147,6 +153,7 @@ class Workbench(Generic[T]):
             whitening=self.recipe.whitening,
             regularization=self.recipe.regularization,
             norm=self.recipe.norm,
+            device=self.device,
             total=total if at_least is None else at_least,
             total_may_grow=at_least is not None,
             candidate_labels=task.labels("candidates"),
@@ -177,13 +184,45 @@ class Workbench(Generic[T]):
 
     def distance(self, selection: Selection) -> float:
         """The OT distance of a selection to the targets in the space of these features, whichever it was made in."""
-        made_of = {**self._made_of(self.features()), "indices": selection.indices.tolist()}
+        return self.distances([selection])[0]
 
-        def make(path: Path) -> None:
-            distance = self.problem().selection(selection.indices, {}, blind=True).ot_distance
-            path.write_text(json.dumps(distance))
+    def distances(self, selections: Sequence[Selection]) -> list[float]:
+        """Those of several, NaN of one without candidates; the space is fitted once."""
+        problems: list[SelectionProblem] = []
 
-        return float(kept(self._path("distances", made_of, "json"), make, _json))
+        def measured(selection: Selection) -> float:
+            made_of = {**self._made_of(self.features()), "indices": selection.indices.tolist()}
+
+            def make(path: Path) -> None:
+                if not problems:
+                    problems.append(self.problem())
+                path.write_text(json.dumps(problems[0].selection(selection.indices, {}, blind=True).ot_distance))
+
+            return float(kept(self._path("distances", made_of, "json"), make, _json))
+
+        return [measured(selection) for selection in selections]
+
+    def strata(self, selectors: Sequence[Selector]) -> np.ndarray:
+        """In which of several growing selections each candidate is chosen first, int64 [N]; how many selectors there
+        are for those that none of them chooses. Raises InputError where one does not have all that the one before it
+        has: who selects so has no order."""
+        made_of = {**self._made_of(self.features(), *selectors), "strata": [described(one) for one in selectors]}
+
+        def make() -> dict[str, np.ndarray]:
+            first = np.full(len(self.task.ids("candidates")), len(selectors))
+            before = np.empty(0, dtype=np.int64)
+            for place, selector in enumerate(selectors):
+                chosen = self._choose(selector, None).indices
+                if not np.isin(before, chosen).all():
+                    raise InputError(
+                        f"{type(selector).__name__} has no order of candidates: {len(chosen)} selected are not all of "
+                        f"{len(before)} and some more"
+                    )
+                first[chosen] = np.minimum(first[chosen], place)
+                before = chosen
+            return {"first": first}
+
+        return cached_arrays(self._path("strata", made_of, "npz"), make)["first"]
 
     def value(self, method: Selector, name: str, candidates: np.ndarray | None = None) -> Valued:
         """What `method` makes of the candidates (of these alone, int64 [n], where they are given).
@@ -235,6 +274,22 @@ class Workbench(Generic[T]):
         def make(path: Path) -> None:
             state = self.task.train(selection, seed).state_dict()
             write_tensors(path, state)
+
+        return made(self._path("models", made_of, "safetensors"), make)
+
+    def untrained(self: Workbench[Task], seed: int) -> Path:
+        """Where the downstream model is before it learns anything."""
+        recipe = self.task.recipe()
+        made_of = {
+            "code": self._task_code(),
+            "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
+            "untrained": True,
+            "seed": seed,
+        }
+
+        def make(path: Path) -> None:
+            with seeded(seed):
+                write_tensors(path, self.task.downstream().state_dict())
 
         return made(self._path("models", made_of, "safetensors"), make)
 

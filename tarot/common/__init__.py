@@ -1,5 +1,6 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
+from tarot.common.devices import CPU, products_in, resolve_device, selection_device
 from tarot.common.errors import InputError
 from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
@@ -22,6 +23,7 @@ from tarot.common.progress_bars import part_of_progress, progress
 from tarot.common.texts import check_is_file, read_json, read_text
 
 __all__ = [
+    "CPU",
     "Count",
     "InputError",
     "Natural",
@@ -46,9 +48,12 @@ __all__ = [
     "locked",
     "memory_limit",
     "part_of_progress",
+    "products_in",
     "progress",
     "read_json",
     "read_text",
     "remove_abandoned",
+    "resolve_device",
+    "selection_device",
     "within",
 ]

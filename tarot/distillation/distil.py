@@ -12,12 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tarot.common import Count, InputError, Natural, atomic_file, checked
+from tarot.common import Count, InputError, Natural, atomic_file, checked, resolve_device
 from tarot.distillation.distilled import Distilled
 from tarot.distillation.per_class import ClassStatistics, Survey, surveyed
 from tarot.distillation.synthesis import Arrays, Keep, Pixels, Synthesis, Task, synthesise
 from tarot.features import PartRows
-from tarot.gradients import resolve_device
 from tarot.transport import Barycenter, barycenter, matched
 
 

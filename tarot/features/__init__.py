@@ -14,6 +14,7 @@ from tarot.features.arrays import (
 from tarot.features.foreign_arrays import unmasked
 from tarot.features.manifest import StoredDtype
 from tarot.features.mean_rows import MeanRows
+from tarot.features.ngrams import ngram_counts
 from tarot.features.part_rows import PartRows
 from tarot.features.readers import (
     BAD_NPZ,
@@ -46,6 +47,7 @@ __all__ = [
     "damaged_shards",
     "existing_paths",
     "file_identity",
+    "ngram_counts",
     "open_features",
     "read_block",
     "read_rows",

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import CPU, InputError
 from tarot.features.foreign_arrays import readable
 
 BLOCK_BYTES = 64 << 20  # a float32 block of rows: large enough for GEMM to run at full speed, small beside any memory
@@ -61,16 +61,17 @@ def as_rows(array: Any, name: str) -> Rows:
     return rows
 
 
-def read_block(rows: Rows, start: int, stop: int, name: str = "features") -> Tensor:
-    """Rows start..stop as a float32 CPU tensor [stop - start, d]. Raises InputError at the first NaN or infinity."""
-    return _finite(_to_float32(rows[start:stop]), name, start)
+def read_block(rows: Rows, start: int, stop: int, name: str = "features", device: torch.device = CPU) -> Tensor:
+    """Rows start..stop as a float32 tensor [stop - start, d] on `device`, to which they move in their own dtype.
+    Raises InputError at the first NaN or infinity."""
+    return _finite(_to_float32(rows[start:stop], device), name, start)
 
 
-def read_rows(rows: Rows, indices: NDArray[np.int64], name: str = "features") -> Tensor:
-    """The rows at `indices` (int64 [k]) as a float32 CPU tensor [k, d], in the order given."""
+def read_rows(rows: Rows, indices: NDArray[np.int64], name: str = "features", device: torch.device = CPU) -> Tensor:
+    """The rows at `indices` (int64 [k]) as a float32 tensor [k, d] on `device`, in the order given."""
     indices = np.asarray(indices, dtype=np.int64)
     index: Any = torch.from_numpy(indices).to(rows.device) if isinstance(rows, Tensor) else indices
-    return _finite(_to_float32(rows[index]), name, indices)
+    return _finite(_to_float32(rows[index], device), name, indices)
 
 
 def block_size(columns: int, block_bytes: int = BLOCK_BYTES) -> int:
@@ -78,8 +79,10 @@ def block_size(columns: int, block_bytes: int = BLOCK_BYTES) -> int:
     return max(256, block_bytes // (4 * max(1, columns)))
 
 
-def blocks(rows: Rows, size: int | None = None, name: str = "features") -> Iterator[tuple[int, Tensor]]:
-    """(start, float32 CPU tensor [b, d]) for consecutive blocks of `rows` [n, d], from the first to the last.
+def blocks(
+    rows: Rows, size: int | None = None, name: str = "features", device: torch.device = CPU
+) -> Iterator[tuple[int, Tensor]]:
+    """(start, float32 tensor [b, d] on `device`) for consecutive blocks of `rows` [n, d], from the first to the last.
 
     size: rows per block, the last one may have fewer; default as many as make BLOCK_BYTES, at least 256. name: of the
     argument, for errors. Raises InputError at the first NaN or infinity, with its row and column.
@@ -87,7 +90,7 @@ def blocks(rows: Rows, size: int | None = None, name: str = "features") -> Itera
     n, d = rows.shape
     size = size or block_size(d)
     for start in range(0, n, size):
-        yield start, read_block(rows, start, min(n, start + size), name)
+        yield start, read_block(rows, start, min(n, start + size), name, device)
 
 
 def _is_real(dtype: Any) -> bool:
@@ -100,12 +103,26 @@ def _is_real(dtype: Any) -> bool:
     return kind in "fiu"
 
 
-def _to_float32(block: Any) -> Tensor:
+def _to_float32(block: Any, device: torch.device) -> Tensor:
     if isinstance(block, Tensor):
-        return block.detach().to("cpu", torch.float32)
+        return block.detach().to(device).float()
+    if device != CPU:
+        return _uploaded(np.asarray(block), device)
     block = np.ascontiguousarray(block, dtype=np.float32)
     # A tensor of a read-only map could crash; one row of a reversed array counts as contiguous, but not for torch.
     return torch.from_numpy(block if block.flags.writeable and min(block.strides) >= 0 else block.copy())
+
+
+def _uploaded(block: NDArray[Any], device: torch.device) -> Tensor:
+    """On a GPU: through pinned memory, which torch keeps for the next block, and in the dtype it has, so that half
+    precision is half the bytes. The copy runs beside what the device does."""
+    try:
+        dtype = torch.from_numpy(np.empty(0, block.dtype)).dtype
+    except TypeError:  # torch has none such
+        dtype = torch.float32
+    staged = torch.empty(block.shape, dtype=dtype, pin_memory=torch.cuda.is_available())
+    np.copyto(staged.numpy(), block, casting="same_kind")
+    return staged.to(device, non_blocking=True).float()
 
 
 def _finite(block: Tensor, name: str, first: int | NDArray[np.int64]) -> Tensor:
@@ -114,7 +131,7 @@ def _finite(block: Tensor, name: str, first: int | NDArray[np.int64]) -> Tensor:
     if not torch.isfinite(block.sum()):
         bad = (~torch.isfinite(block)).nonzero()
         if len(bad):
-            row, column = bad[0].tolist()
+            row, column = bad[0].cpu().tolist()
             index = first + row if isinstance(first, int) else int(first[row])
             value = float(block[row, column])
             raise InputError(f"{name} row {index} column {column} is {value}: features must be finite")

@@ -1,7 +1,7 @@
 """Per-sample gradients, projected while they are made; the slow reference beside them."""
 
-from tarot.gradients.activations import Activations
-from tarot.gradients.batches import batch_size, in_halves, map_tensors, resolve_device, take, to_device
+from tarot.gradients.activations import Activations, penultimate
+from tarot.gradients.batches import batch_size, in_halves, map_tensors, take, to_device
 from tarot.gradients.dataset_rows import Engine, Samples, batches_by_cost, gradient_rows
 from tarot.gradients.losses import Losses, chosen_parameters, evaluating, losses_of
 from tarot.gradients.per_sample import GradientFeatures
@@ -32,9 +32,9 @@ __all__ = [
     "loop_gradients",
     "losses_of",
     "map_tensors",
+    "penultimate",
     "plan",
     "refuse_mixing",
-    "resolve_device",
     "sample_gradient",
     "take",
     "to_device",

@@ -40,3 +40,20 @@ class Activations:
                 f"their shape is {tuple(rows.shape)}"
             )
         return rows.float()
+
+
+def penultimate(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What the model's last linear layer is given when it sees `inputs`, [B, d]; leaves the model as it was.
+
+    Raises InputError where the model has no such layer.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError(f"a {type(model).__name__} without a linear layer has no penultimate activations")
+    seen: list[Tensor] = []
+    hook = linear[-1].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    try:
+        model(inputs)
+    finally:
+        hook.remove()
+    return torch.flatten(seen[-1], start_dim=1)

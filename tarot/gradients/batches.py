@@ -27,23 +27,6 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def resolve_device(device: str) -> torch.device:
-    """`auto` is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        known = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
-    if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
-    try:
-        torch.empty(0, device=known)
-    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # mps, xla, hpu, ...
-        raise InputError(f"device {device!r} is not there: this torch was built without it") from error
-    return known
-
-
 def batch_size(batch: Any) -> int:
     """Number of samples: the length of the first tensor that has a dimension. Raises InputError where there is none."""
     sizes: list[int] = []

@@ -19,10 +19,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tarot.common import InputError
-from tarot.features import Rows, block_size, read_rows
+from tarot.common import InputError, selection_device
+from tarot.features import PartRows, Rows, block_size, read_rows
 from tarot.selection import knowledge
 from tarot.selection.budget import Allowance, Budget, too_few
+from tarot.selection.marginal_cost import by_potentials, by_transports
 from tarot.selection.order import InOrder
 from tarot.selection.selection import Selection, check_total
 from tarot.space import (
@@ -43,14 +44,11 @@ from tarot.transport import (
     CapacityPlan,
     Cost,
     StreamedCost,
-    blocks_of,
-    dense,
-    entropic_potentials,
     solve_capacity,
-    solve_exact,
 )
 
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
+_FARTHEST = 2.0  # that unit vectors can be from each other
 _AT_ONCE = 4096  # candidates of an order
 FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
 _ORDERS = ("candidate_order", "candidate_places")  # cached, and the same whatever the targets are
@@ -68,7 +66,8 @@ class SelectionProblem(InOrder):
     one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model itself and features do not
     say (EL2N's error norms, influences); learning_rates: one per model (None: all alike). costs [N]: what a budget of
     tokens counts; sources [N]: what quotas and caps are of; group_weights: of every group of the targets, in which
-    proportion the budget is shared out to them.
+    proportion the budget is shared out to them. device: what computes, "auto" (a GPU where there is one), "cpu",
+    "cuda", "cuda:1", ...; for any other kind of device the CPU does.
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -93,6 +92,7 @@ class SelectionProblem(InOrder):
     candidate_sources: NDArray[Any] | None = None
     group_weights: Mapping[str, float] | None = None
     learning_rates: tuple[float, ...] | None = None
+    device: str = "auto"
     _table: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _whole: tuple[SelectionProblem, NDArray[np.int64]] | None = field(default=None, repr=False)  # see `restricted`
@@ -103,6 +103,7 @@ class SelectionProblem(InOrder):
         knowledge.check_one_space(candidates, targets)
         models, n, m = len(candidates), candidates[0].shape[0], targets[0].shape[0]
         check_space(self.whitening, self.regularization, self.norm)
+        selection_device(self.device)
         if self.total is not None:
             check_total(self.total)
         known = {
@@ -131,12 +132,17 @@ class SelectionProblem(InOrder):
     def m(self) -> int:
         return self.target_views[0].shape[0]
 
+    @cached_property
+    def place(self) -> torch.device:
+        """Where distances and transports are computed."""
+        return selection_device(self.device)
+
     # --- the two sides in one unit-norm space ------------------------------------------------------------------------
 
     @cached_property
     def _fitted(self) -> FittedSpace:
         pairs = list(zip(self.candidate_views, self.target_views, strict=True))
-        return fit_space(pairs, self.whitening, self.regularization, self.norm)
+        return fit_space(pairs, self.whitening, self.regularization, self.norm, self.place)
 
     @property
     def space(self) -> Space:
@@ -147,8 +153,8 @@ class SelectionProblem(InOrder):
     def _spaces(self) -> tuple[Rows, Rows]:
         maps = self._fitted.maps
         return (
-            in_space(self.candidate_views, maps, "candidates"),
-            in_space(self.target_views, maps, "targets"),
+            in_space(self.candidate_views, maps, "candidates", self.place),
+            in_space(self.target_views, maps, "targets", self.place),
         )
 
     @property
@@ -160,7 +166,7 @@ class SelectionProblem(InOrder):
     def usable_targets(self) -> NDArray[np.int64]:
         """Indices of the targets whose gradient is not zero, int64."""
         rows: Tensor = self._spaces[1][:]
-        usable: NDArray[np.int64] = (rows != 0).any(dim=1).nonzero()[:, 0].numpy()
+        usable: NDArray[np.int64] = (rows != 0).any(dim=1).nonzero()[:, 0].cpu().numpy()
         if len(usable) == 0:
             raise InputError("targets: every row is zero, so nothing can be near them")
         if len(usable) < self.m:
@@ -172,8 +178,13 @@ class SelectionProblem(InOrder):
     @cached_property
     def targets(self) -> Tensor:
         """The usable targets as unit-norm rows, float32 [M', d]."""
-        rows: Tensor = self._spaces[1][:]
+        rows: Tensor = self._spaces[1][:].cpu()
         return rows[self.usable_targets]
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        """The same where distances are computed."""
+        return self.targets.to(self.place)
 
     def with_targets_in_order(self) -> SelectionProblem:
         """The same problem with its usable targets in the order of `target_order`: for draws of them, and solvers."""
@@ -312,12 +323,12 @@ class SelectionProblem(InOrder):
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:
-                closest = None if "closest" in self._table else Closest.unknown(self.n)
+                closest = None if "closest" in self._table else Closest.unknown(self.n, self.place)
                 places = None if self.candidate_ids is None else self.candidate_places  # else equals are the same
-                nearest = nearest_unit(self.candidates, self.targets, k, places=places, closest=closest)
+                nearest = nearest_unit(self.candidates, self._targets, k, places=places, closest=closest)
                 known = self._table["nearest"] = nearest
                 if closest is not None:
-                    self._table["closest"] = (closest.distance, closest.target)
+                    self._table["closest"] = (closest.distance.cpu(), closest.target.cpu())
         return known
 
     def closest(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -326,9 +337,9 @@ class SelectionProblem(InOrder):
         self.neighbours(1)
         with self._lock:
             if "closest" not in self._table:  # neighbours of a larger problem, which were looked for there
-                found = Closest.unknown(self.n)
-                nearest_unit(self.candidates, self.targets, 1, closest=found)
-                self._table["closest"] = (found.distance, found.target)
+                found = Closest.unknown(self.n, self.place)
+                nearest_unit(self.candidates, self._targets, 1, closest=found)
+                self._table["closest"] = (found.distance.cpu(), found.target.cpu())
             distance, position = (column.numpy() for column in self._table["closest"])
         target = np.where(position < 0, -1, self.usable_targets[position])
         return distance.astype(np.float64), target
@@ -367,12 +378,12 @@ class SelectionProblem(InOrder):
             raise too_few(expect, int(seen.sum()), self.n)
 
     def cost(self, candidates: NDArray[np.int64], targets: NDArray[np.int64] | None = None) -> Cost:
-        """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions)."""
-        chosen = self.targets if targets is None else self.targets[targets]
-        rows = read_rows(self.candidates, candidates, "candidates")
-        if len(rows) * len(chosen) > DENSE_PAIRS:
-            return StreamedCost(rows, chosen)
-        return distances(rows, chosen)
+        """Distances float32 [len(candidates), M'] from these candidates to the targets (all, or these positions), on
+        `place`; where they do not fit in memory they are computed from rows that are read as they are needed."""
+        chosen = self._targets if targets is None else self._targets[torch.from_numpy(targets).to(self.place)]
+        if len(candidates) * len(chosen) > DENSE_PAIRS:
+            return StreamedCost(PartRows(self.candidates, candidates), chosen, top=_FARTHEST)
+        return distances(read_rows(self.candidates, candidates, "candidates", self.place), chosen)
 
     def restricted(self, targets: NDArray[np.int64]) -> SelectionProblem:
         """The same pool and space with only these (positions of usable) targets; nothing is whitened again."""
@@ -406,7 +417,8 @@ class SelectionProblem(InOrder):
 
         in_order: the solver is given candidates as `ordered` has them, so that which of several optima it finds does
         not depend on where they stand."""
-        return solve_capacity(self.neighbours, self.n, len(self.targets), size, self.ordered if in_order else None)
+        ordered = self.ordered if in_order else None
+        return solve_capacity(self.neighbours, self.n, len(self.targets), size, ordered, self.place)
 
     def marginal_cost(
         self, chosen: NDArray[np.int64], layer: NDArray[np.int64], exact: bool = False
@@ -416,25 +428,7 @@ class SelectionProblem(InOrder):
         exact: OT(uniform on chosen + z, targets) for every z (Eq. 13). Otherwise z's potential in one entropic solve of
         chosen + layer: to first order the same, up to a constant (ledger L-06, L-08).
         """
-        if exact:
-            return self._exact_marginal_cost(chosen, layer)
-        both = self.ordered(np.concatenate([chosen, layer]))
-        by_index = np.argsort(both)
-        potentials: NDArray[np.float64] = entropic_potentials(self.cost(both)).f[by_index]
-        return potentials[np.searchsorted(both[by_index], layer)]
-
-    def _exact_marginal_cost(self, chosen: NDArray[np.int64], layer: NDArray[np.int64]) -> NDArray[np.float64]:
-        costs = torch.empty(len(chosen) + 1, len(self.targets))  # the network simplex holds it whole; z is its last row
-        if len(chosen):
-            costs[:-1] = dense(self.cost(chosen))
-        values = np.empty(len(layer))
-        g: NDArray[np.float64] | None = None
-        for start, block in blocks_of(self.cost(layer)):
-            for position, row in enumerate(block, start):
-                costs[-1] = row
-                plan = solve_exact(costs, g=g)
-                values[position], g = plan.value, plan.g
-        return values
+        return by_transports(self, chosen, layer) if exact else by_potentials(self, chosen, layer)
 
     def selection(
         self, chosen: ArrayLike, selector: Mapping[str, Any], *, blind: bool = False, **known: Any

@@ -27,7 +27,7 @@ from tarot.features import BAD_PARQUET
 from tarot.selection.candidate_table import candidate_table
 from tarot.selection.weights import allocate, integer_weights
 from tarot.space import Space
-from tarot.transport import Bracket, Cost, Entropic, StreamedCost, bracket, entropic_potentials, sinkhorn, solve_exact
+from tarot.transport import Bracket, Cost, Entropic, bracket, entropic_potentials, sinkhorn, solve_exact
 
 if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
@@ -192,10 +192,11 @@ class Selection:
     def _nearest(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         if not len(self):
             return np.empty(0), np.empty(0, dtype=np.int64)
-        blocks = self._cost.blocks() if isinstance(self._cost, StreamedCost) else [(0, self._cost)]
+        cost = self._cost
+        blocks = [(0, cost)] if isinstance(cost, Tensor) else cost.blocks()
         pairs = [block.min(dim=1) for _, block in blocks]
-        distance = torch.cat([p.values for p in pairs]).double().numpy()
-        return distance, self._problem().usable_targets[torch.cat([p.indices for p in pairs]).numpy()]
+        distance = torch.cat([p.values for p in pairs]).double().cpu().numpy()
+        return distance, self._problem().usable_targets[torch.cat([p.indices for p in pairs]).cpu().numpy()]
 
     @cached_property
     def _cost(self) -> Cost:

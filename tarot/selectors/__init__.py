@@ -8,6 +8,7 @@ from tarot.selectors.bids import Bids
 from tarot.selectors.contract import Selector, Valuing, check_selector
 from tarot.selectors.doubly_greedy import DoublyGreedy
 from tarot.selectors.dsdm import Dsdm
+from tarot.selectors.dsir import Dsir
 from tarot.selectors.el2n import El2n
 from tarot.selectors.facility_location import FacilityLocation
 from tarot.selectors.herding import Herding
@@ -37,6 +38,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "bids": Bids,
     "doubly_greedy": DoublyGreedy,
     "dsdm": Dsdm,
+    "dsir": Dsir,
     "el2n": El2n,
     "facility_location": FacilityLocation,
     "herding": Herding,
@@ -69,6 +71,7 @@ __all__ = [
     "Bids",
     "DoublyGreedy",
     "Dsdm",
+    "Dsir",
     "El2n",
     "FacilityLocation",
     "Herding",

@@ -59,10 +59,17 @@ class TarotExact:
             return self._choose_size(problem)
         budget = problem.budget(self.size, self.ratio)
         given = problem.with_targets_in_order()
-        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0)[0])
-        chosen, bound = best_subset(seen, budget, self.swaps)
-        own = bound if seen is given else None  # otherwise it bounds the distance to other targets
-        return problem.selection(chosen, described(self), total=problem.n, curve=curve, lower_bound=own)
+        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0).indices)
+        best = best_subset(seen, budget, self.swaps)
+        own = seen is given  # otherwise what is known is of other targets
+        return problem.selection(
+            best.indices,
+            described(self),
+            total=problem.n,
+            curve=curve,
+            lower_bound=best.bound if own else None,
+            ot_distance=best.distance if own else None,
+        )
 
     def _choose_size(self, problem: SelectionProblem) -> Selection:
         """The smallest size within one standard error of the least held-out distance; then solved on all targets."""
@@ -76,18 +83,34 @@ class TarotExact:
         for column, fold in enumerate(folds):
             rest = posed.restricted(np.setdiff1d(np.arange(m), fold))
             for row, size in enumerate(sizes):
-                chosen, _ = best_subset(rest, int(size), swaps=0)
+                chosen = best_subset(rest, int(size), swaps=0).indices
                 held_out[row, column] = solve_exact(dense(posed.cost(chosen, fold))).value
         mean, error = held_out.mean(1), held_out.std(1, ddof=1) / np.sqrt(len(folds))
         best = int(mean.argmin())
         size = int(sizes[np.flatnonzero(mean <= mean[best] + error[best])[0]])
-        chosen, bound = best_subset(posed, size, self.swaps)
+        best_of_all = best_subset(posed, size, self.swaps)
         curve = {"size": sizes.tolist(), "held_out": mean.tolist(), "standard_error": error.tolist(), "chosen": [size]}
-        return problem.selection(chosen, described(self), total=n, lower_bound=bound, curve=curve)
+        return problem.selection(
+            best_of_all.indices,
+            described(self),
+            total=n,
+            curve=curve,
+            lower_bound=best_of_all.bound,
+            ot_distance=best_of_all.distance,
+        )
 
 
-def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[NDArray[np.int64], float]:
-    """Indices [size] of the best subset found, and the bound that no subset can beat.
+@dataclass(frozen=True)
+class BestSubset:
+    """indices: int64 [size], ascending. bound: no subset can be nearer. distance: its own, where it is known."""
+
+    indices: NDArray[np.int64]
+    bound: float
+    distance: float | None = None
+
+
+def best_subset(problem: SelectionProblem, size: int, swaps: int) -> BestSubset:
+    """The best subset found, and the bound that no subset can beat.
 
     Where several subsets are as good, or several duals prove one, it is that to which the solvers come with candidates
     as `SelectionProblem.ordered` has them, and the problem's targets are in the order of their content.
@@ -97,19 +120,22 @@ def best_subset(problem: SelectionProblem, size: int, swaps: int) -> tuple[NDArr
     support = sends[np.argsort(-relaxed.mass[sends], kind="stable")[:size]]
     full = len(support) == size  # not so only where zero features are nearer to the targets than candidates
     integral = full and relaxed.exact and size % len(problem.targets) == 0
-    if integral or (full and size * len(problem.targets) > _PAIRS):
-        return np.sort(support), relaxed.lower_bound
+    if integral:  # each of the support sends all it may, so that the relaxed plan is its own
+        return BestSubset(np.sort(support), relaxed.lower_bound, relaxed.value)
+    if full and size * len(problem.targets) > _PAIRS:
+        return BestSubset(np.sort(support), relaxed.lower_bound)
     starts = [TarotFixed(size=size).select(problem).indices] + ([support] if full else [])
     near = problem.neighbours(_NEIGHBOURS)[1][:, :_NEIGHBOURS].unique().numpy()
     pool = problem.ordered(np.unique(np.concatenate([near[near >= 0], np.flatnonzero(relaxed.mass > 0), *starts])))
     place = {candidate: position for position, candidate in enumerate(pool.tolist())}
     cost = problem.cost(pool)
     if not isinstance(cost, Tensor):
-        return np.sort(starts[-1]), relaxed.lower_bound
+        return BestSubset(np.sort(starts[-1]), relaxed.lower_bound)
+    cost = cost.cpu()
     members = [np.sort([place[candidate] for candidate in start.tolist()]) for start in starts]
     subsets = [_settle(cost, _subset(cost, start)) for start in members]
     best = _swap(cost, min(subsets, key=lambda s: s.plan.value), swaps)
-    return np.sort(pool[best.members]), relaxed.lower_bound
+    return BestSubset(np.sort(pool[best.members]), relaxed.lower_bound)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import CPU, InputError, selection_device
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
 from tarot.space.content import content_sample
 from tarot.space.norm import NORMS, AskedNorm, Norm, RowMap, unit_norm
@@ -119,30 +119,32 @@ def check_space(whitening: object, regularization: float | None, norm: object) -
         )
 
 
-def fit_space(pairs: Pairs, whitening: Whitening, regularization: float | None, norm: AskedNorm) -> FittedSpace:
+def fit_space(
+    pairs: Pairs, whitening: Whitening, regularization: float | None, norm: AskedNorm, device: torch.device = CPU
+) -> FittedSpace:
     """regularization: None: chosen. norm: "auto": none before "cholesky", "zca" and "paper", as in the paper, one of
     "unit" and "clip" where all is chosen, and unit before the rest. "paper" is Cholesky's at a ridge of 1e-3, of rows
-    as long as they are."""
+    as long as they are. The maps are of rows on `device`."""
     if whitening is None:
         return FittedSpace(Space(None, None, None, ()), [unit_norm for _ in pairs])
     if whitening == "chosen":
-        return _chosen(pairs, norm)
+        return _chosen(pairs, norm, device)
     if norm == "auto":
         norm = None if whitening in ("cholesky", "zca", "paper") else "unit"
     if whitening == "centred":
-        return FittedSpace(Space("centred", norm, "union", ()), [fit_centre(c, t, norm) for c, t in pairs])
+        return FittedSpace(Space("centred", norm, "union", ()), [fit_centre(c, t, norm, device) for c, t in pairs])
     if whitening == "paper":
         norm, regularization = None, PAPER_RIDGE if regularization is None else regularization
     method = "cholesky" if whitening == "paper" else whitening
-    maps = [fit_whitener(c, t, method, regularization, "union", norm) for c, t in pairs]
+    maps = [fit_whitener(c, t, method, regularization, "union", norm, device) for c, t in pairs]
     ridges = tuple(fitted.regularization for fitted in maps)
     return FittedSpace(Space(whitening, norm, "union", ridges), list(maps))
 
 
-def in_space(rows: Sequence[Rows], maps: Maps, name: str) -> Rows:
-    """The rows [n, d] of each model, mapped as they are read and joined."""
-    mapped = [WhitenedRows(view, mapping, name) for view, mapping in zip(rows, maps, strict=True)]
-    return mapped[0] if len(mapped) == 1 else JoinedRows(mapped, name)
+def in_space(rows: Sequence[Rows], maps: Maps, name: str, device: torch.device = CPU) -> Rows:
+    """The rows [n, d] of each model, mapped on the device of the maps as they are read, and joined."""
+    mapped = [WhitenedRows(view, mapping, name, device) for view, mapping in zip(rows, maps, strict=True)]
+    return mapped[0] if len(mapped) == 1 else JoinedRows(mapped, name, device=device)
 
 
 @overload
@@ -152,6 +154,7 @@ def whiten(
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
     norm: AskedNorm = "auto",
+    device: str = "auto",
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def whiten(
@@ -160,6 +163,7 @@ def whiten(
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
     norm: AskedNorm = "auto",
+    device: str = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 @overload
 def whiten(
@@ -168,6 +172,7 @@ def whiten(
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
     norm: AskedNorm = "auto",
+    device: str = "auto",
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
 def whiten(
     candidates: MatrixLike,
@@ -175,40 +180,44 @@ def whiten(
     method: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
     norm: AskedNorm = "auto",
+    device: str = "auto",
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
     """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
 
     method, regularization, norm: as `tarot.select` describes whitening, regularization and norm, and by default in the
     space that it uses for `tarot_*`. `method=None` only normalises. Zero rows stay zero. Raises InputError on unequal
     dimensions, an unknown option, features that do not vary, or a covariance that is singular without a larger ridge.
+    device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
     """
     sources = {"candidates": as_rows(candidates, "candidates"), "targets": as_rows(targets, "targets")}
     asked = resolved(method, regularization)
     check_space(asked, regularization, norm)
     pair = sources["candidates"], sources["targets"]
-    (mapping,) = fit_space([pair], asked, regularization, norm).maps
+    place = selection_device(device)
+    (mapping,) = fit_space([pair], asked, regularization, norm, place).maps
     results: list[NDArray[np.float32] | Tensor] = []
     for name, rows in sources.items():
-        white = torch.empty(tuple(rows.shape))
-        for start, block in blocks(rows, name=name):
+        home = rows.device if isinstance(rows, Tensor) else CPU
+        white = torch.empty(tuple(rows.shape), device=home)
+        for start, block in blocks(rows, None, name, place):
             white[start : start + len(block)] = mapping(block)
-        results.append(white.to(rows.device) if isinstance(rows, Tensor) else white.numpy())
+        results.append(white if isinstance(rows, Tensor) else white.numpy())
     return results[0], results[1]
 
 
-def _chosen(pairs: Pairs, norm: AskedNorm) -> FittedSpace:
+def _chosen(pairs: Pairs, norm: AskedNorm, device: torch.device) -> FittedSpace:
     choices: dict[str, FittedSpace] = {}
     kinds: tuple[Norm | None, ...] = ("unit", "clip") if norm == "auto" else (norm,)
     for kept in kinds:
-        whitened = [fit_whitener(c, t, "local", None, "union", kept) for c, t in pairs]
+        whitened = [fit_whitener(c, t, "local", None, "union", kept, device) for c, t in pairs]
         ridges = tuple(fitted.regularization for fitted in whitened)
         name = "local" if kept == "unit" else f"local, {kept or 'any'} norm"
         choices[name] = FittedSpace(Space("local", kept, "union", ridges), list(whitened))
         if "centred" not in choices:
             centred: Maps = [Centred(fitted.mean, fitted.prepare) for fitted in whitened]
             choices["centred"] = FittedSpace(Space("centred", kept, "union", ()), centred)
-    choices["none"] = fit_space(pairs, None, None, None)
-    asked = _asked(pairs, list(choices.values()))
+    choices["none"] = fit_space(pairs, None, None, None, device)
+    asked = _asked(pairs, list(choices.values()), device)
     if asked is None:
         first = next(iter(choices.values()))
         return FittedSpace(replace(first.space, chosen=True), first.maps)
@@ -221,12 +230,14 @@ def _chosen(pairs: Pairs, norm: AskedNorm) -> FittedSpace:
     return FittedSpace(space, choices[best].maps)
 
 
-def _asked(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[tuple[NDArray[np.float64], float]] | None:
+def _asked(
+    pairs: Pairs, spaces: Sequence[FittedSpace], device: torch.device
+) -> list[tuple[NDArray[np.float64], float]] | None:
     """`agreement` and `repetition` of the same targets in each space; None where there are fewer than two of these, or
     no candidate."""
     candidates, targets = ([pair[side] for pair in pairs] for side in (0, 1))
-    z = _drawn(candidates, COMPARED, spaces, "candidates")
-    x = _drawn(targets, SHOWN, spaces, "targets")
+    z = _drawn(candidates, COMPARED, spaces, "candidates", device)
+    x = _drawn(targets, SHOWN, spaces, "targets", device)
     usable = [torch.stack([rows.any(dim=1) for rows in side]).all(dim=0) for side in (z, x)]
     if not usable[0].any() or usable[1].sum() < 2:
         return None
@@ -234,11 +245,13 @@ def _asked(pairs: Pairs, spaces: Sequence[FittedSpace]) -> list[tuple[NDArray[np
     return [(agreement(*side), repetition(*side)) for side in sides]
 
 
-def _drawn(views: Sequence[Rows], size: int, spaces: Sequence[FittedSpace], name: str) -> list[Tensor]:
-    """So many rows [n, d] in each space, the same in all, read once."""
+def _drawn(
+    views: Sequence[Rows], size: int, spaces: Sequence[FittedSpace], name: str, device: torch.device
+) -> list[Tensor]:
+    """So many rows [n, d] in each space, the same in all, read once; in the CPU's memory."""
     which = content_sample(views[0], size, name)
     rows = [read_rows(view, which, name) for view in views]
-    return [in_space(rows, space.maps, name)[:] for space in spaces]
+    return [in_space(rows, space.maps, name, device)[:].cpu() for space in spaces]
 
 
 def _warn_of_strangers(found: NDArray[np.float64]) -> None:

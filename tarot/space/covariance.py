@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import CPU, InputError
 from tarot.features import Rows, block_size, blocks
 from tarot.space.norm import RowMap
 
@@ -25,12 +25,14 @@ def is_zero(block: Tensor) -> Tensor:
     return zero
 
 
-def usable_blocks(sources: Mapping[str, Rows], prepare: RowMap) -> Iterator[tuple[Tensor, Tensor]]:
+def usable_blocks(
+    sources: Mapping[str, Rows], prepare: RowMap, device: torch.device = CPU
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows as they are, rows prepared) of each block of all sources, without zero rows; empty blocks are skipped.
     Raises InputError, at the end, where nothing is left."""
     found = False
     for name, rows in sources.items():
-        for _, block in blocks(rows, block_size(rows.shape[1]) // 4, name):
+        for _, block in blocks(rows, block_size(rows.shape[1]) // 4, name, device):
             zero = is_zero(block)
             usable = block[~zero] if zero.any() else block
             if len(usable):
@@ -40,25 +42,27 @@ def usable_blocks(sources: Mapping[str, Rows], prepare: RowMap) -> Iterator[tupl
         raise InputError(f"{' and '.join(sources)} hold only zero rows")
 
 
-def mean_of(sources: Mapping[str, Rows], prepare: RowMap) -> Tensor:
+def mean_of(sources: Mapping[str, Rows], prepare: RowMap, device: torch.device = CPU) -> Tensor:
     """The mean of all non-zero rows, prepared, float64 [d]."""
-    n, total = 0, torch.zeros(next(iter(sources.values())).shape[1], dtype=torch.float64)
-    for _, rows in usable_blocks(sources, prepare):
+    n, total = 0, torch.zeros(next(iter(sources.values())).shape[1], dtype=torch.float64, device=device)
+    for _, rows in usable_blocks(sources, prepare, device):
         n += len(rows)
         total += rows.double().sum(dim=0)
     return total / n
 
 
-def moments(sources: dict[str, Rows], prepare: RowMap, centred: bool) -> tuple[int, Tensor, Tensor]:
+def moments(
+    sources: dict[str, Rows], prepare: RowMap, centred: bool, device: torch.device = CPU
+) -> tuple[int, Tensor, Tensor]:
     """Number of non-zero rows, their mean [d] and covariance [d, d] (float64) in one pass over all sources.
 
     Warns where few rows make up most of the trace.
     """
     n, d = 0, next(iter(sources.values())).shape[1]
-    shift = torch.zeros(d, dtype=torch.float64)
-    total, scatter = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
+    total, scatter = (torch.zeros(*shape, dtype=torch.float64, device=device) for shape in ((d,), (d, d)))
+    shift = torch.zeros_like(total)
     shares: list[Tensor] = []
-    for _, rows in usable_blocks(sources, prepare):
+    for _, rows in usable_blocks(sources, prepare, device):
         block = rows.double()
         if centred and n == 0:
             # Moments about a point near the mean: subtracting n * mean * mean^T at the end then cancels nothing.
@@ -127,7 +131,7 @@ def inverse_root(covariance: Tensor, method: Literal["cholesky", "zca"]) -> Tens
         raise InputError(f"the {d} x {d} feature covariance is singular: whitening needs a larger regularization")
     if method == "cholesky":
         root: Tensor = torch.linalg.solve_triangular(
-            lower, torch.eye(d, dtype=torch.float64), upper=False
+            lower, torch.eye(d, dtype=torch.float64, device=lower.device), upper=False
         ).T.contiguous()
         return root
     root = (vectors * values.rsqrt()) @ vectors.T

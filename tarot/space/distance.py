@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from tarot.common import products_in
+
 SMALL = 10_000_000  # multiplications
 _LEAST = 2.0**-40  # of numbers whose squares, and those of what is much smaller, are far from the ends of float32
 _CANCELLATION = 1e-3  # where d^2 < 1e-3 (|x|^2 + |y|^2), the expansion of |x - y|^2 has lost three digits of float32
@@ -14,7 +16,7 @@ BLOCK = 1 << 22  # pairs at a time: the passes after the matrix product then run
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """||x_i - y_j||, float32 [n, m], of x [n, d] and y [m, d].
+    """||x_i - y_j||, float32 [n, m], of x [n, d] and y [m, d], on whose device it is.
 
     Computed as |x|^2 + |y|^2 - 2 x.y, one matrix product; pairs so close that this cancels are recomputed as the norm
     of their difference, so a row is at distance exactly 0 from its copy (ledger L-16, L-17). Small problems, where it
@@ -25,7 +27,7 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     scale = _scale(x, y)
     if scale != 1:
         return distances(x / scale, y / scale).mul_(scale)
-    result = torch.empty(len(x), len(y))
+    result = x.new_empty(len(x), len(y))
     rows = max(1, BLOCK // len(y))
     y_squared = y.square().sum(1)
     for start in range(0, len(x), rows):
@@ -35,7 +37,7 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
 
 def _scale(*sides: Tensor) -> float:
     """1, or a power of two by which rows are divided whose squares would leave float32."""
-    largest = max(float(end.abs()) for rows in sides for end in rows.aminmax())
+    largest = float(torch.stack([end.abs() for rows in sides for end in rows.aminmax()]).max())
     if largest == 0 or _LEAST < largest < 1 / _LEAST:
         return 1.0
     return 2.0 ** math.floor(math.log2(largest))
@@ -43,7 +45,8 @@ def _scale(*sides: Tensor) -> float:
 
 def _fill(distance: Tensor, x: Tensor, y: Tensor, y_squared: Tensor) -> None:
     scale = x.square().sum(1)[:, None] + y_squared
-    torch.addmm(scale, x, y.T, alpha=-2, out=distance)
+    with products_in("ieee", x.device):
+        torch.addmm(scale, x, y.T, alpha=-2, out=distance)
     i, j = (distance < scale.mul_(_CANCELLATION)).nonzero(as_tuple=True)
     distance.clamp_(min=0).sqrt_()
     for pairs in zip(i.split(1 << 16), j.split(1 << 16), strict=True):

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tarot.common import CPU, products_in
 from tarot.features import Rows
 from tarot.space.covariance import inverse_root, oracle_ridge, ridged, usable_blocks
 from tarot.space.norm import RowMap, unit_norm
@@ -38,32 +39,38 @@ class ContentSample:
     rows: Tensor
 
     @classmethod
-    def nothing(cls, d: int) -> ContentSample:
-        return cls(np.empty(0, dtype=np.uint64), torch.empty(0, d))
+    def nothing(cls, d: int, device: torch.device) -> ContentSample:
+        return cls(np.empty(0, dtype=np.uint64), torch.empty(0, d, device=device))
 
     def add(self, keys: NDArray[np.uint64], rows: Tensor, size: int) -> ContentSample:
         """The `size` rows of smallest key among these and those of a block: uint64 [b], float32 [b, d]."""
         kept, first = np.unique(np.concatenate([self.keys, keys]), return_index=True)
         first = first[:size]
         old = first < len(self.rows)
-        drawn = torch.empty(len(first), rows.shape[1])
-        drawn[torch.from_numpy(old)] = self.rows[torch.from_numpy(first[old])]
-        drawn[torch.from_numpy(~old)] = rows[torch.from_numpy(first[~old] - len(self.rows))]
+        drawn = rows.new_empty(len(first), rows.shape[1])
+
+        def at(positions: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(positions).to(rows.device)
+
+        drawn[at(np.flatnonzero(old))] = self.rows[at(first[old])]
+        drawn[at(np.flatnonzero(~old))] = rows[at(first[~old] - len(self.rows))]
         return ContentSample(kept[:size], drawn)
 
 
 def content_keys(block: Tensor) -> NDArray[np.uint64]:
     """A number for what each row of a float32 block [b, d] holds: uint64 [b]."""
-    rows = np.ascontiguousarray(block.numpy() + np.float32(0))  # which makes one zero of two
+    rows = np.ascontiguousarray(block.cpu().numpy() + np.float32(0))  # which makes one zero of two
     digests = [hashlib.blake2b(row.data, digest_size=8).digest() for row in rows]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
-def mean_and_sample(sources: Mapping[str, Rows], prepare: RowMap, size: int = SAMPLE) -> tuple[Tensor, Tensor]:
+def mean_and_sample(
+    sources: Mapping[str, Rows], prepare: RowMap, size: int = SAMPLE, device: torch.device = CPU
+) -> tuple[Tensor, Tensor]:
     """The mean of all prepared rows, float64 [d], and `size` of them drawn by content, float32 [n, d], in one pass."""
     d = next(iter(sources.values())).shape[1]
-    n, total, sample = 0, torch.zeros(d, dtype=torch.float64), ContentSample.nothing(d)
-    for given, rows in usable_blocks(sources, prepare):
+    n, total, sample = 0, torch.zeros(d, dtype=torch.float64, device=device), ContentSample.nothing(d, device)
+    for given, rows in usable_blocks(sources, prepare, device):
         n += len(rows)
         total += rows.double().sum(dim=0)
         sample = sample.add(content_keys(given), rows, size)
@@ -79,7 +86,7 @@ def local_covariance(rows: Tensor) -> Tensor:
     """
     centred = rows.double() - rows.double().mean(dim=0)
     if len(rows) < 2:
-        return torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+        return centred.new_zeros(rows.shape[1], rows.shape[1])
     compared = unit_norm(rows)
     for _ in range(SEARCHES - 1):
         covariance = _difference_covariance(centred, _neighbours(compared))
@@ -95,7 +102,8 @@ def _neighbours(rows: Tensor) -> Tensor:
     n = len(rows)
     found, step = [], max(1, _SIMILARITIES // n)
     for start in range(0, n, step):
-        similarity = rows[start : start + step] @ rows.T
+        with products_in("ieee", rows.device):
+            similarity = rows[start : start + step] @ rows.T
         similarity.diagonal(start).fill_(-torch.inf)
         found.append(similarity.topk(min(NEIGHBOURS, n - 1), dim=1).indices)
     return torch.cat(found)

@@ -2,11 +2,13 @@
 
 The product only screens: a similarity that does not beat its target's running k-th best is dropped by one comparison,
 and after the first block few do. The distances of what remains are computed directly as ||x - y||, so near duplicates
-keep their order and the result does not depend on how the pass was cut into blocks.
+keep their order and the result does not depend on how the pass was cut into blocks. All is computed where the targets
+are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import CPU, InputError, products_in, selection_device
 from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_rows
 from tarot.space.choice import Whitening, check_space, fit_space, resolved
 from tarot.space.norm import AskedNorm
@@ -23,6 +25,7 @@ from tarot.space.whitening import WhitenedRows
 
 BLOCK_SIMILARITIES = 1 << 23  # at most, per block: they are screened from cache
 GATHER_BYTES = 4 << 20  # small: fresh memory costs more than the arithmetic done in it
+_ROUNDING = 1e-5  # of a similarity that is computed from a distance
 NORM_TOLERANCE = 1e-6  # float32 rounding stays below; rows of a float16 store do not and are normalised again (L-16)
 
 
@@ -33,13 +36,14 @@ def nearest(
     whitening: Whitening | Literal["auto"] = "auto",
     regularization: float | None = None,
     norm: AskedNorm = "auto",
+    device: str = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
 
     Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening as `tarot.select` describes it; "auto" is
     what it uses for `tarot_*`, None takes the rows as they are. Exact; ties go to the smaller index. Zero rows are
     nobody's neighbours: places that no usable candidate fills, and all places of a zero target, hold distance +inf and
-    index -1.
+    index -1. device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
 
     Raises InputError for a k outside 1..N and as `fit_whitener` does.
     """
@@ -48,9 +52,12 @@ def nearest(
         raise InputError(f"k must be between 1 and the number of candidates, {candidates.shape[0]}; it is {k!r}")
     asked = resolved(whitening, regularization)
     check_space(asked, regularization, norm)
-    (mapping,) = fit_space([(candidates, targets)], asked, regularization, norm).maps
-    white = WhitenedRows(targets, mapping, "targets")[:]
-    distance, index = nearest_unit(WhitenedRows(candidates, mapping, "candidates"), white, k)
+    place = selection_device(device)
+    (mapping,) = fit_space([(candidates, targets)], asked, regularization, norm, place).maps
+    white = WhitenedRows(targets, mapping, "targets", place)[:]
+    screen = tf32_screen(candidates.shape[1]) if place.type == "cuda" else None
+    pool = WhitenedRows(candidates, mapping, "candidates", place)
+    distance, index = nearest_unit(pool, white, k, screen=screen)
     return distance.numpy(), index.numpy()
 
 
@@ -66,17 +73,42 @@ class Closest:
     target: Tensor
 
     @classmethod
-    def unknown(cls, n: int) -> Self:
-        return cls(torch.full((n,), torch.inf), torch.full((n,), -1))
+    def unknown(cls, n: int, device: torch.device = CPU) -> Self:
+        """device: where the targets are."""
+        return cls(torch.full((n,), torch.inf, device=device), torch.full((n,), -1, device=device))
 
     def see(self, start: int, block: Tensor, targets: Tensor, similarity: Tensor) -> None:
         """Of a block of candidates [b, d] from `start` on: similarity [M, b], -inf where one of the two is zero."""
         best, target = similarity.max(dim=0)
         known = best > -torch.inf
         place = slice(start, start + len(block))
-        exact = torch.linalg.vector_norm(block - targets[target], dim=1)
+        exact = _lengths(block - targets[target])
         self.distance[place] = exact.where(known, torch.inf)
         self.target[place] = target.where(known, -1)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A product of lower precision than float32's, where that is faster.
+
+    product: of targets [M, d] and a block of candidates [b, d], both of unit norm: float32 [M, b]. error: none of its
+    similarities is off by more.
+    """
+
+    product: Callable[[Tensor, Tensor], Tensor]
+    error: float
+
+
+def tf32_screen(d: int) -> Screen:
+    """By the tensor cores of a GPU: operands have eleven bits, so that |x^.y^ - x.y| <= 2 u + u^2 of unit vectors with
+    u = 2^-11; partial sums of four products each are cut off at float32's."""
+    unit = 2.0**-11
+    return Screen(_tf32_product, 2 * unit + unit**2 + d / 4 * torch.finfo(torch.float32).eps)
+
+
+def _tf32_product(targets: Tensor, block: Tensor) -> Tensor:
+    with products_in("tf32", block.device):
+        return targets @ block.T
 
 
 def nearest_unit(
@@ -86,26 +118,64 @@ def nearest_unit(
     block_similarities: int = BLOCK_SIMILARITIES,
     places: NDArray[np.int64] | None = None,
     closest: Closest | None = None,
+    screen: Screen | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) among rows of unit norm.
+    """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) among rows of unit norm, in the CPU's memory.
 
     candidates [N, d], targets float32 [M, d]: unit norm, or zero = unusable. Candidates are read twice: all of them
     once in order, and the k M nearest again for their distances. Exact in float32, ties to the smaller place (int64
     [N], all different), which is the index where no places are given; only where more than k + 32 candidates lie within
     the product's rounding (1e-5) of a k-th best does the product's value decide which of those are compared. Unfilled
     places hold +inf and -1. Memory: O(block + M k), never N M. closest: told of every block on the way.
+    screen: another product to look for them with. What it leaves out is farther than what is found, which is certified
+    target by target; where it is not, the target is looked at again with a product in float32. So the result is the
+    same. It may not be given with `closest`, which goes by the product.
     """
+    if screen is None:
+        plain = _float32_screen(targets.shape[1])
+        return _nearest(candidates, targets, k, block_similarities, places, closest, plain)[:2]
+    if closest is not None:
+        raise ValueError("closest needs similarities in float32")
+    distance, index, sure = _nearest(candidates, targets, k, block_similarities, places, None, screen)
+    again = (~sure).nonzero()[:, 0]
+    if len(again):
+        exactly = nearest_unit(candidates, targets[again.to(targets.device)], k, block_similarities, places)
+        distance[again], index[again] = exactly
+    return distance, index
+
+
+def _float32_screen(d: int) -> Screen:
+    return Screen(_float32_product, 2 * torch.finfo(torch.float32).eps * d**0.5)
+
+
+def _float32_product(targets: Tensor, block: Tensor) -> Tensor:
+    with products_in("ieee", block.device):
+        return targets @ block.T
+
+
+def _nearest(
+    candidates: Rows,
+    targets: Tensor,
+    k: int,
+    block_similarities: int,
+    places: NDArray[np.int64] | None,
+    closest: Closest | None,
+    screen: Screen,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances and indices [M, k], and of which targets they are certain whatever the screen's error: bool [M]."""
     d, m = candidates.shape[1], len(targets)
     if targets.shape[1] != d:
         raise InputError(f"candidates have {d} feature dimensions and targets {targets.shape[1]}: they must agree")
     targets, usable_targets = _normalised(targets)
-    rounding = 4 * torch.finfo(torch.float32).eps * d**0.5
-    found, threshold = _Found.nothing(), torch.full((m, 1), -torch.inf)
+    rounding = 2 * screen.error  # a k-th best may be one error too high, and a better one seem one too low
+    device = targets.device
+    found, threshold = _Found.nothing(device), torch.full((m, 1), -torch.inf, device=device)
+    cut = torch.full((m,), -torch.inf, device=device)  # the most similar that was left out only for being one of many
     settled = 0  # how many were found when the thresholds were last raised
     rows = max(4 * k, min(block_similarities // m, block_size(d)))
-    for start, block in blocks(candidates, rows, "candidates"):
+    for start, block in blocks(candidates, rows, "candidates", device):
         block, usable = _normalised(block)
-        similarity = targets @ block.T
+        similarity = screen.product(targets, block)
         if not usable.all():
             similarity[:, ~usable] = -torch.inf
         if closest is not None:
@@ -115,12 +185,16 @@ def nearest_unit(
             threshold = similarity.topk(k, dim=1).values[:, -1:] - rounding
         found = found.add(similarity, threshold, start)
         if len(found.target) > 2 * settled + m:
-            found, threshold = found.best(m, k, rounding)
+            found, threshold, last = found.best(m, k, rounding)
+            cut = cut.maximum(last)
             settled = len(found.target)
-    found, _ = found.best(m, k, rounding)
+    found, _, last = found.best(m, k, rounding)
+    cut = cut.maximum(last)
     distance, index = _by_distance(candidates, targets, found, k, places)
     distance[~usable_targets], index[~usable_targets] = torch.inf, -1
-    return distance, index
+    least = 1 - distance[:, -1].square() / 2  # the similarity of the k-th nearest
+    sure = (cut + screen.error < least - _ROUNDING) | (cut == -torch.inf) | ~usable_targets
+    return distance.cpu(), index.cpu(), sure.cpu()
 
 
 @dataclass(frozen=True)
@@ -132,12 +206,13 @@ class _Found:
     similarity: Tensor
 
     @classmethod
-    def nothing(cls) -> Self:
-        return cls(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0))
+    def nothing(cls, device: torch.device) -> Self:
+        nobody = torch.empty(0, dtype=torch.int64, device=device)
+        return cls(nobody, nobody, torch.empty(0, device=device))
 
     def add(self, similarity: Tensor, threshold: Tensor, start: int) -> Self:
         """And the pairs of a block [M, b] that beat their target's threshold [M, 1]."""
-        flat = torch.from_numpy(np.flatnonzero((similarity > threshold).numpy()))  # 3x as fast as torch's nonzero
+        flat = _true_positions(similarity > threshold)
         target = flat // similarity.shape[1]
         return type(self)(
             torch.cat([self.target, target]),
@@ -145,8 +220,9 @@ class _Found:
             torch.cat([self.similarity, similarity.flatten()[flat]]),
         )
 
-    def best(self, m: int, k: int, rounding: float) -> tuple[Self, Tensor]:
-        """The k most similar of each target and its near ties, sorted; and what a later pair must beat, [M, 1].
+    def best(self, m: int, k: int, rounding: float) -> tuple[Self, Tensor, Tensor]:
+        """The k most similar of each target and its near ties, sorted; what a later pair must beat, [M, 1]; and the
+        similarity of the last one where there are as many as are kept, [M], -inf where not.
 
         Ties stay in the order found. At most 2 k + 32 are kept: a later pair must beat the last of so many.
         """
@@ -156,13 +232,20 @@ class _Found:
         target, similarity = self.target[order], self.similarity[order]
         count = target.bincount(minlength=m)
         first = count.cumsum(0) - count
-        threshold = torch.full((m,), -torch.inf)
-        for place, slack in (k, rounding), (2 * k + 32, 0.0):
-            full = count >= place
-            threshold[full] = threshold[full].maximum(similarity[first[full] + place - 1] - slack)
-        rank = torch.arange(len(order)) - first[target]
+
+        def at(place: int) -> Tensor:
+            """Each target's similarity at this place, from 1; -inf where there are fewer."""
+            if not len(similarity):
+                return torch.full((m,), -torch.inf, device=count.device)
+            value = similarity[(first + place - 1).clamp(max=len(similarity) - 1)]
+            return value.where(count >= place, -torch.inf)
+
+        last = at(2 * k + 32)
+        threshold = (at(k) - rounding).maximum(last)
+        rank = torch.arange(len(order), device=count.device) - first[target]
         keep = (rank < 2 * k + 32) & (similarity >= threshold[target])
-        return type(self)(target[keep], self.candidate[order[keep]], similarity[keep]), threshold[:, None]
+        kept = type(self)(target[keep], self.candidate[order[keep]], similarity[keep])
+        return kept, threshold[:, None], last
 
 
 def _by_distance(
@@ -170,26 +253,43 @@ def _by_distance(
 ) -> tuple[Tensor, Tensor]:
     """The k pairs of smallest ||x - y|| of each target, [M, k]. `found` is sorted by target."""
     (m, d), pairs = targets.shape, len(found.target)
-    pair_distance = torch.empty(pairs)
+    device = targets.device
+    pair_distance = torch.empty(pairs, device=device)
     by_candidate = found.candidate.argsort(stable=True)  # a candidate is read, and whitened, once for all its targets
     unique, counts = found.candidate[by_candidate].unique_consecutive(return_counts=True)
-    ends, step, gather = counts.cumsum(0), block_size(d), max(1, GATHER_BYTES // (4 * d))
+    ends, unique_rows = counts.cumsum(0).cpu(), unique.cpu().numpy()
+    owners = torch.arange(len(unique), device=device).repeat_interleave(counts)
+    step, gather = block_size(d), max(1, GATHER_BYTES // (4 * d))
     for start in range(0, len(unique), step):
-        chunk = slice(start, min(start + step, len(unique)))
-        rows, _ = _normalised(read_rows(candidates, unique[chunk].numpy(), "candidates"))
-        chosen = by_candidate[ends[start] - counts[start] : ends[chunk.stop - 1]]
-        owner = torch.arange(len(rows)).repeat_interleave(counts[chunk])
-        for pair, row in zip(chosen.split(gather), owner.split(gather), strict=True):
-            pair_distance[pair] = torch.linalg.vector_norm(rows[row] - targets[found.target[pair]], dim=1)
+        stop = min(start + step, len(unique))
+        rows, _ = _normalised(read_rows(candidates, unique_rows[start:stop], "candidates", device))
+        here = slice(int(ends[start - 1]) if start else 0, int(ends[stop - 1]))
+        for pair, row in zip(by_candidate[here].split(gather), owners[here].split(gather), strict=True):
+            pair_distance[pair] = _lengths(rows[row - start] - targets[found.target[pair]])
 
     count = found.target.bincount(minlength=m)
-    column = torch.arange(pairs) - (count.cumsum(0) - count)[found.target]
+    column = torch.arange(pairs, device=device) - (count.cumsum(0) - count)[found.target]
     width = max(k, int(count.max()))
-    distance, index = torch.full((m, width), torch.inf), torch.full((m, width), -1)
+    distance = torch.full((m, width), torch.inf, device=device)
+    index = torch.full((m, width), -1, device=device)
     distance[found.target, column], index[found.target, column] = pair_distance, found.candidate
-    by_place = (index if places is None else torch.from_numpy(places)[index]).argsort(dim=1)
+    by_place = (index if places is None else torch.from_numpy(places).to(device)[index]).argsort(dim=1)
     distance, order = distance.gather(1, by_place).sort(dim=1, stable=True)  # stable: ties by place
     return distance[:, :k], index.gather(1, by_place).gather(1, order)[:, :k]
+
+
+def _true_positions(mask: Tensor) -> Tensor:
+    """Where a mask is true, flattened: int64."""
+    if mask.device == CPU:
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # 3x as fast as torch's nonzero
+    return mask.flatten().nonzero()[:, 0]
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """float32 [b]. On a GPU the sums of two rows may go in different orders: in float64 equal rows are as long."""
+    wide = None if rows.device == CPU else torch.float64
+    length: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=wide)
+    return length.float()
 
 
 def _normalised(block: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tarot.common import CPU
 from tarot.features import Rows, blocks
 
 Norm = Literal["unit", "clip"]
@@ -39,14 +40,14 @@ def as_they_are(block: Tensor) -> Tensor:
     return block.float()
 
 
-def norm_map(norm: Norm | None, sources: Iterable[tuple[str, Rows]]) -> RowMap:
+def norm_map(norm: Norm | None, sources: Iterable[tuple[str, Rows]], device: torch.device = CPU) -> RowMap:
     """The map that `norm` asks for: "unit"; "clip": rows longer than the 99th percentile of these sources are made as
     long as it, for which all are read; None: rows as they are."""
     if norm == "unit":
         return unit_norm
     if norm is None:
         return as_they_are
-    norms = torch.cat([_norms(block) for name, rows in sources for _, block in blocks(rows, None, name)])
+    norms = torch.cat([_norms(block) for name, rows in sources for _, block in blocks(rows, None, name, device)])
     norms = norms[norms > 0].sort().values
     if not len(norms):
         return as_they_are  # whoever takes moments of zero rows says that there is nothing else

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import CPU, InputError, products_in
 from tarot.features import Rows, read_block, read_rows
 from tarot.space.covariance import inverse_root, is_zero, mean_of, moments, oracle_ridge, ridged
 from tarot.space.local import local_covariance, mean_and_sample
@@ -49,7 +49,8 @@ class Whitener:
     def unnormalised(self, block: Tensor) -> Tensor:
         """Prepared, centred and whitened alone, float32 [b, d]; a zero row stays one."""
         centre, residue, matrix = self._float32
-        white = torch.addmm(residue, self.prepare(block) - centre, matrix)
+        with products_in("ieee", matrix.device):
+            white = torch.addmm(residue, self.prepare(block) - centre, matrix)
         white[is_zero(block)] = 0
         return white
 
@@ -76,25 +77,26 @@ class Centred:
         return unit_norm(centred)
 
 
-def fit_centre(candidates: Rows, targets: Rows, norm: Norm | None = None) -> Centred:
-    """Of candidates [N, d] and targets [M, d] together, from one pass over both."""
+def fit_centre(candidates: Rows, targets: Rows, norm: Norm | None = None, device: torch.device = CPU) -> Centred:
+    """Of candidates [N, d] and targets [M, d] together, from one pass over both, for rows on `device`."""
     sources = {"candidates": candidates, "targets": targets}
-    prepare = norm_map(norm, sources.items())
-    return Centred(mean_of(sources, prepare), prepare)
+    prepare = norm_map(norm, sources.items(), device)
+    return Centred(mean_of(sources, prepare, device), prepare)
 
 
 class WhitenedRows:
-    """A lazy view of `rows` [n, d]: blocks are mapped (by a `Whitener`, or by `unit_norm` alone) when they are read."""
+    """A lazy view of `rows` [n, d]: blocks are mapped (by a `Whitener`, or by `unit_norm` alone) when they are read, on
+    the device of the map."""
 
     dtype = torch.float32
 
-    def __init__(self, rows: Rows, mapping: RowMap, name: str = "features") -> None:
-        self.rows, self.mapping, self.name = rows, mapping, name
+    def __init__(self, rows: Rows, mapping: RowMap, name: str = "features", device: torch.device = CPU) -> None:
+        self.rows, self.mapping, self.name, self.device = rows, mapping, name, device
         self.shape = tuple(rows.shape)
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> Tensor:
         """float32 [k, d] for a slice or an int64 array of row numbers."""
-        return self.mapping(_read(self.rows, index, self.name))
+        return self.mapping(_read(self.rows, index, self.name, self.device))
 
 
 class JoinedRows:
@@ -108,18 +110,20 @@ class JoinedRows:
 
     dtype = torch.float32
 
-    def __init__(self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True) -> None:
+    def __init__(
+        self, parts: Sequence[Rows], name: str = "features", *, unit: bool = True, device: torch.device = CPU
+    ) -> None:
         lengths = {part.shape[0] for part in parts}
         if len(lengths) != 1:
             raise InputError(
                 f"{name}: checkpoints must have the same rows; their numbers of rows are {sorted(lengths)}"
             )
-        self.parts, self.name, self.unit = tuple(parts), name, unit
+        self.parts, self.name, self.unit, self.device = tuple(parts), name, unit, device
         self.shape = (lengths.pop(), sum(part.shape[1] for part in parts))
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> Tensor:
         """float32 [k, sum d] for a slice or an int64 array of row numbers."""
-        joined = torch.cat([_read(part, index, self.name) for part in self.parts], dim=1)
+        joined = torch.cat([_read(part, index, self.name, self.device) for part in self.parts], dim=1)
         scale: float = len(self.parts) ** 0.5
         return unit_norm(joined) if self.unit else joined / scale
 
@@ -146,8 +150,9 @@ def fit_whitener(
     regularization: float | None = 1e-3,
     centre: Centre = "union",
     norm: Norm | None = None,
+    device: torch.device = CPU,
 ) -> Whitener:
-    """The whitening map of candidates [N, d] and targets [M, d], from one pass over both.
+    """The whitening map of candidates [N, d] and targets [M, d], from one pass over both, for rows on `device`.
 
     norm: of rows before anything else: "unit"; "clip" (those longer than the 99th percentile, for another pass); None.
     method: "cholesky" and "zca" whiten by the covariance over all n rows, `Sigma = (1/n) sum (phi - mean)(phi -
@@ -171,14 +176,14 @@ def fit_whitener(
     check_regularization(regularization)
     check_norm(norm)
     sources = {"candidates": candidates} if centre == "candidates" else {"candidates": candidates, "targets": targets}
-    prepare = norm_map(norm, sources.items())
+    prepare = norm_map(norm, sources.items(), device)
     if method == "local":
-        mean, sample = mean_and_sample(sources, prepare)
+        mean, sample = mean_and_sample(sources, prepare, device=device)
         n, covariance = len(sample), local_covariance(sample)
         if centre == "none":
             mean = torch.zeros_like(mean)
     else:
-        n, mean, covariance = moments(sources, prepare, centred=centre != "none")
+        n, mean, covariance = moments(sources, prepare, centre != "none", device)
     if regularization is not None and n < 5 * d and regularization < 1e-4:
         warnings.warn(
             f"{n} rows in {d} dimensions with regularization {regularization:g}: whitening makes all points nearly "
@@ -193,10 +198,10 @@ def fit_whitener(
     return Whitener(mean, root, prepare, ridge)
 
 
-def _read(rows: Rows, index: slice | NDArray[np.int64], name: str) -> Tensor:
+def _read(rows: Rows, index: slice | NDArray[np.int64], name: str, device: torch.device) -> Tensor:
     if isinstance(index, slice):
         start, stop, step = index.indices(rows.shape[0])
         if step == 1:
-            return read_block(rows, start, max(start, stop), name)
+            return read_block(rows, start, max(start, stop), name, device)
         index = np.arange(start, stop, step)
-    return read_rows(rows, np.asarray(index), name)
+    return read_rows(rows, np.asarray(index), name, device)

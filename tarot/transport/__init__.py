@@ -3,8 +3,8 @@
 from tarot.transport.annealing import annealed_once, soft_transform
 from tarot.transport.barycenters import Barycenter, barycenter, matched, quantisation_cost
 from tarot.transport.capacity import CapacityPlan, solve_capacity
-from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, blocks_of, dense
-from tarot.transport.entropic import Bracket, ConvergenceError, Entropic, bracket, sinkhorn
+from tarot.transport.costs import DENSE_PAIRS, Cost, Grown, HeldCost, StreamedCost, blocks_of, dense
+from tarot.transport.entropic import Bracket, ConvergenceError, Entropic, bracket, proven, sinkhorn
 from tarot.transport.exact import Plan, solve_exact
 from tarot.transport.solve import calibrated, entropic_potentials, ot_distance, potentials
 
@@ -16,6 +16,8 @@ __all__ = [
     "ConvergenceError",
     "Cost",
     "Entropic",
+    "Grown",
+    "HeldCost",
     "Plan",
     "StreamedCost",
     "annealed_once",
@@ -28,6 +30,7 @@ __all__ = [
     "matched",
     "ot_distance",
     "potentials",
+    "proven",
     "quantisation_cost",
     "sinkhorn",
     "soft_transform",

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tarot.common import CPU
+
 EXACT_ARCS = 1_500_000  # beyond, the graph is solved by entropic scaling; the bound stays certified
 FIRST_NEIGHBOURS = 32
 _ZERO_ROW = 1.0  # the distance of a zero row from a unit vector
@@ -46,6 +48,11 @@ class CapacityPlan:
     exact: bool
     k: int
 
+    @property
+    def value(self) -> float:
+        """What the duals are worth; where exact, the optimum."""
+        return self.lower_bound / (1 - _ROUNDING)
+
 
 @dataclass(frozen=True)
 class _Graph:
@@ -63,21 +70,24 @@ class _Graph:
         return len(self.reach)
 
 
-def solve_capacity(neighbours: Neighbours, n: int, m: int, size: int, ordered: Ordered | None = None) -> CapacityPlan:
+def solve_capacity(
+    neighbours: Neighbours, n: int, m: int, size: int, ordered: Ordered | None = None, device: torch.device = CPU
+) -> CapacityPlan:
     """The plan for `size` of n candidates and m targets; `neighbours(k)`: sorted distances and indices [m, >= k];
-    `ordered`: candidates [k] in the order in which a solver is to see them, None: ascending."""
+    `ordered`: candidates [k] in the order in which a solver is to see them, None: ascending. device: where entropic
+    scaling runs; the network simplex is the CPU's."""
     k = min(n, max(FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
     while True:
         graph = _graph(*neighbours(k), n, ordered)
-        solve = _solve_exactly if len(graph.cost) <= EXACT_ARCS else _solve_entropically
-        flow, g = solve(graph, size)
+        small = len(graph.cost) <= EXACT_ARCS
+        flow, g = _solve_exactly(graph, size) if small else _solve_entropically(graph, size, device)
         # The dummy candidate of _solve_exactly prices a target that found no room above any reach: it fails here too.
         certified = bool((g <= graph.reach + 1e-9).all())
-        if certified or len(graph.cost) > EXACT_ARCS:
+        if certified or not small:
             mass = np.zeros(n)
             mass[graph.members] = flow
             g = np.minimum(g, graph.reach)
-            return CapacityPlan(_dual_value(graph, g, size), mass, g, certified and solve is _solve_exactly, k)
+            return CapacityPlan(_dual_value(graph, g, size), mass, g, certified and small, k)
         k = min(n, 2 * k)
 
 
@@ -123,22 +133,23 @@ def _solve_exactly(graph: _Graph, size: int) -> tuple[NDArray[np.float64], NDArr
     return mass, prices[:m] - prices[m]  # the dummy target's price is the origin
 
 
-def _solve_entropically(graph: _Graph, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _solve_entropically(
+    graph: _Graph, size: int, device: torch.device
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sinkhorn on the arcs with an inequality marginal: f_i <= 0. (mass, g)"""
     r, m = len(graph.members), graph.m
-    i, j = torch.from_numpy(graph.candidate), torch.from_numpy(graph.target)
-    cost = torch.from_numpy(graph.cost)
-    f = torch.zeros(r, dtype=torch.float64)
+    i, j, cost = (torch.from_numpy(column).to(device) for column in (graph.candidate, graph.target, graph.cost))
+    f = cost.new_zeros(r)
     for epsilon in _SCHEDULE:
         for _ in range(_ITERATIONS):
             g = -epsilon * (_logsumexp((f[i] - cost) / epsilon, j, m) + math.log(m))
             f = (-epsilon * (_logsumexp((g[j] - cost) / epsilon, i, r) + math.log(size))).clamp(max=0)
-    mass = torch.zeros(r, dtype=torch.float64).index_add_(0, i, ((f[i] + g[j] - cost) / epsilon).exp())
-    return mass.numpy(), g.numpy()
+    mass = cost.new_zeros(r).index_add_(0, i, ((f[i] + g[j] - cost) / epsilon).exp())
+    return mass.cpu().numpy(), g.cpu().numpy()
 
 
 def _logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    top = torch.full((groups,), -torch.inf, dtype=values.dtype).scatter_reduce_(0, group, values, "amax")
+    top = values.new_full((groups,), -torch.inf).scatter_reduce_(0, group, values, "amax")
     return top + torch.zeros_like(top).index_add_(0, group, (values - top[group]).exp()).log()
 
 

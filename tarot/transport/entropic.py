@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tarot.common import InputError
-from tarot.transport.costs import Cost, StreamedCost, blocks_of
+from tarot.transport.costs import Cost, HeldCost, StreamedCost, blocks_of, held_where_it_fits
 
 Vector = NDArray[np.float64]
 
@@ -19,6 +19,7 @@ TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as
 _OVER_RELAXATION = 1.7
 _PLAIN_STEPS = 5  # before a streamed solve over-relaxes: far from the solution that overshoots
 _ITERATIONS_PER_CHECK = 10
+_LEAST_EXPONENT = -87.0  # of float32: beyond, exp takes ten times as long for what adds nothing
 _KERNEL_RANGE = 40.0  # scalings beyond exp(+-40) are absorbed into the potentials, far inside float32
 
 
@@ -65,6 +66,8 @@ def sinkhorn(
     check_epsilon(epsilon)
     n, m = cost.shape
     a, b = marginals(n, m, a, b)
+    if isinstance(cost, StreamedCost):
+        cost = held_where_it_fits(cost, epsilon)
     schedule = [epsilon]
     if g is None:
         g = np.zeros(m)
@@ -121,8 +124,8 @@ def _sinkhorn_dense(
     single = tolerance >= 1e-5 and float(cost.max() - cost.min()) <= 200 * epsilon
     dtype = torch.float32 if single else torch.float64
     cost = cost.to(dtype)
-    a, b = torch.from_numpy(row_mass).to(dtype), torch.from_numpy(column_mass).to(dtype)
-    g = torch.from_numpy(np.asarray(seed, dtype=np.float64)).clone()
+    masses, g = _vectors(cost, row_mass, column_mass), _vectors(cost, seed)[0].clone()
+    a, b = (mass.to(dtype) for mass in masses)
     kernel, omega, iterations = torch.empty_like(cost), 1.0, 0
     while True:
         f = _row_minima(cost, g)  # min_j C_ij - g_j: every row of the kernel has a one,
@@ -155,7 +158,7 @@ def _sinkhorn_dense(
         if error <= tolerance or iterations >= max_iterations:
             error = float((u * (kernel @ v) - a).abs().sum())
             value = float(a.double() @ f + b.double() @ g)
-            return Entropic(f.numpy(), g.numpy(), epsilon, value, error, iterations)
+            return Entropic(f.cpu().numpy(), g.cpu().numpy(), epsilon, value, error, iterations)
 
 
 def _row_minima(cost: Tensor, g: Tensor) -> Tensor:
@@ -166,10 +169,15 @@ def _row_minima(cost: Tensor, g: Tensor) -> Tensor:
 
 def _column_minima(cost: Tensor, f: Tensor) -> Tensor:
     """min_i C_ij - f_i, float64 [m]."""
-    f, minima = f.to(cost.dtype), torch.full((cost.shape[1],), math.inf, dtype=cost.dtype)
+    f, minima = f.to(cost.dtype), cost.new_full((cost.shape[1],), math.inf)
     for start, block in blocks_of(cost):
         minima = minima.minimum((block - f[start : start + len(block), None]).amin(0))
     return minima.double()
+
+
+def _vectors(cost: Cost, *vectors: Vector) -> tuple[Tensor, ...]:
+    """float64, where the cost is."""
+    return tuple(torch.from_numpy(np.asarray(vector, dtype=np.float64)).to(cost.device) for vector in vectors)
 
 
 def _in_range(*scalings: Tensor) -> bool:
@@ -177,7 +185,7 @@ def _in_range(*scalings: Tensor) -> bool:
 
 
 def _sinkhorn_streamed(
-    cost: StreamedCost,
+    cost: StreamedCost | HeldCost,
     epsilon: float,
     row_mass: Vector,
     column_mass: Vector,
@@ -185,13 +193,12 @@ def _sinkhorn_streamed(
     tolerance: float,
     max_iterations: int,
 ) -> Entropic:
-    """The same over-relaxed iterations with the cost computed anew in each: one pass over the blocks of rows.
+    """The same over-relaxed iterations on a cost that is computed, or decoded, anew in each: one pass over its blocks.
 
     The error is that of both marginals together; the last step of g makes the columns exact and leaves at most as much
     in the rows.
     """
-    a, b = torch.from_numpy(row_mass), torch.from_numpy(column_mass)
-    g = torch.from_numpy(np.asarray(seed, dtype=np.float64)).clone()
+    a, b, g = _vectors(cost, row_mass, column_mass, seed)
     f, omega, error = g.new_zeros(len(a)), 1.0, math.inf
     good, before = (f, g), math.inf
     for iteration in range(1, max_iterations + 1):
@@ -199,9 +206,9 @@ def _sinkhorn_streamed(
         moved = torch.empty_like(a)
         for start, block in cost.blocks():
             rows = slice(start, start + len(block))
-            kernel = g.float() - block
+            kernel = block.neg_().add_(g.float())  # in place: fresh memory costs more than the arithmetic
             top = kernel.amax(1, keepdim=True)
-            kernel.sub_(top).div_(epsilon).exp_()  # a one in every row
+            kernel.sub_(top).div_(epsilon).clamp_(min=_LEAST_EXPONENT).exp_()  # a one in every row
             sums = (kernel @ b.float()).double()
             balanced[rows] = -top[:, 0].double() - epsilon * sums.log()
             moved[rows] = f[rows] + omega * (balanced[rows] - f[rows])
@@ -223,7 +230,7 @@ def _sinkhorn_streamed(
             break
         g = g - omega * step
     value = float(a @ f + b @ g)
-    return Entropic(f.numpy(), g.numpy(), epsilon, value, error, iteration)
+    return Entropic(f.cpu().numpy(), g.cpu().numpy(), epsilon, value, error, iteration)
 
 
 def _halvings(epsilon: float, top: float) -> list[float]:
@@ -243,6 +250,17 @@ def marginals(n: int, m: int, a: Vector | None, b: Vector | None) -> tuple[Vecto
     return (np.full(n, 1 / n) if a is None else a), (np.full(m, 1 / m) if b is None else b)
 
 
+def proven(cost: Cost, g: Vector) -> float:
+    """What target potentials g [m] prove of the unregularised OT distance between uniform measures: no less than mean_j
+    g_j + mean_i min_j (C_ij - g_j), the value of the dual that g and its hard c-transform are. One pass."""
+    (potential,) = _vectors(cost, g)
+    potential = potential.float()
+    total = potential.new_zeros((), dtype=torch.float64)
+    for _, block in blocks_of(cost):
+        total += (block - potential).amin(1).double().sum()
+    return float(g.mean()) + float(total) / len(cost)
+
+
 def bracket(cost: Cost, solution: Entropic) -> Bracket:
     """Bounds on the unregularised OT distance between uniform measures, from an entropic solution; three passes.
 
@@ -250,7 +268,7 @@ def bracket(cost: Cost, solution: Entropic) -> Bracket:
     coupling rounded onto the marginals (Altschuler, Weed and Rigollet, 2017, Algorithm 2).
     """
     n, m = cost.shape
-    f, g = torch.from_numpy(solution.f), torch.from_numpy(solution.g)
+    f, g = _vectors(cost, solution.f, solution.g)
 
     def coupling(start: int, block: Tensor) -> Tensor:
         logits = (f[start : start + len(block), None] + g - block) / solution.epsilon
@@ -258,8 +276,8 @@ def bracket(cost: Cost, solution: Entropic) -> Bracket:
 
     lower, shrink_rows, columns = (
         float(g.mean()),
-        torch.ones(n, dtype=torch.float64),
-        torch.zeros(m, dtype=torch.float64),
+        g.new_ones(n),
+        g.new_zeros(m),
     )
     for start, block in blocks_of(cost):
         rows = slice(start, start + len(block))
@@ -270,7 +288,7 @@ def bracket(cost: Cost, solution: Entropic) -> Bracket:
     shrink_columns = (1 / m / columns).clamp(max=1)
     missing_columns = 1 / m - columns * shrink_columns
 
-    upper, missing_rows, correction = 0.0, torch.zeros(n, dtype=torch.float64), 0.0
+    upper, missing_rows, correction = 0.0, g.new_zeros(n), 0.0
     for start, block in blocks_of(cost):
         rows = slice(start, start + len(block))
         mass = coupling(start, block) * shrink_rows[rows, None] * shrink_columns

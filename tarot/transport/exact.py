@@ -33,7 +33,8 @@ def solve_exact(
     b: NDArray[np.float64] | None = None,
     g: NDArray[np.float64] | None = None,
 ) -> Plan:
-    """The optimal coupling of a [n] and b [m] (uniform where None) under cost [n, m], by POT's network simplex.
+    """The optimal coupling of a [n] and b [m] (uniform where None) under cost [n, m], by POT's network simplex on the
+    CPU; what is done with the whole cost is done where it is.
 
     Large problems are solved on the arcs that can matter and certified on all of them: the arcs with the smallest
     reduced cost under approximate duals (the hint g [m], or a short Sinkhorn run) enter; the arcs that violate dual
@@ -42,11 +43,12 @@ def solve_exact(
     n, m = cost.shape
     a, b = marginals(n, m, a, b)
     if n * m <= DENSE_SIMPLEX_PAIRS:
-        return network_simplex(a, b, cost.double().numpy())
+        return network_simplex(a, b, cost.double().cpu().numpy())
     if g is None:
         g = _rough_potentials(cost, a, b)
-    arcs = _promising_arcs(cost, torch.from_numpy(np.asarray(g)).float(), ARCS_PER_NODE * (n + m))
-    arcs[_feasible_arcs(a, b)] = True
+    arcs = _promising_arcs(cost, torch.from_numpy(np.asarray(g)).float().to(cost.device), ARCS_PER_NODE * (n + m))
+    i, j = _feasible_arcs(a, b)
+    arcs[i.to(cost.device), j.to(cost.device)] = True
     while True:
         plan = _sparse_simplex(cost, arcs, a, b)
         violated = violations(cost, plan)
@@ -69,7 +71,9 @@ def network_simplex(
 
 def _sparse_simplex(cost: Tensor, arcs: Tensor, a: NDArray[np.float64], b: NDArray[np.float64]) -> Plan:
     i, j = arcs.nonzero(as_tuple=True)
-    graph = scipy.sparse.coo_matrix((cost[i, j].double().numpy(), (i.numpy(), j.numpy())), shape=tuple(cost.shape))
+    graph = scipy.sparse.coo_matrix(
+        (cost[i, j].double().cpu().numpy(), (i.cpu().numpy(), j.cpu().numpy())), shape=tuple(cost.shape)
+    )
     return network_simplex(a, b, graph)
 
 
@@ -105,7 +109,7 @@ def _feasible_arcs(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[Tens
 
 def violations(cost: Tensor, plan: Plan) -> Tensor:
     """Where f_i + g_j > C_ij, up to rounding: mask [n, m]."""
-    f, g = torch.from_numpy(plan.f).float(), torch.from_numpy(plan.g).float()
+    f, g = (torch.from_numpy(vector).float().to(cost.device) for vector in (plan.f, plan.g))
     slack = torch.sub(cost, g).sub_(f[:, None])
     rounding = 1e-6 * float(cost.abs().max())
     return slack < -rounding

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from tarot.common import InputError
+from tarot.common import CPU, InputError, selection_device
 from tarot.features import MatrixLike, as_rows, read_block
 from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, dense
 from tarot.transport.entropic import TOLERANCE, Entropic, annealed, check_epsilon, sinkhorn
@@ -27,27 +27,29 @@ SEED_PAIRS = 50_000_000  # a larger cost is thinned to so many pairs for the exa
 _GAUGE_WORK = 100_000_000  # iterations at each epsilon times pairs of components
 
 
-def ot_distance(x: MatrixLike, y: MatrixLike, epsilon: float = 0.0) -> float:
+def ot_distance(x: MatrixLike, y: MatrixLike, epsilon: float = 0.0, device: str = "auto") -> float:
     """OT distance between the uniform measures on the rows of x [n, d] and of y [m, d]; cost: Euclidean distance.
 
     On unit-norm rows that cost is the whitened feature distance d_w = sqrt(2 - 2 cos). epsilon = 0 is exact (network
     simplex); epsilon > 0 gives `min <P, C> + epsilon KL(P || a b^T)` to a marginal error of 1e-6, from exact duals on.
+    device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
     Raises InputError on matrices that do not match or are not finite.
     """
-    cost = _cost(x, y)
+    cost = _cost(x, y, selection_device(device))
     if epsilon:
         return entropic_potentials(cost, epsilon, tolerance=1e-6).value
     return solve_exact(dense(cost)).value
 
 
 def potentials(
-    x: MatrixLike, y: MatrixLike, epsilon: float = EPSILON
+    x: MatrixLike, y: MatrixLike, epsilon: float = EPSILON, device: str = "auto"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Entropic dual potentials f float64 [n], g float64 [m] of the transport from x [n, d] to y [m, d] (Eq. 13).
 
     Solved to an L1 marginal error of 1e-3. f is fixed up to a constant; the lower f, the more useful the row of x.
+    device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
     """
-    solution = entropic_potentials(_cost(x, y), epsilon)
+    solution = entropic_potentials(_cost(x, y, selection_device(device)), epsilon)
     return solution.f, solution.g
 
 
@@ -57,11 +59,11 @@ def calibrated(f: ArrayLike) -> NDArray[np.float64]:
     return (f - f.mean()) * (len(f) / (len(f) - 1)) if len(f) > 1 else np.zeros_like(f)
 
 
-def _cost(x: MatrixLike, y: MatrixLike) -> Cost:
+def _cost(x: MatrixLike, y: MatrixLike, device: torch.device = CPU) -> Cost:
     x, y = as_rows(x, "x"), as_rows(y, "y")
     if x.shape[1] != y.shape[1]:
         raise InputError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}; they must be features of one space")
-    streamed = StreamedCost(x, read_block(y, 0, y.shape[0], "y"), "x")
+    streamed = StreamedCost(x, read_block(y, 0, y.shape[0], "y", device), "x")
     return dense(streamed) if math.prod(streamed.shape) <= DENSE_PAIRS else streamed
 
 
@@ -98,9 +100,10 @@ def _in_entropic_gauge(cost: Tensor, plan: Plan, epsilon: float) -> NDArray[np.f
     count, component = connected_components(graph, directed=False)
     if count == 1:
         return plan.g
-    slack = torch.sub(cost, torch.from_numpy(plan.g).float()).sub_(torch.from_numpy(plan.f).float()[:, None])
+    f, g = (torch.from_numpy(vector).float().to(cost.device) for vector in (plan.f, plan.g))
+    slack = torch.sub(cost, g).sub_(f[:, None])
     of_rows, of_columns = component[:n], component[n:]
-    between = torch.from_numpy(_minima(_minima(slack.clamp_(min=0).numpy(), of_rows).T, of_columns).T.copy())
+    between = torch.from_numpy(_minima(_minima(slack.clamp_(min=0).cpu().numpy(), of_rows).T, of_columns).T.copy())
     mass: NDArray[np.float64] = np.bincount(of_columns) / m
     iterations = min(100, max(10, _GAUGE_WORK // count**2))
     return plan.g + annealed(between, epsilon, mass, mass, iterations)[of_columns]

@@ -8,7 +8,6 @@ from tasks.classification.corruption import Corrupted
 from tasks.classification.digits import Digits
 from tasks.classification.domain import Plain, Rotated
 from tasks.classification.images import ImageSet, LabelledImages
-from tasks.classification.networks import load_strictly
 from tasks.classification.students import Student, train_student
 from tasks.classification.task import ClassificationTask
 from tasks.classification.views import Views
@@ -26,6 +25,5 @@ __all__ = [
     "Student",
     "Surrogate",
     "Views",
-    "load_strictly",
     "train_student",
 ]

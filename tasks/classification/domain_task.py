@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from tarot.common import checked, fingerprint
+from tarot.gradients import penultimate
 from tasks.classification.corruption import Corrupted
 from tasks.classification.domain import Plain, Rotated, Splits
 from tasks.classification.images import ImageSet
-from tasks.classification.models import penultimate
 from tasks.classification.poison import CONSTANTS, Encode, collide
 from tasks.classification.task import ClassificationTask
 from tasks.common.cache import cached_arrays, cached_checkpoints

@@ -24,10 +24,10 @@ from tasks.classification.domain import Plain, Splits
 from tasks.classification.domain_task import DomainTask
 from tasks.classification.image_files import ImageFiles, prefetched
 from tasks.classification.images import ImageSet
-from tasks.classification.networks import load_strictly
 from tasks.classification.task import Images
 from tasks.common.contents import hash_named
 from tasks.common.images import MAX_PIXELS, PixelLimit, is_image_name
+from tasks.common.weights import load_strictly
 from tasks.task import Checkpoint
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of its channels

@@ -52,10 +52,14 @@ class LabelledImages(ABC):
         images = torch.from_numpy(self.pixels(indices))
         return (images.float() / 255 - mean) / std, torch.from_numpy(self.labels[indices])
 
+    def colours(self, images: Tensor) -> Tensor:
+        """The images of samples [..., C, H, W] on the scale 0..1 again."""
+        mean, std = (torch.tensor(value, device=images.device).view(-1, 1, 1) for value in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)
+
     def picture(self, image: Tensor) -> np.ndarray:
         """The image of a sample as uint8 [H, W, C] again."""
-        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
-        return ((image.cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        return (self.colours(image.cpu()) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
-
-from tarot import InputError
 
 
 def perceptron(inputs: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
@@ -77,20 +74,3 @@ def resnet9(classes: int = 10, width: int = 64, channels: int = 3) -> nn.Sequent
         nn.Linear(2 * w, classes, bias=False),
         Scale(0.2),
     )
-
-
-def penultimate(model: nn.Module, inputs: Tensor) -> Tensor:
-    """What the model's last linear layer is given when it sees `inputs`, [B, d]; leaves the model as it was.
-
-    Raises InputError where the model has no such layer.
-    """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise InputError(f"a {type(model).__name__} without a linear layer has no penultimate activations")
-    seen: list[Tensor] = []
-    hook = linear[-1].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    try:
-        model(inputs)
-    finally:
-        hook.remove()
-    return torch.flatten(seen[-1], start_dim=1)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import safetensors.torch
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tarot import InputError
-from tarot.features import BAD_TORCH
 from tasks.classification.models import convnet, perceptron, resnet9
 
 _OURS = re.compile(r"(perceptron|convnet|resnet9)((?:-\d+)+)")
@@ -53,37 +49,3 @@ def _of_torchvision(name: str, classes: int, channels: int) -> nn.Module:
         raise InputError(f"torchvision's {name} takes images of 3 channels, and these have {channels}")
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
     return model
-
-
-def load_strictly(model: nn.Module, path: str | Path, option: str) -> None:
-    """The weights of a file (a state_dict, as safetensors or as torch saves it) into the model. Nothing in the file is
-    run. Raises InputError, with the option's name, where it holds none or those of another network."""
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{option}: there is no file {file}")
-    try:
-        if file.suffix == ".safetensors":
-            given = safetensors.torch.load_file(file)
-        else:
-            given = torch.load(file, weights_only=True, map_location="cpu")
-        if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
-            raise InputError(f"{option}: {file} holds no state_dict, which is tensors by name")
-    except InputError:
-        raise
-    except BAD_TORCH as error:
-        what = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}") from error
-    own = model.state_dict()
-    missing = [name for name in own if name not in given]
-    strange = [name for name in given if name not in own]
-    other = [name for name in own if name in given and own[name].shape != given[name].shape]
-    if missing or strange or other:
-        if missing:
-            what = f"{missing[0]} is missing"
-        elif other:
-            what = f"{other[0]} is {list(given[other[0]].shape)}, and the model's is {list(own[other[0]].shape)}"
-        else:
-            what = f"the model has no {strange[0]}"
-        count = len(missing) + len(strange) + len(other)
-        raise InputError(f"{option}: {file} is of another network ({what}; {count} of its names do not fit)")
-    model.load_state_dict(given)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tarot.common import checked
+from tarot.gradients import penultimate
 from tasks.classification.images import LabelledImages, augmented
-from tasks.classification.models import penultimate
 from tasks.classification.networks import network
 from tasks.classification.subset_models import stackable, train_one, train_stacked
 from tasks.common.supervised import SupervisedTask
@@ -84,6 +84,9 @@ class ClassificationTask(SupervisedTask[nn.Module]):
     def embeddings(self, model: nn.Module, batch: Images) -> Tensor:
         """What the last linear layer is given, [B, d]."""
         return penultimate(model, batch[0])
+
+    def images(self, batch: Images) -> Tensor:
+        return self.candidates().colours(batch[0])
 
     def error_norms(self, model: nn.Module, batch: Images) -> Tensor:
         """||softmax - onehot||_2, [B], from 0 to sqrt(2)."""

@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from tarot import Selection
-from tarot.common import Natural, checked, fingerprint
-from tarot.gradients import Samples, resolve_device
+from tarot.common import Natural, checked, fingerprint, resolve_device
+from tarot.gradients import Samples
 from tasks.common.cache import cached_surrogates
 from tasks.common.code import parts_of, source_hash
 from tasks.common.snapshots import Snapshots

@@ -17,7 +17,6 @@ from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, Share, check_options, progress
-from tarot.gradients import resolve_device as resolve_device
 from tasks.common.snapshots import Snapshot, Snapshots, chance
 from tasks.task import Batch, Checkpoint, Model
 

@@ -267,6 +267,25 @@ class LanguageModel(nn.Module):
         wanted = (labels != IGNORE).float()[..., None]
         return (self.hidden(input_ids).float() * wanted).sum(1) / wanted.sum(1).clamp(min=1)
 
+    def pooled_states(self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> Tensor:
+        """RDS (arXiv 2503.01807), of the language without its adapters, float32 [B, layers * hidden]: the mean of a
+        layer's states over all tokens of a sequence, the t-th of which weighs t, of unit norm.
+
+        attention_mask: int64 [B, L], 0 where a sequence is padded. layers: places in the list of the embeddings of
+        tokens, what each layer makes of them, and, as the last one, what the head is given. Raises InputError for a
+        place that the list does not have.
+        """
+        with self.net.disable_adapter():
+            found = self.causal.base_model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
+        states = [*found.hidden_states[:-1], found.last_hidden_state]
+        for layer in layers:
+            if not -len(states) <= layer < len(states):
+                raise InputError(
+                    f"features.layers: there is no layer {layer}; there are 0 (the embeddings of tokens) to "
+                    f"{len(states) - 1} (after the final norm), or -1 to {-len(states)}"
+                )
+        return torch.cat([functional.normalize(pooled(states[layer], attention_mask)) for layer in layers], dim=1)
+
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, limit: int, stops: Sequence[int], pad: int) -> Tensor:
         """The likeliest token after another, with a cache: prompts int64 [B, L], padded on the LEFT -> what follows,
@@ -289,6 +308,13 @@ class LanguageModel(nn.Module):
         if strict and wrong:
             raise InputError(f"the state is of other adapters: {wrong[0]} is in one of them alone")
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def pooled(states: Tensor, present: Tensor) -> Tensor:
+    """sum_t t h_t / sum_t t over the tokens that are present, [B, L, d] and [B, L] -> float32 [B, d]; t counts them
+    from 1."""
+    weights = present.float().cumsum(dim=1) * present
+    return (weights[..., None] * states.float()).sum(dim=1) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @contextlib.contextmanager

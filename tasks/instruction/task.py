@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -346,6 +346,13 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def embeddings(self, model: LanguageModel, batch: Batch) -> Tensor:
         """What the head is given, averaged over the answers' tokens, [B, hidden]."""
         return model.embeddings(batch["input_ids"], batch["labels"])
+
+    def pooled_states(self, model: LanguageModel, batch: Batch, layers: Sequence[int]) -> Tensor:
+        return model.pooled_states(batch["input_ids"], batch["attention_mask"], layers)
+
+    def texts(self, split: Split) -> list[str]:
+        """What all messages of a conversation say, one below the other."""
+        return ["\n".join(content for _, content in row.messages) for row in self.splits[split].rows]
 
     def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         """A warm-up."""

@@ -79,10 +79,15 @@ def tensors(image: np.ndarray, label: np.ndarray) -> Sample:
     return torch.from_numpy(normal.transpose(2, 0, 1).copy()), torch.from_numpy(label.astype(np.int64))
 
 
+def colours(images: Tensor) -> Tensor:
+    """The images of samples [..., 3, H, W] on the scale 0..1 again."""
+    mean, std = (torch.tensor(value, device=images.device).view(-1, 1, 1) for value in (MEAN, STD))
+    return (images * std + mean).clamp(0, 1)
+
+
 def picture(image: Tensor) -> np.ndarray:
     """The image of a sample as uint8 [H, W, 3] again."""
-    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (MEAN, STD))
-    return ((image.cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return (colours(image.cpu()) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def coloured(label: np.ndarray, classes: Classes) -> np.ndarray:

@@ -19,7 +19,7 @@ from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate, fit, seeded
 from tasks.segmentation.data import Rendered, SceneData, Splits
 from tasks.segmentation.model import Architecture, Segmenter
-from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, overlaid, picture
+from tasks.segmentation.scenes import IGNORE, Sample, Scenes, coloured, colours, overlaid, picture
 from tasks.segmentation.training import SegmentationTraining, all_batches, training_batches
 from tasks.task import Checkpoint, Split
 
@@ -93,6 +93,9 @@ class SegmentationTask(SupervisedTask[Segmenter]):
     def embeddings(self, model: Segmenter, batch: Batch) -> Tensor:
         """What the last convolution is given, averaged over the image, [B, 256]."""
         return model.embeddings(batch[0])
+
+    def images(self, batch: Batch) -> Tensor:
+        return colours(batch[0])
 
     def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         scenes = self.candidates()

@@ -44,6 +44,8 @@ def test_all_methods_are_spoken_of():
 def test_a_zero_target_is_left_out_with_a_warning_where_the_theory_says_so(name):
     rng = np.random.default_rng(0)
     candidates, targets = rng.normal(size=(60, 8)), rng.normal(size=(12, 8))
+    if name == "dsir":  # which reads counts
+        candidates, targets = (np.floor(np.exp(rows)) for rows in (candidates, targets))
     targets[3] = 0
     labels = {"candidate_labels": rng.integers(0, 3, 60), "target_labels": rng.integers(0, 3, 12)}
     options = {} if name == "tarot_otm" else {"size": 12}

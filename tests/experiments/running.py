@@ -87,7 +87,7 @@ def on_light_paper(figure: Figure) -> Picture:
 @contextlib.contextmanager
 def laid_out_flat() -> Iterator[None]:
     flat = SimpleNamespace(fit_transform=lambda rows: rows[:, :2])
-    with mock.patch("experiments.report.figures.TSNE", lambda **_: flat):
+    with mock.patch("sklearn.manifold.TSNE", lambda **_: flat):
         yield
 
 

@@ -25,6 +25,9 @@ from tasks.task import (
     DrawsPredictions,
     GivesEmbeddings,
     GivesErrorNorms,
+    GivesImages,
+    GivesStates,
+    GivesTexts,
     MeasuresSubsets,
     StacksSubsets,
     Task,
@@ -274,6 +277,40 @@ def embeddings_are_of_single_samples(build: Builder) -> None:
     task = build()
     if isinstance(task, GivesEmbeddings):
         _of_single_samples(task, task.embeddings, dimensions=2)
+
+
+@check
+def hidden_states_are_of_single_samples(build: Builder) -> None:
+    """And of a model that has learnt nothing of the task: a surrogate's are those of a fresh one."""
+    task = build()
+    if isinstance(task, GivesStates):
+
+        def states(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return task.pooled_states(model, batch, [0, -1])
+
+        _of_single_samples(task, states, dimensions=2)
+        batch = batch_of(task, range(4))
+        with torch.no_grad(), seeded(5):
+            fresh, learnt = (states(model, batch) for model in (task.model().eval(), surrogate(task)))
+        torch.testing.assert_close(fresh, learnt)
+
+
+@check
+def images_are_seen_on_one_scale(build: Builder) -> None:
+    task = build()
+    if isinstance(task, GivesImages):
+        images = task.images(batch_of(task, range(4)))
+        assert images.ndim == 4 and len(images) == 4 and images.shape[1] in (1, 3), tuple(images.shape)
+        assert images.min() >= 0 and images.max() <= 1 and images.std() > 0
+
+
+@check
+def texts_are_one_for_each_sample(build: Builder) -> None:
+    task = build()
+    if isinstance(task, GivesTexts):
+        for split in SPLITS:
+            texts = task.texts(split)
+            assert len(texts) == len(task.ids(split)) and all(isinstance(text, str) and text for text in texts)
 
 
 @check

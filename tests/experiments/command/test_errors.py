@@ -89,7 +89,8 @@ BAD = {
     "Adam's moments": (
         f"{' '.join(SMALL)} selector=less task.train.optimizer=sgd features.preconditioner=adam", "optimizer", "adamw"
     ),
-    "an arm on other features": (f"{' '.join(SMALL)} experiment.arms=[dsdm]", "features=trak", "-m selector="),
+    "an arm that lacks something": (f"{' '.join(SMALL)} experiment.arms=[el2n]", "arms: el2n", "features=el2n"),
+    "no texts": (f"{' '.join(SMALL)} selector=dsir", "task digits gives no texts"),
     "arm": ("experiment.arms=[randm]", "experiment.arms", "'randm'", "random"),
     "option": ("selector.fold=3", "selector.fold"),
     "group": ("selektor=random", "selektor"),

@@ -16,6 +16,7 @@ from scipy.stats import t
 
 from experiments.ratio_sweep import figures as ratio_figures
 from experiments.ratio_sweep import report as ratio_report
+from experiments.report.comparison import differences
 from experiments.report.findings import Arm, Findings, Outcome
 from experiments.stages import Workbench
 from tarot import Selection
@@ -278,7 +279,7 @@ def test_lower_may_be_better():
     assert found.lower_is_better() and not found.lower_is_better("iou/road")
     assert ratio_report.best(found) in (OTM, MATCHED) and found.ahead(OTM, RANDOM) == 2
     assert found.difference(OTM, RANDOM).mean == pytest.approx(-0.55), "differences keep their sign"
-    assert "To the left of 0" in ratio_figures.differences(found, OTM).caption
+    assert "To the left of 0" in differences(found, OTM).caption
 
 
 def test_further_metrics_have_a_table(folder):
@@ -304,7 +305,7 @@ def test_figures_of_few_and_many(arms, repetitions):
     themes = ("light", "dark") if repetitions == 2 else ("light",)
     drawn(ratio_figures.by_ratio(found), themes=themes)
     if len(arms) > 1:
-        drawn(ratio_figures.differences(found, OTM), themes=themes)
+        drawn(differences(found, OTM), themes=themes)
     of = problem(20, 4)
     chosen = {f"method {i}": Selection(np.arange(i + 1), 20, 4, {}) for i in range(len(arms))}
     with nullcontext() if repetitions == 2 else laid_out_flat():

@@ -1,4 +1,4 @@
-"""How much of each dataset is selected: in the table, the figure and metrics.json of a selection."""
+"""How much of each dataset is selected, and in which space: in tables, figures and metrics.json of a selection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOTION = (
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
-    return command(folder, *MOTION, "experiment.arms=[random,target_only]", name="motion", drawn=("sources",))
+    return command(folder, *MOTION, "experiment.arms=[random,target_only,k_center]", name="motion", drawn=("sources",))
 
 
 def test_a_selection_says_how_much_of_each_database_it_has(motion):
@@ -51,3 +51,16 @@ def test_the_report_shows_it(motion):
     assert (motion.output / "figures" / "sources.png").stat().st_size > 0
     page = (motion.output / "report.html").read_text()
     assert page.count("Selected share by dataset") >= 2 and "cand_roundabout" in page
+
+
+def test_an_arm_on_other_features_than_its_own_says_so(motion):
+    """k_center asks for embeddings, and the run has whitened gradients."""
+    arms = motion.metrics["arms"]
+    assert set(arms) == {"random", "target_only", "k_center on wfd"}
+    space = arms["k_center on wfd"]["selection"]["space"]
+    made_in = {name: arm["selection"]["made_in"] for name, arm in arms.items()}
+    assert made_in["random"] is None and made_in["target_only"] is None
+    assert made_in["k_center on wfd"].startswith("wfd, ") and space is not None
+    assert motion.metrics["selection"]["made_in"] == made_in["k_center on wfd"]
+    page = (motion.output / "report.html").read_text()
+    assert "<th>made in</th>" in page.replace(' class="text"', "") and "k_center on wfd" in page

@@ -16,6 +16,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -54,12 +55,13 @@ def quiet() -> Iterator[None]:
 class Subject:
     """kind: the class. options: given to every object of it. draws: its `size` is of draws with replacement, so that
     fewer candidates are selected and their weights sum to it. by_name: it draws candidates, by their ids where there
-    are ids."""
+    are ids. counts: its rows are whole numbers of at least 0."""
 
     kind: type[Selector]
     options: Mapping[str, Any] = field(default_factory=dict)
     draws: bool = False
     by_name: bool = False
+    counts: bool = False
 
     @property
     def fields(self) -> set[str]:
@@ -88,6 +90,15 @@ class Subject:
             return tarot.value(**taken, selector=self.made())
 
 
+_rows: ContextVar[Callable[[np.ndarray], np.ndarray]] = ContextVar("rows", default=lambda rows: rows)
+"""What becomes of random rows before a subject is given them."""
+
+
+def counted(rows: np.ndarray) -> np.ndarray:
+    """Whole numbers in their place, in the same order."""
+    return np.floor(4 * np.exp(rows)).astype(rows.dtype)
+
+
 @cache
 def usual(subject: Subject, seed: int = 0) -> Selection:
     """What it selects of `pool(seed)`, for checks of how that is, and of what must not change it."""
@@ -104,8 +115,12 @@ def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
     """A problem without ties in which everything is known that a method may ask for."""
     rng = np.random.default_rng(seed)
     return {
-        "candidates": [rng.normal(size=(n, DIMENSIONS + view)).astype(np.float32) for view in range(views)],
-        "targets": [rng.normal(size=(M, DIMENSIONS + view)).astype(np.float32) + 0.5 for view in range(views)],
+        "candidates": [
+            _rows.get()(rng.normal(size=(n, DIMENSIONS + view)).astype(np.float32)) for view in range(views)
+        ],
+        "targets": [
+            _rows.get()(rng.normal(size=(M, DIMENSIONS + view)).astype(np.float32) + 0.5) for view in range(views)
+        ],
         "candidate_labels": rng.integers(0, 3, n) % 2,  # of two classes: some methods solve a transport for each pair
         "target_labels": rng.integers(0, 3, M) % 2,
         "target_groups": np.arange(M) % 2,
@@ -144,8 +159,8 @@ def planted(seed: int, column: int | None = None) -> tuple[dict[str, Any], np.nd
     made_for[rng.choice(N, N // 2, replace=False)] = True
     center = 3 * rng.normal(size=DIMENSIONS) if column is None else 6 * np.eye(DIMENSIONS)[column]
     known = pool(seed)
-    known["candidates"] = [np.where(made_for[:, None], center, -center) + rng.normal(size=(N, DIMENSIONS))]
-    known["targets"] = [center + rng.normal(size=(M, DIMENSIONS))]
+    known["candidates"] = [_rows.get()(np.where(made_for[:, None], center, -center) + rng.normal(size=(N, DIMENSIONS)))]
+    known["targets"] = [_rows.get()(center + rng.normal(size=(M, DIMENSIONS)))]
     known["candidate_labels"] = np.where(made_for, 0, 1)
     known["target_labels"] = np.zeros(M, dtype=np.int64)
     known["candidate_scores"] = [made_for + rng.random(N)]
@@ -474,7 +489,8 @@ def looks_at_its_targets(subject: Subject) -> None:
     if not subject.looks_at_features:
         raise NotPromised("it does not look at features")
     known = pool()
-    opposite = subject.select({**known, "targets": [-view for view in known["targets"]]})
+    mirrored = [view.max() - view if subject.counts else -view for view in known["targets"]]
+    opposite = subject.select({**known, "targets": mirrored})
     one = usual(subject)
     assert one.indices.tolist() != opposite.indices.tolist(), "the opposite targets select the same"
 
@@ -742,7 +758,12 @@ CHECKS: tuple[Callable[..., None], ...] = (
 def run(check: Callable[..., None], subject: Subject, folder: Path) -> None:
     """One check of one selector; folder: an empty one to write in."""
     writes = "folder" in inspect.signature(check).parameters
-    check(subject, folder) if writes else check(subject)
+    before = _rows.set(counted) if subject.counts else None
+    try:
+        check(subject, folder) if writes else check(subject)
+    finally:
+        if before is not None:
+            _rows.reset(before)
 
 
 def assert_same(one: Selection, other: Selection, what: str) -> None:

@@ -12,7 +12,9 @@ from tests.tarot.selectors.conformance import CHECKS, NotPromised, Subject, run
 # Those whose `size` is a number of draws with replacement.
 DRAWS = {"tsds"}
 # Those who draw candidates, which they do by name.
-BY_NAME = {"random", "oracle", "tsds", "sava", "batchwise_lava", "prototypes"}
+BY_NAME = {"dsir", "random", "oracle", "tsds", "sava", "batchwise_lava", "prototypes"}
+# Those who compare counts.
+COUNTS = {"dsir"}
 # Options without which there would be nothing to choose in a pool as small as the checks'.
 OPTIONS = {
     "sava": {"batch_size": 20},
@@ -24,6 +26,8 @@ EXEMPT = {
     ("wasserstein_coreset", "follows_no_scale"): "draws by a hash of the bits of rows, which another scale changes",
     ("tarot_exact", "differs_by_seed"): 'draws folds for size="auto" alone, and a given size needs none',
     ("tsds", "selects_the_most_valuable"): "draws from its values, which are probabilities",
+    ("dsir", "follows_no_scale"): "reads counts, whose sum says how sure one can be of their shares",
+    ("dsir", "selects_the_most_valuable"): "draws by its values, which are log-weights",
     ("el2n", "looks_at_its_targets"): "values a sample by the model's error on it, whatever the targets",
     ("el2n", "serves_its_targets"): "values a sample by the model's error on it, whatever the targets",
     ("el2n", "refuses_candidates_that_are_not_finite"): "reads no features but of those it selects, which are not zero",
@@ -48,13 +52,15 @@ EXEMPT = {
 def test_what_is_left_out_exists():
     checks = {check.__name__ for check in CHECKS}
     assert all(name in SELECTORS and check in checks for name, check in EXEMPT)
-    assert DRAWS | BY_NAME | set(OPTIONS) <= set(SELECTORS)
+    assert DRAWS | BY_NAME | COUNTS | set(OPTIONS) <= set(SELECTORS)
 
 
 @cache
 def subject_of(name: str) -> Subject:
     """One for all of its checks, which share what it usually selects."""
-    return Subject(SELECTORS[name], OPTIONS.get(name, {}), draws=name in DRAWS, by_name=name in BY_NAME)
+    return Subject(
+        SELECTORS[name], OPTIONS.get(name, {}), draws=name in DRAWS, by_name=name in BY_NAME, counts=name in COUNTS
+    )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

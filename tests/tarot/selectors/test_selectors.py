@@ -178,7 +178,7 @@ def test_otm_stops_all_folds_where_one_fails(monkeypatch):
         time.sleep(0.01)
         return Plan(-float(call), None, None, None)
 
-    monkeypatch.setattr("tarot.selectors.tarot_otm.solve_exact", never_enough)
+    monkeypatch.setattr("tarot.selectors.layer_judges.solve_exact", never_enough)
     c, t = np.random.default_rng(0).normal(size=(3000, 4)), np.random.default_rng(1).normal(size=(10, 4))
     with pytest.raises(RuntimeError, match="no memory"):
         select(c, t, "tarot_otm", folds=10)
@@ -306,6 +306,16 @@ def test_exact_leaves_little_to_exhaustive_swaps(seed):
             if value < least - 1e-9:
                 members, least, improved = swapped, value, True
     assert s.ot_distance <= 1.05 * least
+
+
+@pytest.mark.parametrize("size", [40, 120])
+def test_a_distance_that_is_known_is_not_solved_for_again(size, monkeypatch):
+    """S a multiple of M: the relaxed plan is the selection's own, and POT agrees."""
+    c, t = clustered(800, 40)
+    s = select(c, t, "tarot_exact", size=size)
+    monkeypatch.setattr(tarot.selection.selection, "solve_exact", lambda cost: pytest.fail("it was known"))
+    assert s.ot_distance == pytest.approx(uniform_ot(distance_matrix(c, t)[s.indices]), abs=1e-6)
+    assert s.lower_bound <= s.ot_distance <= s.lower_bound * (1 + 2e-6)
 
 
 def test_exact_never_takes_a_candidate_without_features():

@@ -71,11 +71,11 @@ def test_auto_is_the_count_of_least_held_out_distance():
 def test_smoothing_brings_selections_nearer_to_targets_that_did_not_select(selector):
     won = []
     for seed in range(4):
-        c, t = clusters(300, 80, noise=2.0, seed=seed)
+        c, t = clusters(400, 100, noise=2.0, seed=seed)
         plain, auto = (
-            tarot.select(c, t[:40], selector(size=30, smoothing=s), whitening=None).indices for s in (0, "auto")
+            tarot.select(c, t[:50], selector(size=40, smoothing=s), whitening=None).indices for s in (0, "auto")
         )
-        won.append(distance(c[plain], t[40:]) - distance(c[auto], t[40:]))
+        won.append(distance(c[plain], t[50:]) - distance(c[auto], t[50:]))
     assert np.mean(won) > 0 and np.sum(np.array(won) > 0) >= 3
 
 

@@ -100,7 +100,7 @@ def test_clusters_stay_apart():
 
 def test_the_order_of_rows_and_duplicates_decide_nothing(monkeypatch):
     monkeypatch.setattr(tarot.space.local, "SAMPLE", 200)  # of 660
-    monkeypatch.setattr(tarot.space.local.mean_and_sample, "__defaults__", (200,))
+    monkeypatch.setattr(tarot.space.local.mean_and_sample, "__defaults__", (200, torch.device("cpu")))
     candidates, targets, _ = clusters()
     generator = np.random.default_rng(1)
     expected = fit_whitener(candidates, targets, "local", None, norm="unit")

@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn import functional
 
 from tarot import InputError
-from tasks.classification import Student, Views, load_strictly, train_student
+from tasks.classification import Student, Views, train_student
 from tasks.classification.images import ImageSet
 from tasks.classification.models import convnet
 from tasks.classification.networks import network
 from tasks.classification.students import relative, soft_losses
+from tasks.common.weights import load_strictly
 
 CPU = torch.device("cpu")
 

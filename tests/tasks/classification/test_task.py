@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tarot import InputError
+from tarot.gradients import penultimate
 from tasks.classification import Plain, Rotated
 from tasks.classification.images import ImageSet, augmented
-from tasks.classification.models import penultimate, perceptron, resnet9
+from tasks.classification.models import perceptron, resnet9
 from tasks.classification.task import margins
 
 

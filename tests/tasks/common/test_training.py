@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tarot import InputError
-from tarot.gradients.batches import resolve_device
+from tarot.common import resolve_device
 from tasks.common.cache import cached_checkpoints, load_checkpoints, save_checkpoints
 from tasks.common.training import Surrogate, Training, WeightedSampler, endless_batches, fit
 from tasks.task import Checkpoint

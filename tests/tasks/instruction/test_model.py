@@ -16,7 +16,7 @@ from tarot.gradients.preconditioning import BETAS, EPS, adam_features
 from tarot.gradients.projection import Projection, plan
 from tarot.gradients.reference import loop_gradients
 from tasks.common.training import seeded
-from tasks.instruction.model import Adapter, Language, LanguageModel
+from tasks.instruction.model import Adapter, Language, LanguageModel, pooled
 from tasks.instruction.tokens import IGNORE
 
 VOCABULARY, PAD = 61, 3
@@ -287,3 +287,42 @@ def test_impossible_options_are_refused(make, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no model of transformers' format"):
         Language(path=str(tmp_path)).base(VOCABULARY)
+
+
+# --- pooled states ----------------------------------------------------------------------------------------------------
+
+
+def test_later_tokens_weigh_more():
+    """Two tokens, (1, 0) and (0, 1): a third and two thirds; what is padded counts nothing, wherever it is."""
+    states = torch.tensor([[[1.0, 0], [0, 1], [9, 9]], [[7, 7], [1, 0], [0, 1]], [[5, 3], [8, 8], [8, 8]]])
+    present = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
+    expected = torch.tensor([[1 / 3, 2 / 3], [1 / 3, 2 / 3], [5, 3]])
+    torch.testing.assert_close(pooled(states, present), expected)
+
+
+def states_of(model: LanguageModel, samples: range | list[int], layers: list[int], **padding: int) -> Tensor:
+    ids = batch_of(samples, **padding)["input_ids"]
+    lengths = torch.tensor([LENGTHS[i] for i in samples])
+    return model.pooled_states(ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long(), layers)
+
+
+@torch.no_grad()
+def test_pooled_states_are_the_bases_alone_and_unpadded():
+    model, everybody = model_of(), range(len(LENGTHS))
+    found = states_of(model, everybody, [-1, 1], pad=7, width=40)
+    one_by_one = torch.cat([states_of(model, [i], [-1, 1]) for i in everybody])
+    torch.testing.assert_close(found, one_by_one)
+    torch.testing.assert_close(found.view(len(LENGTHS), 2, -1).norm(dim=2), torch.ones(len(LENGTHS), 2))
+
+    base = language().build(VOCABULARY, Adapter(rank=4, alpha=16.0)).without_adapters().base_model.eval()
+    for i in everybody:  # token by token, from the base as transformers has it
+        seen = base(input_ids=tokens(LENGTHS[i], i)[0][None], output_hidden_states=True)
+        for place, states in enumerate((seen.last_hidden_state[0], seen.hidden_states[1][0])):
+            mean = sum((t + 1) * state for t, state in enumerate(states)) / sum(range(1, LENGTHS[i] + 1))
+            torch.testing.assert_close(found[i].view(2, -1)[place], mean / mean.norm(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [3, -4])
+def test_a_layer_that_is_not_there_is_refused(layer):
+    with pytest.raises(InputError, match=rf"features.layers: there is no layer {layer}; there are 0 .* to 2"):
+        states_of(model_of(), [0], [layer])

@@ -1,0 +1,56 @@
+"""What arithmetic runs on: the CPU, or a GPU where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from tarot.common.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        known = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is none that torch knows: auto, cpu, cuda, cuda:1, ...") from error
+    if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    try:
+        torch.empty(0, device=known)
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # mps, xla, hpu, ...
+        raise InputError(f"device {device!r} is not there: this torch was built without it") from error
+    return known
+
+
+def selection_device(device: str) -> torch.device:
+    """Where selections are computed: as `resolve_device`, but on the CPU where a device has no float64, as all but
+    CUDA's may have none. Raises InputError for a device that is not there, TypeError for what is no name."""
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device must be a name such as auto, cpu or cuda:1; it is {device!r}")
+    known = resolve_device(str(device))
+    return known if known.type == "cuda" else CPU
+
+
+@contextlib.contextmanager
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Products of float32 matrices on a GPU are computed in "ieee" float32, or in "tf32", whatever torch was told
+    elsewhere. On a CPU nothing is changed."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    new = hasattr(settings, "fp32_precision")  # from torch 2.9 on
+    name, wanted = ("fp32_precision", precision) if new else ("allow_tf32", precision == "tf32")
+    before = getattr(settings, name)
+    setattr(settings, name, wanted)
+    try:
+        yield
+    finally:
+        setattr(settings, name, before)
