@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import tempfile
@@ -24,9 +25,13 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     """What the tests import are half a million objects that stay: the garbage collector need not search them, each
-    time a third of a second."""
+    time a third of a second. And torch has sixty loggers that hand nothing on, to each of which pytest would add its
+    handlers, and remove them, three times in every test."""
     gc.collect()
     gc.freeze()
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "torch":
+            logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -76,9 +76,14 @@ def named(file: Path) -> str:
 
 FILES = {named(file): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
 USERS = {**FILES, **{named(file): file for file in [ROOT / "run.py", *sorted((ROOT / BENCHMARKS).glob("*.py"))]}}
-TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in USERS.items()}
 FOLDERS = {name for name, file in FILES.items() if file.name == "__init__.py"} - set(PACKAGES)
 ROOMS = sorted(FOLDERS - set(WITHOUT_A_DOOR))
+
+
+@cache
+def tree(user: str) -> ast.Module:
+    """Of a module: parsing all of them takes a second, which not every process that collects tests has to spend."""
+    return ast.parse(USERS[user].read_text(encoding="utf-8"))
 
 
 def is_in(module: str, room: str) -> bool:
@@ -106,7 +111,7 @@ def of_configs() -> Iterator[Import]:
 
 @cache
 def imports() -> list[Import]:
-    return [*(one for user, tree in TREES.items() for one in of_tree(user, tree)), *of_configs()]
+    return [*(one for user in USERS for one in of_tree(user, tree(user))), *of_configs()]
 
 
 def past_the_door(one: Import) -> bool:
@@ -115,7 +120,7 @@ def past_the_door(one: Import) -> bool:
 
 def door(room: str) -> list[str] | None:
     """What a room's `__all__` lists, or None where it has none."""
-    for node in TREES[room].body:
+    for node in tree(room).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return ast.literal_eval(node.value)
     return None
@@ -125,7 +130,7 @@ def door(room: str) -> list[str] | None:
 def defined(module: str) -> set[str]:
     """The names at the top of a module, those that it imports among them."""
     found: set[str] = set()
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -175,8 +180,8 @@ def test_a_name_means_one_thing():
 def test_only_doors_list_names():
     """A module that hands on what another has is a second way to it."""
     assigned = {
-        name: {ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)}
-        for name, tree in TREES.items()
+        name: {ast.unparse(node.targets[0]) for node in tree(name).body if isinstance(node, ast.Assign)}
+        for name in USERS
     }
     listing = {name for name, names in assigned.items() if "__all__" in names}
     doors = {name for name in listing if name in FOLDERS | set(PACKAGES)}

@@ -68,8 +68,13 @@ def modules(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield node.module
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("find_spec", "importorskip"):
+        elif isinstance(node, ast.Call) and name_of(node.func) in ("find_spec", "importorskip"):
             yield from (name.value for name in node.args[:1] if isinstance(name, ast.Constant))
+
+
+def name_of(function: ast.expr) -> str | None:
+    """The last part of what is called."""
+    return getattr(function, "attr", None) or getattr(function, "id", None)
 
 
 ENGINE = declared(*PROJECT["dependencies"])

@@ -136,8 +136,12 @@ def _sinkhorn_dense(
         good = u, v
         while error > tolerance and iterations < max_iterations and _in_range(u / a, v / b):
             for _ in range(_ITERATIONS_PER_CHECK):
-                u = u.pow(1 - omega) * (a / (kernel @ v)).pow(omega)
-                v = v.pow(1 - omega) * (b / (u @ kernel)).pow(omega)
+                if omega == 1:  # the same as below, to the bit
+                    u = a / (kernel @ v)
+                    v = b / (u @ kernel)
+                else:
+                    u = u.pow(1 - omega) * (a / (kernel @ v)).pow(omega)
+                    v = v.pow(1 - omega) * (b / (u @ kernel)).pow(omega)
             iterations += _ITERATIONS_PER_CHECK
             now = float((u * (kernel @ v) - a).abs().sum() + (v * (u @ kernel) - b).abs().sum())
             if omega > 1 and not now < 1.5 * before:

@@ -59,9 +59,10 @@ def run_in(checkout: Path, commands: list[list[str]], output: Path) -> None:
         print(*command)
         if command[:2] == ["python", "run.py"]:
             sys.argv = command[1:]
-            run.main()
+            with importlib.import_module("tests.experiments.running").composing_once():
+                run.main()
         elif command[:3] == ["python", "-m", "pytest"]:
-            assert pytest.main([*command[3:], "-p", "no:cacheprovider"]) == 0
+            assert pytest.main([*command[3:], "-p", "no:cacheprovider", "--assert=plain"]) == 0
         elif command == ["lint-imports"]:
             assert importlib.import_module("importlinter.cli").lint_imports(no_logo=True) == 0
         elif command[0] == "ruff":
@@ -75,7 +76,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which the pages were followed."""
     root = tmp_path_factory.mktemp("checkout")
     for part in ("conf", "docs", *(part for part in PROJECT if part != "run")):
-        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, root / part)  # with what was compiled of it
     for part in ("run.py", "pyproject.toml", ".importlinter"):
         shutil.copy(ROOT / part, root / part)
     for path, content in FILES.items():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
+import functools
 import io
 import json
 import logging
 import multiprocessing
+import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -18,8 +22,13 @@ from typing import Any, Literal
 from unittest import mock
 
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.hydra import Hydra
+from hydra.core.default_element import ResultDefault
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig
 
 import run
 from experiments.report.style import Figure, Picture
@@ -76,35 +85,79 @@ def on_light_paper(figure: Figure) -> Picture:
 
 
 @contextlib.contextmanager
-def undrawn() -> Iterator[None]:
-    """Within it the files of figures are empty, and features are laid out on them by their first dimensions: to draw
-    takes longer than all else, and t-SNE an eighth of what is left."""
+def laid_out_flat() -> Iterator[None]:
     flat = SimpleNamespace(fit_transform=lambda rows: rows[:, :2])
-    with (
-        mock.patch.object(Figure, "png", lambda *_: b""),
-        mock.patch("sklearn.manifold.TSNE", lambda **_: flat),
-    ):
+    with mock.patch("sklearn.manifold.TSNE", lambda **_: flat):
         yield
 
 
 @contextlib.contextmanager
+def undrawn(but: Collection[str] = ()) -> Iterator[None]:
+    """Within it the files of figures are empty, `but` those of these names on light paper, and features are laid out on
+    them by their first dimensions: to draw takes longer than all else, and t-SNE an eighth of what is left."""
+    png = Figure.png
+    with (
+        laid_out_flat(),
+        mock.patch.object(Figure, "png", lambda f, theme: png(f, theme) if f.name in but and theme == "light" else b""),
+    ):
+        yield
+
+
+_read: dict[Any, tuple[ConfigResult, bytes] | None] = {}  # files of configs, and the pickled content of each
+_merged: dict[Any, bytes] = {}  # pickled configs, by the files that they are of
+_merge = ConfigLoaderImpl._compose_config_from_defaults_list
+
+
+def _kept_file(repository: CachingConfigRepository, config_path: str, *, whole: bool = False) -> ConfigResult | None:
+    """A file of a config, read once. whole: its content is one's own, too, to be changed."""
+    if config_path not in repository.cache:
+        key = (config_path, *(source.path for source in repository.get_sources()))
+        if key not in _read:
+            found = repository.delegate.load_config(config_path)
+            _read[key] = found and (found, pickle.dumps(found.config))
+        if (kept := _read[key]) is None:
+            return None
+        mine = copy.copy(kept[0])
+        mine.defaults_list = copy.deepcopy(mine.defaults_list)
+        mine.config = pickle.loads(kept[1]) if whole else mine.config
+        repository.cache[config_path] = mine
+    return repository.cache[config_path]
+
+
+def _kept_merge(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: CachingConfigRepository) -> DictConfig:
+    key = (*map(dataclasses.astuple, defaults), *(source.path for source in repo.get_sources()))
+    if key not in _merged:
+        fresh = CachingConfigRepository(repo.delegate)
+        fresh.load_config = functools.partial(_kept_file, fresh, whole=True)
+        _merged[key] = pickle.dumps(_merge(loader, defaults, fresh))
+    return pickle.loads(_merged[key])
+
+
+@contextlib.contextmanager
 def composing_once() -> Iterator[None]:
-    """Within it a config is composed once. Hydra does so twice, which takes a third of a small command: first to look
-    for `hydra.mode`, which no config here sets, and in a sweep to see whether all jobs' configs compose."""
+    """Within it Hydra composes a config once, and of files that were read and merged once: composing takes three
+    quarters of a small command. It does so twice, first to look for `hydra.mode`, which no config here sets, and in a
+    sweep to see whether all jobs' configs compose. What a command line changes is applied each time."""
     with (
         mock.patch.object(Hydra, "get_mode", lambda *_, **__: None),
         mock.patch.object(Sweeper, "validate_batch_is_legal", lambda *_: None),
+        mock.patch.object(CachingConfigRepository, "load_config", _kept_file),
+        mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", _kept_merge),
     ):
         yield
 
 
 def command(
-    folder: Path, *arguments: str, name: str = "run", drawn: bool | Literal["light"] = False, placed: bool = True
+    folder: Path,
+    *arguments: str,
+    name: str = "run",
+    drawn: bool | Literal["light"] | tuple[str, ...] = False,
+    placed: bool = True,
 ) -> Outcome:
     """`python run.py ARGUMENTS` with its caches in `folder`/cache and its results in `folder`/`name`.
 
-    drawn: figures are drawn, or those on light paper are, which do for the dark ones. placed: whether the results go
-    there; otherwise where the arguments say."""
+    drawn: figures are drawn, or those on light paper are, which do for the dark ones, or those of these names are.
+    placed: whether the results go there; otherwise where the arguments say."""
     output, code = folder / name, 0
     given = places(folder, name) if placed else places(folder, name)[:1]
     out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
@@ -113,8 +166,8 @@ def command(
         stack.enter_context(mock.patch.object(sys, "argv", ["run.py", *arguments, *given]))
         stack.enter_context(mock.patch.dict("os.environ"))
         stack.enter_context(composing_once())
-        if not drawn:
-            stack.enter_context(undrawn())
+        if not drawn or isinstance(drawn, tuple):
+            stack.enter_context(undrawn(drawn or ()))
         elif drawn == "light":
             stack.enter_context(mock.patch.object(Figure, "render", on_light_paper))
         stack.enter_context(contextlib.redirect_stdout(out))

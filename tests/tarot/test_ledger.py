@@ -360,7 +360,7 @@ def test_L23_one_seed_drives_everything():
         options = {"size": 40} if kind is Random else {"folds": 5}
         again = [tarot.select(c, t, kind(seed=seed, **options)).indices.tolist() for seed in (0, 0, 1)]
         assert again[0] == again[1] != again[2]
-    auto = [tarot.select(c[:60], t[:9], TarotExact(size="auto", seed=s)).curve["held_out"] for s in (0, 0, 1)]
+    auto = [tarot.select(c[:40], t[:7], TarotExact(size="auto", seed=s)).curve["held_out"] for s in (0, 0, 1)]
     assert auto[0] == auto[1] != auto[2]
 
 

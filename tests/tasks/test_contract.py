@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from torch.utils.data import DataLoader
 
+from tasks.classification.models import convnet
 from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
 from tests.tasks.classification.stand_ins import write_cifar10, write_clothing1m
 from tests.tasks.classification.stand_ins import write_folders as write_image_folders
+from tests.tasks.configured import CONF, task_of
 from tests.tasks.conformance import CHECKS, OF_DATA, Builder, selection
 from tests.tasks.instruction.conversations import write_files
 from tests.tasks.segmentation.scene_trees import write_folders
 
-CONF = Path(__file__).parents[2] / "conf"
 NO_MODEL = {"features"}
 # Variants that read data in a way of their own, and what is checked of them. The class of segmentation/folders is
 # segmentation's, and what it trains is the same: one training and one evaluation show that it can.
@@ -37,7 +37,8 @@ VARIANTS = {
 SMALL = {
     "classification/folders": "size=12 network=convnet-4 plain.targets=6 plain.validation=6 train.steps=4 "
     "train.batch_size=8",
-    "cifar10": "train.steps=4 width=4 rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
+    "cifar10": "train.steps=4 train.batch_size=8 width=4 "
+    "rotated.candidates=60 rotated.targets=8 rotated.validation=8 rotated.test=20 "
     "corrupted.candidates=100 corrupted.targets=20 corrupted.validation=8 corrupted.test=20",
     "clothing1m": "size=32 targets=14 train.steps=2 train.batch_size=8 train.autocast=null "
     "encoder.steps=2 encoder.batch_size=8 encoder.autocast=null encoder.learning_rate=1e-3",
@@ -51,9 +52,9 @@ SMALL = {
     "motion": "data.candidates={cand_highway:10,cand_roundabout:12,cand_crossing:12,cand_parking:6} data.targets=8 "
     "data.validation=4 data.test=12 data.processes=1 train.steps=3 train.batch_size=8 surrogate_train.steps=3 "
     "surrogate_train.batch_size=8",
-    "segmentation": "data.candidates=40 data.targets=8 data.validation=2 data.test=4 data.height=24 data.width=40 "
+    "segmentation": "data.candidates=32 data.targets=8 data.validation=2 data.test=4 data.height=24 data.width=40 "
     "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",
-    "segmentation/folders": "data.height=24 data.width=40 architecture.backbone=mobilenet_v3_large workers=1 "
+    "segmentation/folders": "data.height=24 data.width=40 architecture.backbone=small workers=1 "
     "train.steps=2 train.batch_size=4 train.validations=1 surrogate.checkpoints=1",
 }
 
@@ -78,10 +79,7 @@ def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:
     data_dir = cache_dir / "data" / name
     if name in STAND_IN and not data_dir.exists():
         STAND_IN[name](data_dir)
-    keys = options_of(name, *overrides)
-    common = [f"+data_dir={data_dir}", f"+cache_dir={cache_dir}", "+seed=0", "+device=cpu"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return instantiate(compose(overrides=[f"+task={name}", *common, *keys]).task)
+    return task_of(name, data_dir, cache_dir, *SMALL.get(name, "").split(), *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +88,19 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def build(request: pytest.FixtureRequest, cache_dir: Path) -> Builder:
-    return Builder(lambda *overrides: small_task(request.param, cache_dir, *overrides))
+def build(request: pytest.FixtureRequest, cache_dir: Path) -> Iterator[Builder]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "clothing1m":  # its network is no option, and has eleven million parameters
+            patch.setattr(
+                "tasks.classification.clothing1m.resnet18", lambda num_classes: convnet(num_classes, (8, 8), 3)
+            )
+        yield Builder(lambda *overrides: small_task(request.param, cache_dir, *overrides))
 
 
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))
 def test_variants_of_a_task_compose(variant, tmp_path):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        of_users = ["task.language.path=somewhere"] if variant == "instruction/files" else []
-        common = [f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0", "+device=cpu"]
-        config = compose(overrides=[f"+task={variant}", *common, *of_users])
-    assert isinstance(instantiate(config.task), Task)
+    of_users = ["language.path=somewhere"] if variant == "instruction/files" else []
+    assert isinstance(task_of(variant, tmp_path, tmp_path, *of_users), Task)
 
 
 TASKS = sorted({path.stem for path in CONF.glob("task/*.yaml")} - NO_MODEL)
@@ -108,7 +108,8 @@ PROMISES = [(name, check) for name in TASKS for check in CHECKS]
 PROMISES += [(name, check) for name, checks in VARIANTS.items() for check in checks]
 
 
-@pytest.mark.parametrize(("build", "check"), PROMISES, indirect=["build"])
+# of the module's scope: what is not all indirect is otherwise of a test's, and each would make its task anew
+@pytest.mark.parametrize(("build", "check"), PROMISES, indirect=["build"], scope="module")
 def test_a_task_keeps_its_word(build, check):
     CHECKS[check](build)
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from experiments.report import mean_interval
 from tarot import Selection, SelectionProblem
 from tarot.selectors import All, Oracle, Random, TargetOnly
 from tasks.task import Task
-from tests.tasks.test_contract import CONF, NO_MODEL, STAND_IN
+from tests.tasks.configured import CONF, task_of
+from tests.tasks.test_contract import NO_MODEL, STAND_IN
 
 SEEDS = range(5)
 EMBEDDED = sorted({path.stem for path in CONF.glob("task/*.yaml")} - NO_MODEL - set(STAND_IN))
@@ -32,9 +31,7 @@ MARGINS = {  # of the headline metric: what the oracle must be ahead by, on aver
 
 def embedded(name: str, seed: int, cache_dir: Path) -> Task:
     """The task as it is configured."""
-    common = [f"+cache_dir={cache_dir}", f"+data_dir={cache_dir}", f"+seed={seed}", "+device=cpu"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return instantiate(compose(overrides=[f"+task={name}", *common]).task)
+    return task_of(name, cache_dir, cache_dir, f"seed={seed}")
 
 
 def arms(task: Task, seed: int) -> dict[str, Selection]:

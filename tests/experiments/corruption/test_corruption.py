@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Outcome:
-    return command(folder, *TINY, name="first", drawn="light")
+    return command(folder, *TINY, name="first")
 
 
 def made(path: Path) -> dict[str, int]:

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Outcome:
-    return command(folder, *TINY, name="first", drawn="light")
+    return command(folder, *TINY, name="first", drawn=("folds",))
 
 
 def test_only_those_folds_are_tried_that_there_are_targets_for(first):

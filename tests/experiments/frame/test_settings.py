@@ -123,7 +123,7 @@ def hydra_as_it_was():
 
 def test_wrong_values_of_options_are_refused_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    check(FEW, 150)
+    check(FEW, 60)
     assert not list(tmp_path.iterdir()), "and nothing was made"
 
 

@@ -33,7 +33,7 @@ MOTION = (
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory):
     names = ",".join([*WFD, "gradcos", "trak_ridge"])
-    return command(tmp_path_factory.mktemp("lds"), *MOTION, f"experiment.estimators=[{names}]", drawn="light")
+    return command(tmp_path_factory.mktemp("lds"), *MOTION, f"experiment.estimators=[{names}]", drawn=("lds",))
 
 
 def test_motion_is_attributed(motion):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from experiments.report.statistics import Interval, explain, mean_interval
 from tarot import Selection
 from tarot.selection.problem import SelectionProblem
 from tarot.selectors import SELECTORS
+from tests.experiments.running import laid_out_flat
 
 RNG = np.random.default_rng(0)
 
@@ -72,7 +74,7 @@ def drawn(figure: style.Figure, *, themes: tuple[style.Theme, ...] = ("light", "
 
 @pytest.mark.parametrize(
     ("n", "m", "size", "tags"),
-    [(30, 5, 6, True), (30, 1, 6, False), (30, 5, 1, True), (3, 2, 3, False), (30, 5, 0, True), (2, 1, 1, False)],
+    [(30, 3, 6, True), (30, 1, 6, False), (30, 3, 1, True), (3, 2, 3, False), (30, 3, 0, True), (2, 1, 1, False)],
 )
 def test_every_figure_of_a_selection_is_drawn(n, m, size, tags):
     of, task = problem(n, m), Points(n, m, tags=tags, titles=tags)
@@ -82,16 +84,19 @@ def test_every_figure_of_a_selection_is_drawn(n, m, size, tags):
         "random": Interval(0.3),
         "new method": Interval(0.2, values=(0.1, 0.3)),
     }
+    with nullcontext() if (m, size) in ((3, 6), (1, 1)) else laid_out_flat():  # t-SNE has one edge: how few they are
+        points = figures.embedding(of, own, points=20, seed=0)
     every = [
         pictures.overview(task, own, "accuracy", results, "How.", seed=0),
         pictures.neighbours(task, of, own, seed=0),
-        figures.embedding(of, own, points=20, seed=0),
+        points,
     ]
     if size:
         every += [figures.weights(own), figures.certificate({"own": own.ot_distance}, {"own": own.lower_bound})]
         every += [figures.tags(task.candidate_tags(), own)] if tags else []
     for figure in every:
-        drawn(figure, themes=("light", "dark") if (m, size) == (5, 6) else ("light",))
+        both = (m, size) == (3, 6) and figure.name != "overview"  # which is drawn in both below
+        drawn(figure, themes=("light", "dark") if both else ("light",))
 
 
 class Wide(Points):

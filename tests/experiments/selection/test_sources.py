@@ -28,7 +28,7 @@ MOTION = (
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
-    return command(folder, *MOTION, "experiment.arms=[random,target_only,k_center]", name="motion", drawn="light")
+    return command(folder, *MOTION, "experiment.arms=[random,target_only,k_center]", name="motion", drawn=("sources",))
 
 
 def test_a_selection_says_how_much_of_each_database_it_has(motion):

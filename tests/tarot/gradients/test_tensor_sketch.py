@@ -21,18 +21,19 @@ def explicit(sketch) -> torch.Tensor:
     """The count sketch matrix [width, size], entry by entry."""
     if isinstance(sketch, Signs):
         return torch.diag(random_matrix("rademacher", sketch.key, (0, 1), (0, sketch.size), "cpu")[0])
-    matrix = torch.zeros(sketch.width, sketch.rows, sketch.columns)
     left, right = (
         random_matrix("rademacher", f"{sketch.key}|{role}", (0, 1), (0, size), "cpu")[0]
         for role, size in (("left", sketch.rows), ("right", sketch.columns))
     )
     offset = (int(random_words(f"{sketch.key}|layout", (0, 1), (0, 2), "cpu")[0, 1]) >> 1) % (1 << 62)
+    buckets = []
     for i in range(sketch.rows):
         for j in range(sketch.columns):
             moved = i + j * sketch.stride if sketch.rows > sketch.columns else i * sketch.stride + j
-            bucket = (moved % sketch.modulus % sketch.width + offset) % sketch.width
-            matrix[bucket, i, j] += left[i] * right[j]
-    return matrix.flatten(1)
+            buckets.append((moved % sketch.modulus % sketch.width + offset) % sketch.width)
+    matrix = torch.zeros(sketch.width, len(buckets))
+    matrix[buckets, torch.arange(len(buckets))] = torch.outer(left, right).flatten()
+    return matrix
 
 
 @pytest.fixture(params=["transformed", "formed"])

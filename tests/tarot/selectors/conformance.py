@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """kind: the class. options: given to every object of it. draws: its `size` is of draws with replacement, so that
     fewer candidates are selected and their weights sum to it. by_name: it draws candidates, by their ids where there
@@ -98,6 +99,18 @@ def counted(rows: np.ndarray) -> np.ndarray:
     return np.floor(4 * np.exp(rows)).astype(rows.dtype)
 
 
+@cache
+def usual(subject: Subject, seed: int = 0) -> Selection:
+    """What it selects of `pool(seed)`, for checks of how that is, and of what must not change it."""
+    return subject.select(pool(seed))
+
+
+@cache
+def usual_values(subject: Subject, seed: int = 0) -> np.ndarray:
+    """Of `pool(seed)`."""
+    return subject.values(pool(seed))
+
+
 def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
     """A problem without ties in which everything is known that a method may ask for."""
     rng = np.random.default_rng(seed)
@@ -108,8 +121,8 @@ def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
         "targets": [
             _rows.get()(rng.normal(size=(M, DIMENSIONS + view)).astype(np.float32) + 0.5) for view in range(views)
         ],
-        "candidate_labels": rng.integers(0, 3, n),
-        "target_labels": rng.integers(0, 3, M),
+        "candidate_labels": rng.integers(0, 3, n) % 2,  # of two classes: some methods solve a transport for each pair
+        "target_labels": rng.integers(0, 3, M) % 2,
         "target_groups": np.arange(M) % 2,
         "candidate_ids": np.array([f"candidate {i}" for i in range(n)]),
         "candidate_tags": np.where(rng.random(n) < 0.5, "target", "noise"),
@@ -311,7 +324,7 @@ def meets_its_size(subject: Subject) -> None:
 def selects_valid_candidates(subject: Subject) -> None:
     """int64, ascending, unique, of the pool; with their ids; and it is a choice."""
     for seed in range(3):
-        selection = subject.select(pool(seed))
+        selection = usual(subject, seed)
         indices = selection.indices
         assert indices.dtype == np.int64 and indices.ndim == 1
         assert (np.diff(indices) > 0).all(), "not ascending and unique"
@@ -372,8 +385,7 @@ def differs_by_seed(subject: Subject) -> None:
 
 
 def is_the_same_in_every_kind_of_array(subject: Subject) -> None:
-    known = pool()
-    one = subject.select(known)
+    known, one = pool(), usual(subject)
     doubled = {key: [view.astype(np.float64) for view in known[key]] for key in ("candidates", "targets")}
     assert_same(one, subject.select({**known, **doubled}), "float64 features")
     alone = {key: known[key][0] for key in ("candidates", "targets")}
@@ -393,8 +405,7 @@ def reads_every_precision(subject: Subject) -> None:
 def reads_rows_wherever_they_are(subject: Subject, folder: Path) -> None:
     """On disk, in a store, in torch, in Fortran's order, or not to be written to: a pool does not always fit in
     memory, nor belong to who selects from it."""
-    known = pool()
-    one = subject.select(known)
+    known, one = pool(), usual(subject)
 
     def mapped(name: str, rows: np.ndarray) -> np.ndarray:
         np.save(folder / f"{name}.npy", rows)
@@ -434,8 +445,7 @@ def does_not_look_at_ids(subject: Subject) -> None:
     """An id is a name, which says nothing about what a candidate is worth."""
     if subject.by_name:
         raise NotPromised("it draws candidates by their names, not by where they stand")
-    known = pool()
-    one = subject.select(known)
+    known, one = pool(), usual(subject)
     backwards = subject.select({**known, "candidate_ids": known["candidate_ids"][::-1]})
     assert_same(one, backwards, "ids in another order")
     nameless = {key: value for key, value in known.items() if key != "candidate_ids"}
@@ -457,8 +467,7 @@ def orders_equals_by_id(subject: Subject) -> None:
 
 def follows_no_scale(subject: Subject) -> None:
     """Features in other units make the same choice, however near to the ends of float32."""
-    known = pool()
-    one = subject.select(known)
+    known, one = pool(), usual(subject)
     for scale in (1e-30, 1e10):
         sides = {side: [view * np.float32(scale) for view in known[side]] for side in ("candidates", "targets")}
         assert_same(one, subject.select({**known, **sides}), f"features times {scale:g}")
@@ -471,7 +480,7 @@ def follows_no_order_of_targets(subject: Subject) -> None:
     """Targets are a set: none is served because it stands first."""
     for seed in range(3):
         known, order = pool(seed), np.random.default_rng(seed + 5).permutation(M)
-        assert_same(subject.select(known), subject.select(targets_of(known, order)), "another order of targets")
+        assert_same(usual(subject, seed), subject.select(targets_of(known, order)), "another order of targets")
 
 
 def looks_at_its_targets(subject: Subject) -> None:
@@ -482,7 +491,7 @@ def looks_at_its_targets(subject: Subject) -> None:
     known = pool()
     mirrored = [view.max() - view if subject.counts else -view for view in known["targets"]]
     opposite = subject.select({**known, "targets": mirrored})
-    one = subject.select(known)
+    one = usual(subject)
     assert one.indices.tolist() != opposite.indices.tolist(), "the opposite targets select the same"
 
 
@@ -579,8 +588,7 @@ def hears_every_view(subject: Subject) -> None:
 
 def refuses_what_is_missing_by_name(subject: Subject) -> None:
     """Without something that it needs, one line that names it; without what it does not need, the same choice."""
-    known = pool()
-    one = subject.select(known)
+    known, one = pool(), usual(subject)
     for name in NEEDED + REFINING:
         rest = {key: value for key, value in known.items() if key != name}
         try:
@@ -602,15 +610,14 @@ def does_not_look_at_tags_unless_it_needs_them(subject: Subject) -> None:
         one = subject.select(without)
     except InputError:
         raise NotPromised("it selects by tags, and says so") from None
-    assert_same(one, subject.select(known), "tags change its choice")
+    assert_same(one, usual(subject), "tags change its choice")
 
 
 # --- how often -------------------------------------------------------------------------------------------------------
 
 
 def weighs_up_to_a_total(subject: Subject) -> None:
-    known = pool()
-    own = subject.select(known)
+    known, own = pool(), usual(subject)
     for total in (N, 3 * N + 1):
         selection = subject.select(known, total=total)
         assert selection.indices.tolist() == own.indices.tolist(), "a total changes who is selected"
@@ -629,7 +636,7 @@ def weighs_up_to_a_total(subject: Subject) -> None:
 def hands_over_usable_potentials(subject: Subject) -> None:
     """They tell the selected apart, since a total is shared out by them: NaN spoils that, one constant hides it, and
     the wrong sign turns it around."""
-    selection = subject.select(pool())
+    selection = usual(subject)
     potentials = selection.potentials
     assert potentials.dtype == np.float64 and potentials.shape == selection.indices.shape
     assert np.isfinite(potentials).all(), "potentials that are not finite"
@@ -647,7 +654,7 @@ def hands_over_usable_potentials(subject: Subject) -> None:
 
 
 def survives_a_file(subject: Subject, folder: Path) -> None:
-    selection = subject.select(pool())
+    selection = usual(subject)
     selection.save(folder / "selection.parquet")
     loaded = Selection.load(folder / "selection.parquet")
     assert_same(selection, loaded, "what is read is not what was written")
@@ -664,7 +671,7 @@ def survives_a_file(subject: Subject, folder: Path) -> None:
 
 def is_judged_by_the_transport(subject: Subject) -> None:
     """Its distance is not below what any subset of its size can have."""
-    selection = subject.select(pool())
+    selection = usual(subject)
     if not len(selection):
         raise NotPromised("it selects nobody")
     assert selection.lower_bound <= selection.ot_distance * (1 + 1e-6)
@@ -694,8 +701,7 @@ def selects_what_it_values(subject: Subject) -> None:
     if not isinstance(subject.made(), Valuing):
         raise NotPromised("it gives no values")
     for seed in range(2):
-        known = pool(seed)
-        values, chosen = subject.values(known), subject.select(known).indices
+        values, chosen = usual_values(subject, seed), usual(subject, seed).indices
         left = np.setdiff1d(np.arange(N), chosen)
         assert values[chosen].mean() > values[left].mean(), "it selects those of low value: higher must be better"
 
@@ -705,8 +711,7 @@ def selects_the_most_valuable(subject: Subject) -> None:
     if not isinstance(subject.made(), Valuing):
         raise NotPromised("it gives no values")
     for seed in range(2):
-        known = pool(seed)
-        values, chosen = subject.values(known), subject.select(known).indices
+        values, chosen = usual_values(subject, seed), usual(subject, seed).indices
         left = np.setdiff1d(np.arange(N), chosen)
         assert values[chosen].min() >= values[left].max(), "it leaves some that it values more than some that it takes"
 

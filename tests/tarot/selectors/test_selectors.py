@@ -3,6 +3,7 @@
 import os
 import time
 import warnings
+from functools import cache
 from itertools import combinations, count, product
 
 import numpy as np
@@ -254,11 +255,11 @@ def test_otm_refuses_what_it_cannot_do():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_exact_against_every_subset(seed):
-    """Ten candidates, three targets, all 1023 subsets: the optimum where S is a multiple of M, else near it."""
-    c, t = unit(10, d=3, seed=seed), unit(3, d=3, seed=50 + seed)
+    """Nine candidates, three targets, all 511 subsets: the optimum where S is a multiple of M, else near it."""
+    c, t = unit(9, d=3, seed=seed), unit(3, d=3, seed=50 + seed)
     distance = distance_matrix(c, t)
-    for size in range(1, 11):
-        best = min(uniform_ot(distance[list(subset)]) for subset in combinations(range(10), size))
+    for size in range(1, 10):
+        best = min(uniform_ot(distance[list(subset)]) for subset in combinations(range(9), size))
         s = select(c, t, "tarot_exact", size=size)
         mine = uniform_ot(distance[s.indices])
         assert len(s) == size and s.ot_distance == pytest.approx(mine, abs=1e-6)
@@ -326,7 +327,7 @@ def test_exact_never_takes_a_candidate_without_features():
         select(c, t, "tarot_exact", size=21)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_size_is_chosen_by_held_out_distance(seed):
     """The rule of theory.md 10, re-done from outside: one selection per fold and size, POT on the held-out targets."""
     c, t = mixture(60, 10, seed=seed)
@@ -525,9 +526,14 @@ def test_the_kind_of_array_does_not_change_a_selection(selector, kind, dtype, tm
             compute=lambda start, stop: {"features": torch.from_numpy(c[start:stop])},
         ),
     }[kind]()
-    one, other = tarot.select(c, t, selector), tarot.select(given, t, selector)
+    one, other = of_arrays(selector, dtype), tarot.select(given, t, selector)
     assert one.indices.tolist() == other.indices.tolist()
     assert one.weights.tolist() == other.weights.tolist()
+
+
+@cache
+def of_arrays(selector, dtype):
+    return tarot.select(*(x.astype(dtype) for x in mixture(70, 9)), selector)
 
 
 def test_small_blocks_do_not_change_a_selection(selector, monkeypatch):

@@ -14,7 +14,7 @@ import numpy as np
 
 MARK_NAME = "was_here"
 """A file that appears in the working directory where one of them is run."""
-SIZE = 2 * 2**20
+SIZE = 2**20
 """Of those that need many bytes."""
 
 PROTO = b"\x80\x04"

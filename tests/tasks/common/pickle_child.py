@@ -1,6 +1,4 @@
-"""Reads pickles that are made to do harm, in a process of its own.
-
-    python -m tests.tasks.common.pickle_child FOLDER COUNT
+"""Reads pickles that are made to do harm: `main`, for a process of its own.
 
 Prints a line before each file and one after it, as JSON: what it is, what came of it, seconds of the processor and
 megabytes of memory at the most. Ends at once where one takes a minute or half a gigabyte. Runs in FOLDER.
@@ -60,7 +58,9 @@ def measured(what: str, read, path: str) -> None:
     print(json.dumps(line), flush=True)
 
 
-def main(folder: str, count: int) -> None:
+def main(folder: Path, count: int, output: Path) -> None:
+    """count: of mutated files. output: what it prints to, errors beside it."""
+    sys.stdout, sys.stderr = (open(path, "w") for path in (output, output.with_suffix(".err")))  # noqa: SIM115
     os.chdir(folder)
     limit = _status("VmSize") + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -78,7 +78,3 @@ def main(folder: str, count: int) -> None:
             Path(f"failed_{at}.pkl").write_bytes(content)
             print(json.dumps({"mutated": at, "outcome": result}), flush=True)
     print(json.dumps({"mutations": count}), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

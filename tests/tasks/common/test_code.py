@@ -96,14 +96,16 @@ def test_comments_docstrings_formatting_and_what_is_unrelated_do_not(project, mo
     assert of(project, monkeypatch) == before
 
 
-def test_two_processes_agree(project):
+def test_two_processes_agree(project, monkeypatch):
     """Whatever the order of their sets, and whether what was found out is kept beside Python's own files."""
-    found = in_a_process(project, PYTHONHASHSEED="1", PYTHONDONTWRITEBYTECODE="")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    found = of(project, monkeypatch)  # this process, whose hashes have another seed
     notes = list(project.rglob("*.uses.json"))
     assert {note.name.split(".")[0] for note in notes} == {"task", "__init__", "loss", "constants"}
     for note in notes:  # what is damaged is not believed
         note.write_text(note.read_text().replace("mine.constants", "mine.unrelated"))
-    assert in_a_process(project, PYTHONHASHSEED="2", PYTHONDONTWRITEBYTECODE="1") == found
+    assert in_a_process(project, PYTHONHASHSEED="2", PYTHONDONTWRITEBYTECODE="1", PYTHONPYCACHEPREFIX="") == found
 
 
 def test_a_stage_depends_on_its_own_modules():

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 from collections import OrderedDict, defaultdict
 from enum import Enum, IntEnum
@@ -19,11 +18,12 @@ import pytest
 from tarot import InputError
 from tasks.classification.cifar10_files import load_cifar10
 from tasks.common.safe_pickle import load_pickle
+from tests.experiments.running import process_like_this
 from tests.tasks.classification.stand_ins import write_cifar10
+from tests.tasks.common import pickle_child
 from tests.tasks.common.hostile_pickles import MARK_NAME, hostile
 
-ROOT = Path(__file__).parents[3]
-SECONDS, MEGABYTES, MUTATIONS = 1.0, 100, 3000
+SECONDS, MEGABYTES, MUTATIONS = 1.0, 50, 1000
 KINDS = ("?", *"bhilqBHILQefdFD", "S3", "U3", ">i2", ">f8", ">U3", "<f4")
 
 
@@ -204,11 +204,12 @@ def harm(tmp_path_factory) -> tuple[Path, list[dict[str, Any]]]:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the memory of each is counted by Linux")
     folder = tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, "-m", "tests.tasks.common.pickle_child", str(folder), str(MUTATIONS)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert ended.returncode == 0, f"it ended with {ended.returncode} in {lines[-1:]}: {ended.stderr[-2000:]}"
+    output = tmp_path_factory.mktemp("printed") / "lines.out"
+    ended = process_like_this(pickle_child.main, folder, MUTATIONS, output)
+    ended.join(900)
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    printed = output.with_suffix(".err").read_text()
+    assert ended.exitcode == 0, f"it ended with {ended.exitcode} in {lines[-1:]}: {printed[-2000:]}"
     return folder, lines
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from tarot import InputError
 from tarot.common.fingerprints import fingerprint
@@ -26,10 +24,10 @@ from tasks.motion.sources import joined
 from tasks.motion.views.profile import MINI
 from tasks.motion.views.samples import samples_of
 from tasks.task import Checkpoint
+from tests.tasks.configured import task_of
 from tests.tasks.motion.scenes import CANDIDATES, chosen
 from tests.tasks.test_contract import small_task
 
-CONF = Path(__file__).parents[3] / "conf"
 SCENES = Path(os.environ.get("TAROT_DATA", "data")) / "motion" / "nuscenes_mini_scenes"
 real = pytest.mark.skipif(not SCENES.is_dir(), reason="set TAROT_DATA to a folder with motion/nuscenes_mini_scenes")
 
@@ -169,10 +167,7 @@ def test_a_file_that_cannot_be_read_is_counted_and_said(folders, tmp_path, caplo
 
 
 def test_the_paper_s_data_is_named_where_it_is_missing(tmp_path):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(overrides=["+task=motion/paper", f"+data_dir={tmp_path}", f"+cache_dir={tmp_path}", "+seed=0",
-                                    "+device=cpu"])  # fmt: skip
-    task = instantiate(config.task)
+    task = task_of("motion/paper", tmp_path, tmp_path)
     with pytest.raises(InputError, match=r"not there: waymo in .*; argoverse2 in .*nuscenes .held out. in") as error:
         task.candidates()
     assert "\n" not in str(error.value) and "convert_waymo" in str(error.value)

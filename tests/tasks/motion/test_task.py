@@ -136,13 +136,13 @@ def test_what_is_selected_weighs_one_each(task):
 def test_the_model_that_is_best_on_validation_is_given(cache_dir):
     """It is one of those that the training passes through, which shorter trainings give; the others are worse."""
     options = ["train.schedule=halving", "train.milestones=[]", "train.average=0.0", "train.learning_rate=0.05"]
-    best = small_task("motion", cache_dir, *options, "train.steps=6", "train.choose=best", "train.validations=6")
+    best = small_task("motion", cache_dir, *options, "train.steps=4", "train.choose=best", "train.validations=4")
     whole = chosen(range(10))
     found = best.train(whole, seed=0)
-    through = [small_task("motion", cache_dir, *options, f"train.steps={n}").train(whole, seed=0) for n in range(1, 7)]
+    through = [small_task("motion", cache_dir, *options, f"train.steps={n}").train(whole, seed=0) for n in range(1, 5)]
     worths = [best.evaluate(model, "validation")["brier_min_fde"] for model in through]
     assert best.evaluate(found, "validation")["brier_min_fde"] == min(worths) < worths[-1]
-    assert best.evaluate(through[-1]) == small_task("motion", cache_dir, *options, "train.steps=6").evaluate(
+    assert best.evaluate(through[-1]) == small_task("motion", cache_dir, *options, "train.steps=4").evaluate(
         through[-1]
     )
 

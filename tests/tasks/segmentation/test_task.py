@@ -11,8 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from torch.nn import functional
 
@@ -23,20 +21,17 @@ from tarot.gradients.reference import loop_gradients
 from tasks.segmentation import Architecture, SegmentationTask, SegmentationTraining
 from tasks.segmentation.scenes import IGNORE, MEAN, Classes, Scenes, coloured, overlaid, picture, tensors
 from tasks.segmentation.training import augmented, training_batches
+from tests.tasks.configured import task_of
 from tests.tasks.segmentation.scene_trees import SPLITS, write_cityscapes, write_folders, write_gta5
 
-CONF = Path(__file__).parents[3] / "conf"
 TINY = (
-    "train.steps=2", "train.batch_size=3", "train.validations=2", "architecture.backbone=mobilenet_v3_large",
+    "train.steps=2", "train.batch_size=3", "train.validations=2", "architecture.backbone=small",
     "surrogate.checkpoints=2",
 )  # fmt: skip
 
 
 def composed(variant: str, folder: Path, *overrides: str, data_dir: Path | str | None = None) -> SegmentationTask:
-    places = [f"+data_dir={data_dir or folder}", f"+cache_dir={folder / 'cache'}", "+seed=0", "+device=cpu"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        keys = [f"++task.{override}" for override in overrides]
-        return instantiate(compose(overrides=[f"+task={variant}", *places, *keys]).task)
+    return task_of(variant, data_dir or folder, folder / "cache", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +66,7 @@ def batch_of(scenes: Scenes, indices):
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["small", "mobilenet_v3_large", "resnet50"])
+@pytest.mark.parametrize("backbone", ["small", "mobilenet_v3_large", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_gradient_features_equal_the_loop(backbone, street):
     """Convolutions (depthwise, dilated, strided), BatchNorm, hardswish, squeeze-and-excitation, ASPP, bilinear."""
     torch.manual_seed(0)

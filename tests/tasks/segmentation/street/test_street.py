@@ -54,12 +54,12 @@ def test_shapes_types_and_labels(kind):
 
 @pytest.mark.parametrize("mode", TARGETS)
 def test_every_class_occurs_in_every_mode(mode):
-    labels = [render(mode, seed, 48, 80)[1] for seed in range(50)]
+    labels = [render(mode, seed, 48, 80)[1] for seed in range(30)]
     seen = np.array([np.bincount(label.ravel(), minlength=len(CLASSES)) for label in labels])
     share = seen.sum(0) / seen.sum()
     assert (share > 0.004).all(), dict(zip(CLASSES, share.round(4), strict=True))
     assert share.max() < 0.6
-    assert ((seen > 0).sum(0) >= 15).all(), dict(zip(CLASSES, (seen > 0).sum(0), strict=True))
+    assert ((seen > 0).sum(0) >= 9).all(), dict(zip(CLASSES, (seen > 0).sum(0), strict=True))
 
 
 @pytest.mark.parametrize("kind", [*TARGETS, "birds_eye", "tilted"])
