@@ -40,6 +40,7 @@ PAST_THE_DOOR = {
         "experiments.report.figures",
     ): _BY_MODULE,
     ("experiments.lds", "experiments.report.figures"): _BY_MODULE,
+    ("experiments.paper", "experiments.report.figures"): _BY_MODULE,
     ("experiments.selection", "experiments.report.figures"): _BY_MODULE,
     ("experiments.selection", "experiments.report.pictures"): _BY_MODULE,
     ("experiments.submission", "tasks.motion.submission"): "this experiment is of this task alone",
@@ -169,6 +170,17 @@ def test_a_name_means_one_thing():
         if is_in(name, "tarot") and file.name != "__main__.py":
             places[name.rpartition(".")[2]].append(name)
     assert {name for name, of in places.items() if len(of) > 1} == set(TWICE)
+
+
+def test_only_doors_list_names():
+    """A module that hands on what another has is a second way to it."""
+    assigned = {
+        name: {ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)}
+        for name, tree in TREES.items()
+    }
+    listing = {name for name, names in assigned.items() if "__all__" in names}
+    doors = {name for name in listing if name in FOLDERS | set(PACKAGES)}
+    assert listing - doors == {"tarot.integrations.transformers"}  # the door of its library
 
 
 def test_modules_can_be_read_at_a_sitting():

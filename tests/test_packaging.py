@@ -80,6 +80,11 @@ def test_the_engine_imports_what_it_declares_and_declares_no_more():
     assert len(ENGINE) <= 10
 
 
+def test_the_readme_counts_the_dependencies():
+    number = {8: "eight", 9: "nine", 10: "ten"}[len(ENGINE)]
+    assert f"{number} dependencies" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("places", "extras"),
     [

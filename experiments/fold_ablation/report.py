@@ -143,6 +143,7 @@ def _metrics(found: Folds) -> dict[str, Any]:
         "interval": found.how,
         "metric": found.metric,
         "headline": found.headline,
+        "lower_is_better": found.lower_is_better,
         "reference": found.reference,
         "folds": {
             k: {

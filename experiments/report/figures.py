@@ -13,7 +13,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from experiments.report.statistics import Interval
@@ -101,6 +100,8 @@ class Plane:
 
 def plane(problem: SelectionProblem, points: int, seed: int) -> Plane:
     """Some candidates and the targets, in the space that a selector sees, laid out on paper."""
+    from sklearn.manifold import TSNE  # takes seconds to import, which an error about a path need not wait for
+
     rng = np.random.default_rng(seed)
     shown = np.sort(rng.choice(problem.n, min(points, problem.n), replace=False))
     rows = torch.cat([read_rows(problem.candidates, shown), problem.targets]).numpy()

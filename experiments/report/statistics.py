@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit  # Student's quantiles; scipy.stats takes a second to import
 
 FEWEST = 3  # repetitions that an interval takes
 
@@ -37,7 +37,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     count, mean = len(numbers), float(numbers.mean())
     if count < FEWEST:
         return Interval(mean, values=tuple(numbers.tolist()) if count > 1 else ())
-    half = float(t.ppf((1 + confidence) / 2, count - 1) * numbers.std(ddof=1) / math.sqrt(count))
+    half = float(stdtrit(count - 1, (1 + confidence) / 2) * numbers.std(ddof=1) / math.sqrt(count))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -47,7 +47,7 @@ def mean_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     count, mean = len(values), values.mean(axis=0)
     if count < FEWEST:
         return mean, mean, mean
-    half = t.ppf(0.975, count - 1) * values.std(axis=0, ddof=1) / math.sqrt(count)
+    half = stdtrit(count - 1, 0.975) * values.std(axis=0, ddof=1) / math.sqrt(count)
     return mean, mean - half, mean + half
 
 

@@ -18,6 +18,8 @@ from tarot.features import NAMING, FeatureStore, Rows, existing_paths, open_feat
 from tarot.selection import Selection
 from tarot.space import WHITENINGS
 
+VALUES_FORMAT = "tarot.values/1"  # of the file that `tarot value` writes
+
 
 def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = commands.add_parser(
@@ -117,7 +119,8 @@ def run_value(options: argparse.Namespace) -> int:
                 np.save(file, values)
         else:
             named = {} if ids is None else {"id": ids}
-            pq.write_table(pa.table({"index": np.arange(n), "value": values, **named}), temporary)
+            table = pa.table({"index": np.arange(n), "value": values, **named})
+            pq.write_table(table.replace_schema_metadata({"format": VALUES_FORMAT}), temporary)
     if not options.quiet:
         best = ", ".join(str(i if ids is None else ids[i]) for i in np.argsort(-values, kind="stable")[:5])
         print(f"valued {n} candidates from {values.min():.6g} to {values.max():.6g}; the highest: {best}")
@@ -160,6 +163,8 @@ def _sides(options: argparse.Namespace) -> tuple[list[Rows], list[Rows]]:
     paths = [_paths(options.pool, "POOL"), _paths(options.targets, "TARGETS")]
     if len(paths[0]) != len(paths[1]):
         raise InputError(f"POOL has {len(paths[0])} files and TARGETS {len(paths[1])}; give one per model on each side")
+    if options.tensor is not None and not any(path.suffix in NAMING for side in paths for path in side):
+        raise InputError(f"--tensor {options.tensor}: tensors have names in {', '.join(NAMING)} alone")
     candidates, targets = ([_opened(path, options.tensor) for path in side] for side in paths)
     return candidates, targets
 
@@ -170,7 +175,10 @@ def _opened(path: Path, tensor: str | None) -> Rows:
 
 def _paths(text: str, name: str) -> list[Path]:
     """Files with commas between them; a file that has a comma in its own name is one."""
-    return existing_paths(text if Path(text).exists() else [part for part in text.split(",") if part], name)
+    parts = [part for part in text.split(",") if part]
+    if not parts:
+        raise InputError(f"{name} must name a file; it is {text!r}")
+    return existing_paths(text if Path(text).exists() else parts, name)
 
 
 def _ids(options: argparse.Namespace, candidates: list[Rows]) -> NDArray[Any] | None:

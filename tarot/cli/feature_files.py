@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tarot.cli.choosing import VALUES_FORMAT
 from tarot.common import InputError, atomic_file, progress
 from tarot.features import (
     FeatureStore,
@@ -43,7 +44,7 @@ def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "inspect",
         help="say what is in a file",
-        description="Say what is in a store, a file of features, or a selection.",
+        description="Say what is in a store, a file of features, a selection, or the values of candidates.",
     )
     parser.add_argument("path", metavar="STORE", type=Path)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -100,8 +101,11 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    if path.suffix == ".parquet" and b"selection" in (_metadata(path) or {}):
+    metadata = _metadata(path) if path.suffix == ".parquet" else {}
+    if b"selection" in metadata:
         return _facts_of_selection(path)
+    if metadata.get(b"format") == VALUES_FORMAT.encode():
+        return _facts_of_values(path)
     rows = open_features(path)
     if isinstance(rows, FeatureStore):
         return _facts_of_store(rows)
@@ -110,12 +114,12 @@ def _facts(path: Path) -> dict[str, Any]:
     return {"kind": "features", "rows": rows.shape[0], "dim": rows.shape[1], "dtype": dtype, "size": _readable(size)}
 
 
-def _metadata(path: Path) -> dict[bytes, bytes] | None:
+def _metadata(path: Path) -> dict[bytes, bytes]:
     try:
         metadata: dict[bytes, bytes] | None = pq.read_schema(path).metadata
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a whole parquet file: {error}") from error
-    return metadata
+    return metadata or {}
 
 
 def _facts_of_store(store: FeatureStore) -> dict[str, Any]:
@@ -151,6 +155,19 @@ def _facts_of_selection(path: Path) -> dict[str, Any]:
         "ids": selection.ids is not None,
         "size": _readable(path.stat().st_size),
         "selector": selection.selector,
+    }
+
+
+def _facts_of_values(path: Path) -> dict[str, Any]:
+    table = pq.read_table(path)
+    values = table["value"].to_numpy()
+    return {
+        "kind": "values",
+        "candidates": len(values),
+        "lowest": float(values.min()),
+        "highest": float(values.max()),
+        "ids": "id" in table.column_names,
+        "size": _readable(path.stat().st_size),
     }
 
 

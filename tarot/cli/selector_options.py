@@ -29,7 +29,8 @@ def selector_of(name: str, options: Sequence[str]) -> Selector:
             raise InputError(f"an option of a selector is NAME=VALUE; this is {option!r}")
         if key not in fields:
             known = ", ".join(fields) or "none"
-            raise InputError(f"selector {name!r} has no option {key!r}; its options are: {known}")
+            advice = "; it finds its own size, and tarot_fixed takes yours" if key in ("size", "ratio") else ""
+            raise InputError(f"selector {name!r} has no option {key!r}; its options are: {known}{advice}")
         given[key] = parsed(text, fields[key], key)
     return kind(**given)
 

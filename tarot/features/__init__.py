@@ -16,7 +16,6 @@ from tarot.features.manifest import StoredDtype
 from tarot.features.mean_rows import MeanRows
 from tarot.features.part_rows import PartRows
 from tarot.features.readers import (
-    BAD_NPY,
     BAD_NPZ,
     BAD_PARQUET,
     BAD_TORCH,
@@ -28,7 +27,6 @@ from tarot.features.readers import (
 from tarot.features.store import FeatureStore, StoreError, damaged_shards, open_features
 
 __all__ = [
-    "BAD_NPY",
     "BAD_NPZ",
     "BAD_PARQUET",
     "BAD_TORCH",

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -55,6 +56,8 @@ def read_foreign(path: Path, tensor: str | None = None) -> Rows:
         return _read_trak(path)
     if not path.is_file():  # a named pipe would be waited for
         raise InputError(f"{path} is no file: features are read from {FORMATS} or a store")
+    if tensor is not None and path.suffix not in NAMING:
+        raise InputError(f"{path} has no tensor {tensor!r}: tensors have names in {', '.join(NAMING)} alone")
     match path.suffix:
         case ".npy" | ".mmap":  # traker's .mmap files are .npy files
             return _read_npy(path)
@@ -74,10 +77,17 @@ def _read_npy(path: Path) -> Rows:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except BAD_NPY as error:
         raise InputError(
-            f"{path} is not a plain .npy array: {error}. Pickled objects are never loaded, for they can run code; "
-            "save the features with numpy.save as an array of numbers"
+            f"{path} is not a plain .npy array: {_why_not_npy(path, error)}. Pickled objects are never loaded, for "
+            "they can run code; save the features with numpy.save as an array of numbers"
         ) from error
     return as_rows(array, str(path))
+
+
+def _why_not_npy(path: Path, error: Exception) -> str:
+    """What NumPy says, but of a file in another format, which it takes for a pickle and says how to load."""
+    with open(path, "rb") as file:
+        begins = file.read(len(MAGIC_PREFIX))
+    return str(error).rstrip(".") if begins == MAGIC_PREFIX else "numpy.save did not write it"
 
 
 def _read_safetensors(path: Path, name: str | None) -> Rows:
@@ -244,7 +254,7 @@ def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any]
         try:
             vector: NDArray[Any] = np.load(path, allow_pickle=False)
         except BAD_NPY as error:
-            raise InputError(f"{name}: {path} holds no plain array: {error}") from error
+            raise InputError(f"{name}: {path} holds no plain array: {_why_not_npy(path, error)}") from error
     else:
         try:
             vector = np.array(read_text(path).splitlines())

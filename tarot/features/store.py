@@ -252,7 +252,8 @@ def _finish(
         part.mkdir(exist_ok=True)
         for leftover in part.glob(".*.part"):  # of a writer that was killed
             leftover.unlink()
-    if (part / _MANIFEST).exists():
+    shards_there = any(part.glob("*.safetensors"))  # else there is nothing to go on from, whatever was begun
+    if shards_there and (part / _MANIFEST).exists():
         begun = _read_manifest(part)
         _refuse_damage(part, begun)
         _refuse_difference(part, begun, plan)

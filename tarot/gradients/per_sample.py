@@ -26,23 +26,12 @@ from torch import Tensor, nn
 from tarot.common import InputError
 from tarot.gradients.attention import InProjection, Tap, attention_forward, is_supported
 from tarot.gradients.batches import batch_size, take
-from tarot.gradients.dataset_rows import auto_batch_size, gradient_rows
 from tarot.gradients.fold import Fold, LayoutError
 from tarot.gradients.losses import Losses, evaluating, losses_of
 from tarot.gradients.preflight import MIXED, growing_axis, refuse_mixing, stacked, tolerance, unfit
 from tarot.gradients.projection import Projection, Sketch, fast_jl, plan
-from tarot.gradients.reference import loop_gradients, sample_gradient, vmap_gradients
+from tarot.gradients.reference import sample_gradient
 from tarot.gradients.rules import Finish, Layer, Part, is_formed, rule
-
-__all__ = [
-    "Coverage",
-    "GradientFeatures",
-    "Losses",
-    "auto_batch_size",
-    "gradient_rows",
-    "loop_gradients",
-    "vmap_gradients",
-]
 
 CHECKED = 4  # samples that a check looks at
 LOSS_SCALES = (2.0**10, 2.0**5, 1.0)  # for float16, whose smallest number is 6e-8; the first without an overflow counts

@@ -82,7 +82,7 @@ def undrawn() -> Iterator[None]:
     flat = SimpleNamespace(fit_transform=lambda rows: rows[:, :2])
     with (
         mock.patch.object(Figure, "png", lambda *_: b""),
-        mock.patch("experiments.report.figures.TSNE", lambda **_: flat),
+        mock.patch("sklearn.manifold.TSNE", lambda **_: flat),
     ):
         yield
 

@@ -150,6 +150,10 @@ def test_value_is_tarot_value(here, capsys, out):
         assert table["id"].to_pylist()[3] == "sample-3" and table["index"].to_pylist() == list(range(N))
     np.testing.assert_array_equal(found, expected)
     assert f"sample-{expected.argmax()}" in capsys.readouterr().out
+    if out == "v.parquet":
+        assert main(["inspect", out, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["kind"], facts["candidates"], facts["highest"]) == ("values", N, expected.max())
 
 
 # --- options of selectors --------------------------------------------------------------------------------------------
@@ -255,10 +259,16 @@ SELECT = ["select", "pool.npy", "targets.npy"]
     [
         (["select", "nowhere.npy", "targets.npy"], "POOL: there is no nowhere.npy"),
         (["select", "pool.npy,pool.npy", "targets.npy"], "POOL has 2 files and TARGETS 1"),
+        (["select", "", "targets.npy"], "POOL must name a file; it is ''"),
         (["select", "pool.npy", "ids.txt"], "features are read from .npy"),
         (["select", "pool.npy", "labels.npy"], "two dimensions"),
         ([*SELECT, "--selector", "nearest"], "there is no selector 'nearest'; there are all, batchwise_lava"),
         ([*SELECT, "--size", "4"], "selector 'tarot_otm' has no option 'size'; its options are: folds, side"),
+        ([*SELECT, "--ratio", ".1"], "tolerance, min_cos; it finds its own size, and tarot_fixed takes yours"),
+        (
+            [*SELECT, "--tensor", "features"],
+            "--tensor features: tensors have names in .safetensors, .pt, .pth, .npz alone",
+        ),
         ([*SELECT, "-o", "folds"], "NAME=VALUE; this is 'folds'"),
         ([*SELECT, "-o", "folds=many"], "folds must be an integer; it is 'many'"),
         ([*SELECT, "-o", "side=left"], "side must be rest or fold; it is 'left'"),
@@ -276,6 +286,7 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         (["inspect", "nowhere"], "STORE: there is no nowhere"),
         (["verify", "pool.npy"], "not a finished feature store"),
         (["convert", "pool.npy", "targets.npy"], "OUT: targets.npy exists"),
+        (["convert", "pool.npy", "x.npy", "--tensor", "features"], "pool.npy has no tensor 'features'"),
         (["convert", "pool.npy", "x.csv"], "OUT must end in .npy, .safetensors or .parquet"),
         (["convert", "pool.npy", "x.npy", "--dtype", "bfloat16"], "cannot hold bfloat16"),
     ],

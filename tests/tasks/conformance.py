@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -96,21 +97,35 @@ def surrogate(task: Task) -> torch.nn.Module:
 
 
 @contextlib.contextmanager
-def generators_untouched(what: str) -> Iterator[None]:
+def globals_untouched(what: str) -> Iterator[None]:
     def states() -> tuple:
         kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global generator is what must not move
-        return torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()
+        settings = (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), np.geterr())
+        return settings, torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()
 
     before = states()
     yield
     moved = states() != before  # not within the assert, which would compare thousands of words one by one
-    assert not moved, f"{what} moved a global generator"
+    assert not moved, f"{what} moved a global generator or changed a setting"
 
 
 def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global generator is what must not matter
     random.seed(seed)
+
+
+def strings(data: Any) -> Iterator[str]:
+    """All that is written in plain data."""
+    if isinstance(data, dict | list):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from strings(part)
+    elif isinstance(data, str):
+        yield data
+
+
+def forbidden(what: str) -> mock.Mock:
+    return mock.Mock(side_effect=AssertionError(what))
 
 
 def drawn_on(axes: Any) -> bool:
@@ -129,6 +144,12 @@ def sample_i_is_always_sample_i(build: Builder) -> None:
         assert len(data) == len(other) > 0, f"{split} are none, or not always as many"
         for i in (0, len(data) // 2, len(data) - 1):
             assert equal(data[i], data[i]) and equal(data[i], other[i]), f"sample {i} of {split} is not always the same"
+    np.testing.assert_equal(_said_of_samples(again), _said_of_samples(task), "what is said of samples changes")
+
+
+def _said_of_samples(task: Task) -> list[np.ndarray | None]:
+    labels = [task.labels(split) for split in ("candidates", "targets")]
+    return [*labels, task.target_groups(), task.candidate_tags(), task.candidate_sources(), task.candidate_costs()]
 
 
 @check
@@ -167,6 +188,8 @@ def the_total_of_weights_is_said(build: Builder) -> None:
 def recipes_are_plain_data_and_tell_tasks_apart(build: Builder) -> None:
     recipe = build().recipe()
     assert json.loads(json.dumps(recipe, default=repr)) == recipe, "the recipe is not plain data"
+    paths = [text for text in strings(recipe) if Path(text).is_absolute()]
+    assert not paths, f"the recipe holds {paths}: the same data elsewhere would be computed again"
     missing = {"data", "model", "surrogate", "train"} - set(recipe)
     assert not missing, f"the recipe lacks {missing}"
     assert build("seed=1").recipe()["data"] != recipe["data"], "the data of another seed have the same recipe"
@@ -178,7 +201,7 @@ def recipes_are_plain_data_and_tell_tasks_apart(build: Builder) -> None:
 @check
 def reading_leaves_global_generators_alone(build: Builder) -> None:
     task = build.anew()
-    with generators_untouched("reading the data"):
+    with globals_untouched("reading the data"):
         for split in SPLITS:
             data = task.samples(split)
             assert len(task.ids(split)) and data[0] is not None
@@ -316,7 +339,8 @@ def training_follows_its_seed_and_nothing_else(build: Builder) -> None:
     seed_generators(1)
     one = task.train(chosen, seed=3).state_dict()
     seed_generators(2)
-    with generators_untouched("training"):
+    unseen = mock.patch.object(task, "test", forbidden("training looked at the test split"))
+    with globals_untouched("training"), unseen:
         two, other = task.train(chosen, seed=3).state_dict(), task.train(chosen, seed=4).state_dict()
     assert same(one, two), "the same seed gave another model"
     assert not same(one, other), "another seed gave the same model"
@@ -373,11 +397,16 @@ def evaluation_depends_on_the_model_alone(build: Builder) -> None:
     model = surrogate(task)
     state = copied(model)
     seed_generators(1)
-    expected = task.evaluate(model)
+    with globals_untouched("evaluate"):
+        expected = task.evaluate(model)
     _are_metrics(expected)
     seed_generators(2)
-    with generators_untouched("evaluate"):
+    modes: list[bool] = []
+    hook = model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    with globals_untouched("evaluate"):
         again = task.evaluate(model)
+    hook.remove()
+    assert not any(modes), "evaluate judges the model in train mode"
     assert not model.training, "evaluate leaves the model in train mode"
     assert same(copied(model), state), "evaluate changed the model"
     assert again == expected, "evaluate is not always the same"
@@ -388,10 +417,10 @@ def evaluation_sees_the_test_split_alone(build: Builder) -> None:
     task = build()
     model = surrogate(task)
     expected = task.evaluate(model)
-    forbidden = mock.Mock(side_effect=AssertionError("evaluate looked at another split than test"))
+    unseen = forbidden("evaluate looked at another split than test")
     with contextlib.ExitStack() as stack:
         for split in ("candidates", "targets", "validation"):
-            stack.enter_context(mock.patch.object(task, split, forbidden))
+            stack.enter_context(mock.patch.object(task, split, unseen))
         assert task.evaluate(model) == expected
 
 

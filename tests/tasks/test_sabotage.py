@@ -178,6 +178,12 @@ class StreamsItsCandidates(Honest):
         return Stream()
 
 
+@caught_by("sample_i_is_always_sample_i", "what is said of samples changes")
+class ShufflesItsLabels(Honest):
+    def labels(self, split="candidates"):
+        return np.random.default_rng().permutation(super().labels(split))
+
+
 @caught_by("ids_are_unique_stable_and_of_one_split_alone", "an id occurs twice")
 class RepeatsAnId(Honest):
     def ids(self, split):
@@ -254,6 +260,12 @@ class ForgetsTheSeed(Honest):
 class HasArraysInItsRecipe(Honest):
     def model_recipe(self):
         return {"hidden": np.int64(4)}
+
+
+@caught_by("recipes_are_plain_data_and_tell_tasks_apart", "the same data elsewhere would be computed again")
+class HasItsFolderInItsRecipe(Honest):
+    def data_recipe(self):
+        return {**super().data_recipe(), "folders": [str(self.cache_dir)]}
 
 
 @caught_by("reading_leaves_global_generators_alone", "reading the data moved a global generator")
@@ -368,6 +380,14 @@ class SeedsTheGlobalGenerator(Honest):
         return super().fit_downstream(weights, seed)
 
 
+@caught_by("training_follows_its_seed_and_nothing_else", "training looked at the test split")
+class StopsByTheTest(Honest):
+    def fit_downstream(self, weights, seed):
+        model = super().fit_downstream(weights, seed)
+        self.evaluate(model)
+        return model
+
+
 @caught_by("training_follows_its_seed_and_nothing_else", "the same seed gave another model")
 class TrainsFromTheGlobalGenerator(Honest):
     def fit_downstream(self, weights, seed):
@@ -428,6 +448,25 @@ class EvaluatesByTheGlobalSeed(Honest):
         return {**super().evaluate(model, split), "luck": luck}
 
 
+@caught_by("evaluation_depends_on_the_model_alone", "evaluate moved a global generator or changed a setting")
+class LeavesGradientsOff(Honest):
+    def evaluate(self, model, split="test"):
+        found = super().evaluate(model, split)
+        torch.set_grad_enabled(False)
+        return found
+
+
+@caught_by("evaluation_depends_on_the_model_alone", "evaluate judges the model in train mode")
+class EvaluatesWithDropout(Honest):
+    def evaluate(self, model, split="test"):
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        with seeded(0), torch.no_grad():
+            right = (model.train()(self.samples(split)[:][0]).argmax(1) == self.samples(split)[:][1]).double().mean()
+        model.load_state_dict(state)
+        model.eval()
+        return {"accuracy": right.item()}
+
+
 @caught_by("evaluation_depends_on_the_model_alone", "evaluate leaves the model in train mode")
 class TrainsOnAfterEvaluating(Honest):
     def evaluate(self, model, split="test"):
@@ -471,7 +510,7 @@ class DrawsNoTruth(Honest):
 
 @pytest.mark.parametrize(("check", "why", "kind"), [pytest.param(*one, id=one[2].__name__) for one in SABOTAGES])
 def test_a_sabotage_is_caught(check, why, kind, tmp_path):
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError) as caught, torch.enable_grad():  # which is as before afterwards
         CHECKS[check](builder(kind, tmp_path))
     assert why in str(caught.value), "it was caught for another reason"
 

@@ -15,35 +15,11 @@ from tasks.motion.views.lanes import Lines, lines_of, segments_around
 from tasks.motion.views.profile import (
     AGENT_CODES,
     LANE_WIDTH,
-    MINI,
     OTHER_AGENT,
-    PAPER_AUTOBOT,
-    PAPER_WAYFORMER,
-    PROFILES,
     STATE_WIDTH,
     Profile,
 )
-from tasks.motion.views.tags import TYPES, UNKNOWN_TYPE, bucket, difficulty, trajectory_type
-
-__all__ = [
-    "LANE_WIDTH",
-    "MINI",
-    "PAPER_AUTOBOT",
-    "PAPER_WAYFORMER",
-    "PROFILES",
-    "SHOWN",
-    "TYPES",
-    "UNKNOWN_TYPE",
-    "Profile",
-    "View",
-    "bucket",
-    "difficulty",
-    "featurise",
-    "featurised",
-    "lines_of",
-    "trajectory_type",
-    "view",
-]
+from tasks.motion.views.tags import UNKNOWN_TYPE, difficulty, trajectory_type
 
 
 @dataclass(frozen=True)

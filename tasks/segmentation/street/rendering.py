@@ -10,22 +10,10 @@ import numpy as np
 
 from tarot import InputError
 from tasks.segmentation.street.canvas import FINE, Camera, Canvas
-from tasks.segmentation.street.domain import CANDIDATES, KINDS, SHARES, TARGETS, Look, Scene, check_size, street_splits
+from tasks.segmentation.street.domain import KINDS, Look, check_size
 from tasks.segmentation.street.layouts import WORLDS, clutter
-from tasks.segmentation.street.objects import CLASSES, PALETTE, SKY, Stage
+from tasks.segmentation.street.objects import SKY, Stage
 from tasks.segmentation.street.world import World
-
-__all__ = [
-    "CANDIDATES",
-    "CLASSES",
-    "KINDS",
-    "PALETTE",
-    "SHARES",
-    "TARGETS",
-    "Scene",
-    "render",
-    "street_splits",
-]
 
 SWAPPED = np.array([1, 0, 5, 4, 3, 2, 6, 8, 7], np.uint8)  # class -> the neighbour whose label it gets; sky stays
 FALSE = np.array(  # the colour of each class in a false palette: grass-green roads, brown skies, blue leaves, ...

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tarot.common.errors import InputError
 from tarot.features.arrays import read_block, read_rows
-from tarot.features.readers import file_identity
+from tarot.features.readers import file_identity, read_vector
 from tarot.features.store import open_features
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -39,6 +39,15 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path, save):
     with pytest.raises(InputError, match=r"x\.npy is not a plain \.npy array.*Pickled objects are never loaded"):
         open_features(tmp_path / "x.npy")
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("content", ["", "1.0, 2.0\n"])
+def test_a_file_of_another_format_is_not_said_to_be_a_pickle_that_could_be_loaded(tmp_path, content):
+    (tmp_path / "x.npy").write_text(content)
+    for read in (open_features, lambda path: read_vector(path, "labels", 2)):
+        with pytest.raises(InputError, match=r"numpy\.save did not write it") as error:
+            read(tmp_path / "x.npy")
+        assert "allow_pickle" not in str(error.value)
 
 
 def test_safetensors(tmp_path):

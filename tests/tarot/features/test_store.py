@@ -220,6 +220,17 @@ def test_the_operating_system_refuses_to_write(tmp_path):
 # --- what must not be mixed or trusted --------------------------------------------------------------------------------
 
 
+def test_a_beginning_without_a_shard_is_in_nobodys_way(tmp_path):
+    """What was wrong with the first row has been mended, so that the recipe is another."""
+
+    def wrong(start, stop):
+        raise InputError("the gradient of sample 0 is not finite")
+
+    with pytest.raises(InputError, match="not finite"):
+        build(tmp_path / "s", wrong, recipe={**RECIPE, "losses": "wrong"})
+    assert len(build(tmp_path / "s")) == ROWS
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -24,6 +24,7 @@ EXEMPT = {
     ("tsds", "selects_the_most_valuable"): "draws from its values, which are probabilities",
     ("el2n", "looks_at_its_targets"): "values a sample by the model's error on it, whatever the targets",
     ("el2n", "serves_its_targets"): "values a sample by the model's error on it, whatever the targets",
+    ("el2n", "refuses_candidates_that_are_not_finite"): "reads no features but of those it selects, which are not zero",
     ("influence", "looks_at_its_targets"): "was measured on the targets before, and is given as candidate_scores",
     ("prototypes", "looks_at_its_targets"): "values a sample by its place in the pool, whatever the targets",
     ("prototypes", "serves_its_targets"): "values a sample by its place in the pool, whatever the targets",

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from tarot.features import blocks
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
 from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
-from tests.tarot.selectors import conformance as conformance
+from tests.tarot.selectors import conformance
 from tests.tarot.selectors.conformance import CHECKS, NotPromised, Subject, run
 
 
@@ -79,6 +80,21 @@ class WritesIntoItsInput(Honest):
         return values
 
 
+@caught_by(conformance.keeps_no_state)
+class WritesIntoTheSecondView(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        problem.candidate_views[-1][0] = 1
+        return values
+
+
+@caught_by(conformance.keeps_no_state)
+class WritesIntoLabels(Honest):
+    def values(self, problem):
+        problem.candidate_labels.sort()
+        return super().values(problem)
+
+
 @caught_by(conformance.answers_the_problem_at_hand)
 class RemembersProblemsBySize(Honest):
     known: ClassVar[dict[int, np.ndarray]] = {}
@@ -97,7 +113,7 @@ class RemembersProblemsByTheirArrays(Honest):
         return values
 
 
-@caught_by(conformance.leaves_global_generators_alone)
+@caught_by(conformance.leaves_global_state_alone)
 class SeedsTheGlobalGenerators(Honest):
     def values(self, problem):
         random.seed(self.seed)
@@ -114,7 +130,7 @@ class _ReadsAGlobalGenerator(Honest):
         return super().values(problem) + self.noise(problem.n)
 
 
-@caught_by(conformance.leaves_global_generators_alone)
+@caught_by(conformance.leaves_global_state_alone)
 class ReadsPythonsGenerator(_ReadsAGlobalGenerator):
     def noise(self, n):
         state = random.getstate()
@@ -123,17 +139,38 @@ class ReadsPythonsGenerator(_ReadsAGlobalGenerator):
         return np.array(drawn)
 
 
-@caught_by(conformance.leaves_global_generators_alone)
+@caught_by(conformance.leaves_global_state_alone)
 class DrawsFromNumpysGenerator(_ReadsAGlobalGenerator):
     def noise(self, n):
         return np.random.random(n)  # noqa: NPY002
 
 
-@caught_by(conformance.leaves_global_generators_alone)
+@caught_by(conformance.leaves_global_state_alone)
 class ReadsTorchsGenerator(_ReadsAGlobalGenerator):
     def noise(self, n):
         with torch.random.fork_rng(devices=[]):
             return torch.rand(n).double().numpy()
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class LeavesGradientsOff(Honest):
+    def values(self, problem):
+        torch.set_grad_enabled(False)
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class SilencesNumpy(Honest):
+    def values(self, problem):
+        np.seterr(divide="ignore")
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class Prints(Honest):
+    def values(self, problem):
+        print("selecting")
+        return super().values(problem)
 
 
 @caught_by(conformance.refuses_impossible_budgets)
@@ -158,6 +195,13 @@ class SelectsOneTooFew(Honest):
         budget = problem.budget(self.size, self.ratio)
         ranked = np.argsort(-self.values(problem), kind="stable")
         return problem.selection(problem.first_usable(ranked, max(1, budget - 1)), described(self))
+
+
+@caught_by(conformance.meets_its_size)
+class RoundsItsRatio(Honest):
+    def select(self, problem):
+        size = self.size or max(1, round(self.ratio * problem.n))
+        return problem.best(self.values(problem), size, None, described(self))
 
 
 @caught_by(conformance.selects_valid_candidates)
@@ -244,6 +288,14 @@ class WritesWhatStoodThere(Honest):
         return super().values(problem)
 
 
+@caught_by(conformance.reads_rows_wherever_they_are)
+class ReadsTheFirstBlockAlone(Honest):
+    def values(self, problem):
+        _, rows = next(iter(blocks(problem.candidates)))
+        values = (rows @ problem.targets.mean(0)).double().numpy()
+        return np.concatenate([values, np.full(problem.n - len(values), -1.0)])
+
+
 @caught_by(conformance.does_not_look_at_ids)
 class ChoosesByIds(Honest):
     def select(self, problem):
@@ -287,6 +339,12 @@ class RanksByNorms(Honest):
 
 
 @caught_by(conformance.serves_its_targets)
+class IgnoresTheLastColumn(Honest):
+    def values(self, problem):
+        return (problem.candidates[:][:, :-1] @ problem.targets[:, :-1].mean(0)).double().numpy()
+
+
+@caught_by(conformance.serves_its_targets)
 class SelectsTheWorst(Honest):
     def values(self, problem):
         return -super().values(problem)
@@ -314,6 +372,28 @@ class DividesByTheNormsOfTargets(Honest):
             units = targets / np.linalg.norm(targets, axis=1, keepdims=True)
         values = np.asarray(problem.candidate_views[0], dtype=np.float64) @ units.mean(0)
         return problem.best(values, self.size, self.ratio, described(self))
+
+
+@caught_by(conformance.survives_little_data)
+class NeedsSeveralTargets(Honest):
+    def values(self, problem):
+        assert problem.m > 1
+        return super().values(problem)
+
+
+@caught_by(conformance.survives_little_data)
+class InvertsACovariance(Honest):
+    def values(self, problem):
+        rows = problem.candidates[:].double().numpy()
+        return rows @ np.linalg.inv(rows.T @ rows) @ problem.targets.mean(0).double().numpy()
+
+
+@caught_by(conformance.refuses_candidates_that_are_not_finite)
+class TakesNaNForZero(Honest):
+    def select(self, problem):
+        rows, targets = np.nan_to_num(problem.candidate_views[0]), problem.target_views[0]
+        ranked = np.argsort(-(rows @ targets.mean(0)), kind="stable")
+        return problem.selection(ranked[: problem.budget(self.size, self.ratio)], described(self), blind=True)
 
 
 @caught_by(conformance.works_with_several_views)
@@ -356,6 +436,18 @@ class FallsOverMissingLabels(Honest):
 
 
 @caught_by(conformance.refuses_what_is_missing_by_name)
+class FallsOverMissingGroups(Honest):
+    def values(self, problem):
+        return super().values(problem) + problem.target_groups[0]
+
+
+@caught_by(conformance.refuses_what_is_missing_by_name)
+class FallsOverMissingResiduals(Honest):
+    def values(self, problem):
+        return super().values(problem) * problem.candidate_residuals[0]
+
+
+@caught_by(conformance.refuses_what_is_missing_by_name)
 class DoesWithoutLabelsInSilence(Honest):
     def values(self, problem):
         values = super().values(problem)
@@ -376,6 +468,14 @@ class IgnoresTheTotal(Honest):
         return Selection(chosen.indices, problem.n, problem.m, described(self), chosen.ids, problem=problem)
 
 
+@caught_by(conformance.weighs_up_to_a_total)
+class RepeatsTheWorstMost(Honest):
+    def select(self, problem):
+        chosen = problem.best(self.values(problem), self.size, self.ratio, described(self))
+        worst = np.where(chosen.potentials == chosen.potentials.max(), 100, 1)
+        return problem.selection(chosen.indices, described(self), weights=None if problem.total is None else worst)
+
+
 class _HandsOverPotentials(Honest):
     potential: ClassVar[float]
 
@@ -392,6 +492,14 @@ class HandsOverZeroPotentials(_HandsOverPotentials):
 @caught_by(conformance.hands_over_usable_potentials)
 class HandsOverPotentialsThatAreNoNumbers(_HandsOverPotentials):
     potential: ClassVar[float] = float("nan")
+
+
+@caught_by(conformance.hands_over_usable_potentials)
+class HandsOverValuesForPotentials(Honest):
+    def select(self, problem):
+        values = self.values(problem)
+        chosen = problem.best(values, self.size, self.ratio, described(self)).indices
+        return problem.selection(chosen, described(self), potentials=values[chosen])
 
 
 @caught_by(conformance.survives_a_file)
