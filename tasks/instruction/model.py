@@ -37,6 +37,7 @@ from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 _PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")  # logits are head(last hidden state) and nothing else
+_WEIGHTS_PER_BYTE = 4  # of files in 2 bits each; nobody keeps fewer
 
 State = Mapping[str, Tensor]
 
@@ -179,18 +180,44 @@ class Language:
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
             )
         try:
+            self._refuse_empty(path)
             with _bar_on_terminals_alone():
-                net = AutoModelForCausalLM.from_pretrained(
-                    path, attn_implementation=self.attention, trust_remote_code=False, **options
+                net, loaded = AutoModelForCausalLM.from_pretrained(
+                    path,
+                    attn_implementation=self.attention,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    **options,
                 )
-        except torch.OutOfMemoryError:
+        except (InputError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a broken folder makes the library come upon
             raise InputError(_unreadable(path, error)) from error
+        if lacking := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+            raise InputError(
+                f"task.language.path: {path!r} lacks weights that its config.json speaks of: {lacking[0]}"
+                + (f" and {len(lacking) - 1:,} others" if len(lacking) > 1 else "")
+            )
         net.generation_config = (
             GenerationConfig()
         )  # the file's may ask for penalties, and is asked where we say nothing
         return prepare_model_for_kbit_training(net, use_gradient_checkpointing=False) if self.quantize else net
+
+    def _refuse_empty(self, path: str) -> None:
+        """Raises InputError where a config.json speaks of more weights than the files of its folder can hold, before
+        room is made for them: what it does not say, transformers takes to be a model of billions."""
+        if not (Path(path) / "config.json").is_file():
+            return
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            net = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        said = sum(parameter.numel() for parameter in net.parameters())
+        held = sum(file.stat().st_size for file in files_below(path) if file.suffix in (".safetensors", ".bin"))
+        if held and said > _WEIGHTS_PER_BYTE * held:
+            raise InputError(
+                f"task.language.path: {path!r} has a config.json of {said:,} weights, and files of {held:,} bytes, "
+                "which cannot hold them; fetch it again"
+            )
 
     def outline(self, vocabulary: int, adapter: Adapter) -> LanguageModel:
         """The names and shapes of a model's parameters, without their values."""

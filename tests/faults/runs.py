@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from tests.experiments.lds.test_lds import MOTION as MOTION_LDS
-from tests.experiments.running import SMALL, changed, started, undrawn
+from tests.experiments.running import SMALL, changed, places, started, undrawn
 from tests.experiments.selection.test_instruction_selected import SMALL as SMALL_INSTRUCTION
 from tests.tasks.test_contract import options_of
 
@@ -60,23 +61,39 @@ class Ended:
         return (self.err.strip().splitlines() or [""])[-1]
 
 
-def asked(run: str, folder: Path) -> list[str]:
-    return [*RUNS[run], f"cache_dir={folder / 'cache'}"]
+@dataclass(frozen=True)
+class Begun:
+    """A run in a process of its own, whose facts and output are in `folder`/`name`.*"""
+
+    process: BaseProcess
+    folder: Path
+    name: str
+
+    def end(self, stop: Callable[[int], bool] | None = None, by: signal.Signals = signal.SIGKILL) -> Ended:
+        """Waits for it. stop: asked about the process every few milliseconds until it says that it is to be stopped, by
+        the signal `by`."""
+        pid, until = self.process.pid, time.monotonic() + PATIENCE
+        assert pid is not None
+        while self.process.is_alive() and time.monotonic() < until:
+            if stop is not None and stop(pid):
+                os.kill(pid, by)
+                stop = None
+            self.process.join(timeout=0.005 if stop is not None else 1)
+        code = self.process.exitcode
+        orphans = not _all_gone(pid, until=time.monotonic() + 30)
+        out, err, facts = (_text(self.folder / f"{self.name}.{kind}") for kind in ("out", "err", "facts"))
+        known = json.loads(facts or "{}")
+        return Ended(code, out, err, known.get("cpu", 0.0), known.get("files", 0), orphans)
 
 
-def ended(
+def begun(
     run: str,
     folder: Path,
-    *options: str,
     name: str = "run",
+    results: str = "run",
     around: Callable[[], AbstractContextManager] = nullcontext,
-    stop: Callable[[int], bool] | None = None,
-    by: signal.Signals = signal.SIGKILL,
-) -> Ended:
-    """The run, whose results go to `folder`/`name`, in a process of its own.
-
-    stop: asked about the process every few milliseconds until it says that it is to be stopped, by the signal `by`.
-    """
+) -> Begun:
+    """The run, with its caches in `folder`/cache and its results in `folder`/`results`."""
     folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
@@ -94,22 +111,20 @@ def ended(
                 yield
             finally:
                 facts = {"cpu": time.process_time(), "files": counted[0]}
-                with contextlib.suppress(OSError):
-                    (folder / f"{name}.facts").write_text(json.dumps(facts))
+                (folder / f"{name}.facts").write_text(json.dumps(facts))
 
-    process = started(folder, *asked(run, folder), *options, name=name, around=inside)
-    pid, until = process.pid, time.monotonic() + PATIENCE
-    assert pid is not None
-    while process.is_alive() and time.monotonic() < until:
-        if stop is not None and stop(pid):
-            os.kill(pid, by)
-            stop = None
-        process.join(timeout=0.005 if stop is not None else 1)
-    code = process.exitcode
-    orphans = not _all_gone(pid, until=time.monotonic() + 30)
-    out, err = (_text(folder / f"{name}.{kind}") for kind in ("out", "err"))
-    facts = json.loads(_text(folder / f"{name}.facts") or "{}")
-    return Ended(code, out, err, facts.get("cpu", 0.0), facts.get("files", 0), orphans)
+    asked = [*RUNS[run], *places(folder, results)]
+    return Begun(started(folder, *asked, name=name, around=inside, placed=False), folder, name)
+
+
+def ended(
+    run: str,
+    folder: Path,
+    around: Callable[[], AbstractContextManager] = nullcontext,
+    stop: Callable[[int], bool] | None = None,
+    by: signal.Signals = signal.SIGKILL,
+) -> Ended:
+    return begun(run, folder, around=around).end(stop, by)
 
 
 def _count(counted: list[int], event: str, arguments: Any) -> None:
@@ -164,6 +179,8 @@ def left(folder: Path, name: str = "run") -> dict[str, str]:
                 content = json.loads(path.read_text())
                 del content["seconds"]
                 found[where] = json.dumps(content, sort_keys=True)
+            elif where == f"{name}/config.yaml":
+                found[where] = "".join(line for line in path.open() if not line.startswith("revision:"))
             else:
                 found[where] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

@@ -77,15 +77,18 @@ def _logged(suite: str) -> Iterator[tuple[int, Ending]]:
 
 
 def table(lines: Iterable[str]) -> str:
-    """In Markdown: by suite and kind how many were tried, and how they ended."""
-    ended: dict[tuple[str, str], Counter[str]] = {}
+    """In Markdown, a row for each suite: how many were tried, how they ended, and of what kinds they were."""
+    ended: dict[str, Counter[str]] = {}
+    kinds: dict[str, Counter[str]] = {}
     for line in lines:
         found = json.loads(line)
-        ended.setdefault((found["suite"], found["kind"]), Counter())[found["how"]] += 1
-    rows = ["| suite | what | tried | how it ended |", "|---|---|---|---|"]
-    for (suite, kind), how in sorted(ended.items()):
-        said = ", ".join(f"{count} {name}" for name, count in how.most_common())
-        rows.append(f"| {suite} | {kind} | {how.total()} | {said} |")
+        ended.setdefault(found["suite"], Counter())[found["how"]] += 1
+        kinds.setdefault(found["suite"], Counter())[found["kind"]] += 1
+    rows = ["| suite | tried | how it ended | of what |", "|---|---|---|---|"]
+    for suite in sorted(ended):
+        how = ", ".join(f"{count} {name}" for name, count in ended[suite].most_common())
+        of = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds[suite].items()))
+        rows.append(f"| {suite} | {ended[suite].total()} | {how} | {of} |")
     return "\n".join(rows)
 
 

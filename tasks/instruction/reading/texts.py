@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tarot import InputError
+from tarot.common import check_is_file
 from tasks.instruction.reading.faults import BadRowError
 
 Raw = Mapping[str, Any]
@@ -56,6 +57,7 @@ def unpacked(path: Path) -> bytes:
 
     Raises InputError where it cannot be read or unpacked.
     """
+    check_is_file(path)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -142,8 +142,8 @@ def _table(path: Path) -> dict[str, np.ndarray]:
 
 
 def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
-    content = read_json(path)
     try:
+        content = read_json(path)
         found: list[Line] = [*_lanes(content["lane_segments"])]
         for name, crossing in content["pedestrian_crossings"].items():
             corners = _points(crossing["edge1"]) + _points(crossing["edge2"])[::-1]
@@ -151,7 +151,7 @@ def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:
         for name, area in content.get("drivable_areas", {}).items():
             found.append((name, "ROAD_EDGE_BOUNDARY", _points(area["area_boundary"]), (), ()))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no map of Argoverse 2: {error!r}") from error
+        raise InputError(f"{path} is no map of Argoverse 2: {error.__cause__ or error!r}") from error
     lines: list[MapLine] = []
     problems: Counter[str] = Counter({NO_AREAS: 1} if "drivable_areas" not in content else {})
     for name, kind, corners, before, after in found:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.command.errors import message_of
+from experiments.command.errors import is_interrupt, message_of
 from tasks.common.cache import cached_checkpoints, load_checkpoints
 from tests.experiments.running import SMALL, Outcome, command, started, undrawn
 
@@ -246,3 +246,16 @@ def test_a_traceback_can_be_asked_for(folder, monkeypatch):
 
 def test_memory_that_ran_out_says_what_to_lower():
     assert "features.batch_size" in message_of(MemoryError("cannot allocate"))
+
+
+def test_an_interrupt_is_one_whatever_error_comes_of_it():
+    try:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise UnboundLocalError("a file that was never opened is closed")
+    except UnboundLocalError as error:
+        assert is_interrupt(error) and is_interrupt(RuntimeError()) is False
+        wrapped = ValueError()
+        wrapped.__cause__ = error
+    assert is_interrupt(wrapped)

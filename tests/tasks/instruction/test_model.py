@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config
@@ -19,6 +20,7 @@ from tarot.gradients.reference import loop_gradients
 from tasks.common.training import seeded
 from tasks.instruction.model import Adapter, Language, LanguageModel, pooled
 from tasks.instruction.tokens import IGNORE
+from tests.tasks.instruction.conversations import write_model
 
 VOCABULARY, PAD = 61, 3
 LENGTHS = (12, 5, 9, 2, 12, 7)
@@ -308,6 +310,22 @@ def test_impossible_options_are_refused(make, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no model of transformers' format"):
         Language(path=str(tmp_path)).base(VOCABULARY)
+
+
+def test_a_folder_that_lacks_weights_is_refused(tmp_path):
+    """transformers would draw those that are missing at random, and take what is not said to be a model of billions."""
+    folder = write_model(tmp_path / "model")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, said = load_file(weights), config.read_bytes()
+    save_file({name: value for name, value in whole.items() if name != "lm_head.weight"}, weights, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks weights that its config\.json speaks of: lm_head\.weight$"):
+        Language(path=str(folder)).base(512)
+    save_file(whole, weights, {"format": "pt"})
+    config.write_bytes(said.replace(b"intermediate_size", b"intermediate_sise"))
+    with pytest.raises(InputError, match=r"has a config\.json of .* weights, and files of .* bytes"):
+        Language(path=str(folder)).base(512)
+    config.write_bytes(said)
+    assert Language(path=str(folder)).base(512).lm_head.weight.equal(whole["lm_head.weight"])
 
 
 # --- pooled states ----------------------------------------------------------------------------------------------------
