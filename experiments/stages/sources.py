@@ -21,6 +21,7 @@ from tarot.featurize import RowsOf, stored_rows
 from tarot.gradients import (
     Activations,
     AdamGradients,
+    Engine,
     GradientFeatures,
     Losses,
     Projection,
@@ -267,12 +268,11 @@ class EncodedSource:
             description=f"{self.recipe.kind} of {len(ids)} {split}",
         )
 
-    def encoder(self, split: Split, state: None) -> RowMaker:
+    def encoder(self, split: Split, state: None) -> Engine:
         """What makes the rows of a split."""
         encoder = self.recipe.without_surrogates
         assert encoder is not None
-        maker: RowMaker = encoder.encoding(self.task, split, self.device).maker()
-        return maker
+        return encoder.encoding(self.task, split, self.device).maker()
 
 
 def _nothing() -> None:

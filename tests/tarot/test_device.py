@@ -13,6 +13,7 @@ from tarot.space import nearest_unit, unit_norm
 from tarot.space.neighbours import Screen, tf32_screen
 from tarot.transport import StreamedCost, costs, entropic_potentials, sinkhorn
 from tarot.transport.capacity import solve_capacity
+from tarot.workers import LOCAL
 from tests.tarot.pretended_device import DEVICE, PretendedDevice
 
 GPU = torch.device("cuda")
@@ -31,24 +32,12 @@ def unit(n, d, seed=0):
     return unit_norm(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
 
 
-class OneAfterAnother:
-    """In the place of threads, which do not see what is pretended in this one."""
-
-    def __init__(self, workers):
-        self.map = map
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-
 @pytest.fixture
 def pretended(monkeypatch):
     """The device; operations on tensors of two devices fail, and waits are counted."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("tarot.selectors.tarot_otm.ThreadPoolExecutor", OneAfterAnother)
+    # threads do not see what is pretended in this one
+    monkeypatch.setattr("tarot.selectors.tarot_otm.Threads", lambda workers: LOCAL)
     monkeypatch.setattr("tarot.selectors.layer_judges._PASSES", 5)  # pretending is slow
     with PretendedDevice() as device:
         yield device
