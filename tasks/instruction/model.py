@@ -182,13 +182,14 @@ class Language:
         try:
             self._refuse_empty(path)
             with _bar_on_terminals_alone():
-                net, loaded = AutoModelForCausalLM.from_pretrained(
+                found: Any = AutoModelForCausalLM.from_pretrained(
                     path,
                     attn_implementation=self.attention,
                     trust_remote_code=False,
                     output_loading_info=True,
                     **options,
                 )
+                net, loaded = found
         except (InputError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a broken folder makes the library come upon
@@ -198,9 +199,7 @@ class Language:
                 f"task.language.path: {path!r} lacks weights that its config.json speaks of: {lacking[0]}"
                 + (f" and {len(lacking) - 1:,} others" if len(lacking) > 1 else "")
             )
-        net.generation_config = (
-            GenerationConfig()
-        )  # the file's may ask for penalties, and is asked where we say nothing
+        net.generation_config = GenerationConfig()  # the file's may ask for penalties, where we say nothing
         return prepare_model_for_kbit_training(net, use_gradient_checkpointing=False) if self.quantize else net
 
     def _refuse_empty(self, path: str) -> None:
