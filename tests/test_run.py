@@ -52,7 +52,7 @@ def made(path: Path) -> dict[str, int]:
 def test_metrics_have_every_promised_key(first):
     metrics = first.metrics
     assert next(iter(metrics["metrics"])) == "accuracy" and 0 <= metrics["metrics"]["accuracy"] <= 1
-    assert set(metrics["selection"]) == {"size", "ratio", "ot_distance", "lower_bound", "space", "precision"}
+    assert set(metrics["selection"]) == {"size", "ratio", "ot_distance", "lower_bound", "space", "made_in", "precision"}
     assert {"dim", "excluded_parameters", "zero_gradients", "skipped"} <= set(metrics["features"])
     assert {"checkpoints", "features", "select", "train", "evaluate"} <= set(metrics["seconds"])
     assert len(metrics["fingerprint"]) == 16

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tarot.gradients.fold import Fold, LayoutError, OwnedRows
 from tarot.gradients.preflight import Layout
@@ -105,6 +106,8 @@ class Watch:
         self.computed = 0
         self._owners: Tensor | None = None
         self._collected: dict[Origin, Tensor] = {}
+        self._origins: dict[Any, Origin] = {}  # of what is computed of parameters, by the key of its target
+        self._hooks: list[RemovableHandle] = []
         self._leaves: dict[str, Tensor] = {}
 
     @property
@@ -127,6 +130,9 @@ class Watch:
         finally:
             for parameters, role, parameter in held:
                 parameters[role] = parameter
+            for hook in self._hooks:  # which hold what they hang on: a batch would stay until garbage is collected
+                hook.remove()
+            self._hooks.clear()
 
     @contextlib.contextmanager
     def rows_of(self, owners: Tensor) -> Iterator[None]:
@@ -202,7 +208,9 @@ class Watch:
         def watched(value: Any, where: str) -> Any:
             if not isinstance(value, Tensor) or not value.requires_grad:
                 return value
-            return Watched.of(computed_origin(where, of, value), self)
+            origin = computed_origin(where, of, value)
+            self._origins[origin.target.key] = origin
+            return Watched.of(origin, self)
 
         if isinstance(value, tuple | list):
             return type(value)(watched(part, f"{where}.{i}") for i, part in enumerate(value))
@@ -252,7 +260,7 @@ class Watch:
             self.folded.update(names)
         if not y.requires_grad:  # the first layer: nothing before it is differentiated
             y = _Source.apply(torch.zeros((), requires_grad=True), y)
-        y.register_hook(functools.partial(self._finish, name, names, steps, fold))
+        self._hooks.append(y.register_hook(functools.partial(self._finish, name, names, steps, fold)))
         return y
 
     # --- gradients -------------------------------------------------------------------------------------------------
@@ -269,7 +277,7 @@ class Watch:
         if isinstance(key, str):
             self._give(key, rows)
             return
-        origin, row = key if isinstance(key, tuple) else (key, None)
+        origin, row = key if isinstance(key, tuple) else (self._origins[key], None)
         if origin not in self._collected:
             self._collected[origin] = rows.new_zeros(self.samples, *origin.plain.shape)
             self.computed = max(self.computed, origin.plain.numel())
@@ -338,12 +346,8 @@ def pulled_back(values: list[Tensor], leaves: list[Tensor], rows: list[Tensor]) 
 
 
 def computed_origin(name: str, of: frozenset[str], value: Tensor) -> Origin:
-    origin = Origin(
-        name, of, value.detach(), lambda: value, Target("", AsItIs(value.numel()), tuple(value.shape), 0, 0)
-    )
-    target = Target.whole(origin, AsItIs(value.numel()), value.shape)
-    object.__setattr__(origin, "target", target)  # it names the origin
-    return origin
+    target = Target.whole(object(), AsItIs(value.numel()), value.shape)
+    return Origin(name, of, value.detach(), lambda: value, target)
 
 
 def as_view(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Origin | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
@@ -147,7 +148,8 @@ def sendable(error: Exception) -> Exception:
     """The error with a note of where it came from; in its place one that says the same, where it cannot be pickled."""
     where = "".join(traceback.format_exception(error))
     try:
-        sent: Exception = pickle.loads(pickle.dumps(error))
+        pickle.dumps(error)
+        sent = copy.copy(error)  # from what a pickle keeps of it
         same = type(sent) is type(error) and str(sent) == str(error)
     except Exception:
         same = False

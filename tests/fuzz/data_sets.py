@@ -18,7 +18,7 @@ from PIL import Image
 
 from tasks.classification.cifar10_files import load_cifar10
 from tasks.classification.clothing1m_files import find_clothing1m
-from tasks.classification.networks import load_strictly
+from tasks.common.weights import load_strictly
 from tasks.instruction.model import Adapter, Language
 from tasks.instruction.reading import read_rows
 from tasks.instruction.tokenizer import load_tokenizer

@@ -301,7 +301,8 @@ def images_are_seen_on_one_scale(build: Builder) -> None:
     if isinstance(task, GivesImages):
         images = task.images(batch_of(task, range(4)))
         assert images.ndim == 4 and len(images) == 4 and images.shape[1] in (1, 3), tuple(images.shape)
-        assert images.min() >= 0 and images.max() <= 1 and images.std() > 0
+        scale = f"they go from {images.min():g} to {images.max():g}"
+        assert images.min() >= 0 and images.max() <= 1 and images.std() > 0, scale
 
 
 @check
@@ -310,7 +311,8 @@ def texts_are_one_for_each_sample(build: Builder) -> None:
     if isinstance(task, GivesTexts):
         for split in SPLITS:
             texts = task.texts(split)
-            assert len(texts) == len(task.ids(split)) and all(isinstance(text, str) and text for text in texts)
+            assert len(texts) == len(task.ids(split)), f"texts of {split}: {len(texts)}"
+            assert all(isinstance(text, str) and text for text in texts), f"a sample of {split} says nothing"
 
 
 @check

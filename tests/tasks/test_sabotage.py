@@ -339,6 +339,24 @@ class GivesErrorsForNorms(Honest):
         return model(batch[0]).softmax(1) - functional.one_hot(batch[1], 2)
 
 
+@caught_by("hidden_states_are_of_single_samples", "Tensor-likes are not close")
+class PoolsWhatTheSurrogateHasLearnt(Honest):
+    def pooled_states(self, model, batch, layers):
+        return torch.cat([model[:2](batch[0]) for _ in layers], 1)
+
+
+@caught_by("texts_are_one_for_each_sample", "texts of candidates: 1")
+class TellsOneTextOfAll(Honest):
+    def texts(self, split):
+        return ["all there is"]
+
+
+@caught_by("images_are_seen_on_one_scale", "from 0 to 255")
+class ShowsBytes(Honest):
+    def images(self, batch):
+        return torch.linspace(0, 255, len(batch[0]) * 12).reshape(-1, 3, 2, 2)
+
+
 @caught_by("a_sample_has_a_cost", "costs are [0.0")
 class CostsNothing(Honest):
     def cost(self, sample):

@@ -69,9 +69,9 @@ def test_neighbours_are_fetched_when_layers_need_them(monkeypatch):
     monkeypatch.setattr(tarot.selection.problem, "WHOLE_TABLE", 0)
     monkeypatch.setattr(tarot.selection.problem, "FIRST_NEIGHBOURS", 4)
     asked = []
-    search = tarot.selection.problem.nearest_unit
+    search = tarot.selection.problem.nearest_in_parts
     monkeypatch.setattr(
-        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: asked.append(k) or search(c, t, k, **more)
+        tarot.selection.problem, "nearest_in_parts", lambda c, t, k, *more: asked.append(k) or search(c, t, k, *more)
     )
     problem = pool()
     layers = problem.layers()
@@ -115,9 +115,9 @@ def test_threads_share_one_table(monkeypatch):
     problem, results = pool(), {}
     expected = slow_layers(distance_matrix(problem))
     calls = []
-    search = tarot.selection.problem.nearest_unit
+    search = tarot.selection.problem.nearest_in_parts
     monkeypatch.setattr(
-        tarot.selection.problem, "nearest_unit", lambda c, t, k, **more: calls.append(k) or search(c, t, k, **more)
+        tarot.selection.problem, "nearest_in_parts", lambda c, t, k, *more: calls.append(k) or search(c, t, k, *more)
     )
 
     def work(name):

@@ -191,10 +191,12 @@ def declares_its_facts(subject: Subject) -> None:
 
 
 def describes_itself(subject: Subject) -> None:
-    """As plain data, in its Selection, from which it can be made again."""
+    """As plain data, in its Selection, from which it can be made again. Of an option that is "auto" it says what that
+    came to."""
     selector = subject.made()
     found = subject.select(pool(), selector).selector
-    assert found == described(selector), f"its selection is described as {found}"
+    chosen = {key: "auto" for key, value in described(selector).items() if value == "auto" and key in found}
+    assert {**found, **chosen} == described(selector), f"its selection is described as {found}"
     assert json.loads(json.dumps(found))["class"] == subject.kind.__name__
     again = subject.kind(**{key: value for key, value in found.items() if key != "class"})
     assert described(again) == found

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tarot import InputError
-from tasks.segmentation.street import rendering as street
 from tasks.segmentation.street.canvas import Camera, Canvas, Paint, grain, mixed, scatter
 from tasks.segmentation.street.domain import CANDIDATES, KINDS, SHARES, TARGETS, street_splits
 from tasks.segmentation.street.objects import CLASSES, PALETTE
@@ -216,7 +215,3 @@ def test_textures_repeat_and_stay_in_range():
     for noise in (grain(u, v), scatter(u, v)):
         assert np.array_equal(noise[:40, :40], noise[256:296, 256:296])
         assert -1.1 < noise.min() < -0.4 and 0.4 < noise.max() < 1.1
-
-
-def test_public_names():
-    assert all(hasattr(street, name) for name in street.__all__)
