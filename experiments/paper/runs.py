@@ -105,7 +105,7 @@ def _run(overrides: Sequence[str], output: Path) -> str:
     seconds = time.perf_counter() - start
     before = json.loads((output / _TOOK).read_text()) if (output / _TOOK).is_file() else 0.0
     with atomic_file(output / _TOOK) as temporary:
-        temporary.write_text(json.dumps(round(max(seconds, before), 1)))
+        temporary.write_text(json.dumps(round(max(seconds, before), 3)))
     return ""
 
 
