@@ -150,10 +150,10 @@ class Arms:
             if self.selector(arm) in ours
             and self.selector(other) not in (*OURS, *_REFERENCES)
             and (not others or self.selector(other) in others)
-            and self._at(other) == (self._at(arm) or self.selector(arm))
+            and self.at(other) == (self.at(arm) or self.selector(arm))
         ]
 
-    def _at(self, arm: str) -> float | str | None:
+    def at(self, arm: str) -> float | str | None:
         return self.metrics["arms"][arm]["at"]
 
 

@@ -11,6 +11,7 @@ import yaml
 from experiments.paper.claims import Arms, Comparison, Finding, findings, select_seconds
 from experiments.paper.runs import Ended
 from experiments.report import FEWEST, Figure, Interval, Result, Table, Tile, figures, mean_interval
+from tarot.common import duration
 
 _CONF = Path(__file__).parents[2] / "conf" / "experiment"
 _TABLE_2 = {  # LDS on nuScenes with 1, 10 and 50 models
@@ -52,7 +53,7 @@ def page(runs: Sequence[Ended], scale: str, machine: Mapping[str, Any]) -> Resul
         summary=f"Of {len(found)} claims of the paper, asked of runs at scale {scale}: {told}.",
         tiles=[
             *(Tile(verdict, str(count), f"of {len(found)} claims") for verdict, count in counts.items() if count),
-            Tile("computed in", _duration(seconds), _machine(machine)),
+            Tile("computed in", duration(seconds), _machine(machine)),
         ],
         tables=[
             _claims_table(found),
@@ -171,18 +172,14 @@ def _instruction_table(ended: Ended) -> Table:
     printed = {**printed, **{name: row for name, row in _printed("table6")[1].items() if name not in printed}}
 
     def row(arm: str) -> list[str]:
-        of_paper = printed.get(_ROWS.get(arms.selector(arm), "") if _as_in_the_paper(arms, arm) else "", [])
+        of_the_papers_size = not isinstance(arms.at(arm), str)
+        of_paper = printed.get(_ROWS.get(arms.selector(arm), ""), []) if of_the_papers_size else []
         figures_of = [str(value) for value in of_paper] + ["–"] * (len(columns) - len(of_paper))
         return [arm, *figures_of, str(arms.score(arm)), f"{arms.fact(arm, 'ratio').mean:.1%}"]
 
     caption = f"{ended.metrics[0]['interval']} The paper's numbers are percent."
     heads = ["", *(f"paper, {column}" for column in columns), arms.metrics["headline"], "selected"]
     return Table(f"Tables 1 and 6: {ended.asked.label}", caption, heads, [row(arm) for arm in arms.names])
-
-
-def _as_in_the_paper(arms: Arms, arm: str) -> bool:
-    at = arms.metrics["arms"][arm]["at"]
-    return at is None or not isinstance(at, str)
 
 
 def _printed(name: str) -> tuple[list[str], dict[str, list[Any]]]:
@@ -234,7 +231,7 @@ def _runs_table(runs: Sequence[Ended]) -> Table:
             ended.asked.label,
             ended.command if ended.asked.overrides else "–",
             state(ended),
-            _duration(ended.seconds) if ended.metrics else "–",
+            duration(ended.seconds) if ended.metrics else "–",
             ", ".join(str(path) for path in ended.reports) or "–",
         ]
         for ended in runs
@@ -270,17 +267,6 @@ def _part_figures(ended: Ended) -> Iterator[Figure]:
         ]
         drawn = figures.sweep(arms.metrics["headline"], points, ended.metrics[0]["interval"])
         yield Figure(f"sweep_{name}", f"By ratio: {ended.asked.label}", drawn.caption, drawn.draw)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{minutes // 60} h {minutes % 60} min"
-        if minutes > 90
-        else f"{minutes} min"
-    )
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -8,14 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 
 from experiments.report.style import Figure, Picture
-
-if TYPE_CHECKING:
-    pass
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

@@ -19,7 +19,7 @@ from tarot.common.options import (
     checked,
     within,
 )
-from tarot.common.progress_bars import part_of_progress, progress
+from tarot.common.progress_bars import duration, part_of_progress, progress
 from tarot.common.texts import check_is_file, read_json, read_text
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "checked",
     "claimed",
     "difference",
+    "duration",
     "entries",
     "files_below",
     "fingerprint",

@@ -160,11 +160,12 @@ def _line(works: list[_Work], now: float) -> str:
     rate = "" if len(works) > 1 or now <= work.start else f", {done / (now - work.start):,.3g} {work.unit}/s"
     left = work.left(now, part)
     return f"{work.description}: {done:,}{of} {work.unit}{rate}" + (
-        "" if left is None else f", about {_duration(left)} left"
+        "" if left is None else f", about {duration(left)} left"
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As a person says it: 40 s, 25 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

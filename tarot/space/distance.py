@@ -29,12 +29,7 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     scale = _scale(x, y)
     if scale != 1:
         return distances(x / scale, y / scale).mul_(scale)
-    result = x.new_empty(len(x), len(y))
-    rows = max(1, BLOCK // len(y))
-    y_squared = y.square().sum(1)
-    for start in range(0, len(x), rows):
-        _fill(result[start : start + rows], x[start : start + rows], y, y_squared)
-    return result
+    return _by_products(x, y)
 
 
 def row_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -43,9 +38,7 @@ def row_distances(x: Tensor, y: Tensor) -> Tensor:
     each = len(y) * x.shape[1]
     if each <= SMALL_ROW:
         return torch.cat([distances(part, y) for part in x.split(4096)])
-    result = x.new_empty(max(len(x), FEWEST), len(y))
-    _fill(result, enough_rows(x), y, y.square().sum(1))
-    return result[: len(x)]
+    return _by_products(enough_rows(x), y, FEWEST)[: len(x)]
 
 
 def enough_rows(x: Tensor) -> Tensor:
@@ -60,6 +53,15 @@ def _scale(*sides: Tensor) -> float:
     if largest == 0 or _LEAST < largest < 1 / _LEAST:
         return 1.0
     return 2.0 ** math.floor(math.log2(largest))
+
+
+def _by_products(x: Tensor, y: Tensor, fewest: int = 1) -> Tensor:
+    """float32 [n, m], a block of at least `fewest` rows of x at a time; n is no less."""
+    result, y_squared = x.new_empty(len(x), len(y)), y.square().sum(1)
+    starts = range(0, len(x) - fewest + 1, max(fewest, BLOCK // len(y)))
+    for start, end in zip(starts, [*starts[1:], len(x)], strict=True):
+        _fill(result[start:end], x[start:end], y, y_squared)
+    return result
 
 
 def _fill(distance: Tensor, x: Tensor, y: Tensor, y_squared: Tensor) -> None:

@@ -74,3 +74,13 @@ def test_a_row_has_the_same_distances_whoever_is_beside_it(d):
     torch.testing.assert_close(whole, distances(x, y), rtol=1e-6, atol=1e-6)
     for chosen in ([3], [9, 1], [5, 6, 7], [*range(10, 50, 3)]):
         assert torch.equal(row_distances(x[chosen], y), whole[chosen])
+
+
+@pytest.mark.parametrize("n", [3, 8, 9, 10, 11])
+def test_distances_of_rows_have_the_same_bits_in_blocks(n, monkeypatch):
+    """What is left at the end joins the block before: BLAS rounds products of few rows otherwise."""
+    x, y = torch.randn(n, 64), torch.randn(50, 64)
+    assert y.numel() > SMALL_ROW
+    whole = row_distances(x, y)
+    monkeypatch.setattr("tarot.space.distance.BLOCK", 4 * len(y))
+    assert torch.equal(row_distances(x, y), whole)
