@@ -9,8 +9,8 @@ from typing import Any
 
 from experiments.stages import FeatureRecipe
 from tarot import InputError
-from tarot.selectors import SELECTORS, Selector
-from tasks.task import Task
+from tarot.selectors import SELECTORS, Selector, needs_of
+from tasks.task import Task, TaskData
 
 COMMON = "wfd"  # the features of methods that look at none
 _COUNTS = "ngrams"  # features that are counts of words
@@ -59,6 +59,19 @@ def refuse(where: str, names: Sequence[str], recipes: Mapping[str, FeatureRecipe
                 f"{name} wants the features {recipe!r}, which experiment.recipes has not: {', '.join(recipes)}"
             )
         refuse_optimizer(where, name, recipes[recipe], task)
+        refuse_lacking(where, name, SELECTORS[name], task)
+
+
+def refuse_lacking(where: str, name: str, selector: Selector | type[Selector], task: TaskData) -> None:
+    """Raises InputError where a task lacks what a selector needs beside features; where: that names it."""
+    given = {
+        "candidate_labels": lambda: task.labels("candidates"),
+        "target_labels": lambda: task.labels("targets"),
+        "candidate_tags": task.candidate_tags,
+    }
+    for argument in needs_of(selector):
+        if argument in given and given[argument]() is None:
+            raise InputError(f"{where}: {name} needs {argument}, and task {task.name} gives none")
 
 
 def refuse_optimizer(where: str, name: str, recipe: FeatureRecipe, task: Task) -> None:

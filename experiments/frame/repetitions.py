@@ -51,6 +51,8 @@ def repeat(
         name: Workbench(task, _projected_anew(recipes[name], number), run.cache, run.device, run.engine)
         for name in dict.fromkeys(wanted)
     }
+    for bench in benches.values():
+        bench.check()
     checkpoints = None
     if any(bench.recipe.without_surrogates is None for bench in benches.values()):
         with run.clock("checkpoints"):

@@ -127,6 +127,7 @@ class Run(Generic[T]):
 
     def features(self) -> Features:
         """The bench's, timed."""
+        self.bench.check()
         checkpoints = None
         if isinstance(self.task, Task) and self.recipe.without_surrogates is None:
             with self.clock("checkpoints"):

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from experiments.frame.methods import known, method, options_of, refuse_on, refuse_optimizer, representations
+from experiments.frame.methods import (
+    known,
+    method,
+    options_of,
+    refuse_lacking,
+    refuse_on,
+    refuse_optimizer,
+    representations,
+)
 from experiments.frame.repetitions import Repetition, repeat
 from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
@@ -65,6 +73,8 @@ class Grid:
                 raise InputError(f"experiment.ratios: {ratio} of {n} candidates selects none")
         for name, recipe in recipes.items():
             refuse_optimizer("experiment.representations", name, recipe, task)
+        for name in self.algorithms:
+            refuse_lacking("experiment.algorithms", name, SELECTORS[name], task)
         lines = [name for name in self.lines if name != "oracle" or task.candidate_tags() is not None]
         repetitions: list[Repetition[Task]] = []
         chosen: list[dict[Arm, Selection]] = []

@@ -8,7 +8,15 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from experiments.frame.methods import known, method, options_of, refuse_on, refuse_optimizer, representations
+from experiments.frame.methods import (
+    known,
+    method,
+    options_of,
+    refuse_lacking,
+    refuse_on,
+    refuse_optimizer,
+    representations,
+)
 from experiments.frame.repetitions import Repetition, repeat, training_seed
 from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
@@ -55,6 +63,7 @@ class Quantiles:
         recipes = self._recipes()
         for name, recipe in recipes.items():
             refuse_optimizer("experiment.representations", name, recipe, run.task)
+        refuse_lacking("experiment.order", self.order, SELECTORS[self.order], run.task)
         n = len(run.task.ids("candidates"))
         edges = self._edges(n)
         size = self._size(edges)

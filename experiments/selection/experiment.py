@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from experiments.frame.methods import method, refuse_on
+from experiments.frame.methods import method, refuse_lacking, refuse_on
 from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run, has_model
 from experiments.report import (
@@ -62,8 +62,11 @@ class SelectionExperiment:
             )
 
     def run(self, run: Run) -> Result:
-        for name in self.arms if has_model(run) else ():
-            refuse_on("experiment.arms", name, run.recipe)
+        refuse_lacking("selector", run.name["selector"], run.selector, run.task)
+        for name in self.arms:
+            refuse_lacking("experiment.arms", name, SELECTORS[name], run.task)
+            if has_model(run):
+                refuse_on("experiment.arms", name, run.recipe)
         if self.trainings and has_model(run) and not run.task.ids("test"):
             raise InputError(
                 f"experiment.trainings={self.trainings}, and nothing is held out to judge models by: give task.test a "

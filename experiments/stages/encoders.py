@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,9 @@ class Encoding:
 
 
 class Encoder(ABC):
-    """A dataclass of its options."""
+    """A dataclass of its options. needs: what a task must be able to do, of tasks.task."""
+
+    needs: ClassVar[type]
 
     @abstractmethod
     def recipe(self, task: Task, cache: Path) -> dict[str, Any]:
@@ -79,6 +81,8 @@ class Encoder(ABC):
 class BaseStates(Encoder):
     """Pooled hidden states of the task's language before it learns anything (RDS+, arXiv 2503.01807); `layers` are its
     own and counted as a list is."""
+
+    needs: ClassVar[type] = GivesStates
 
     layers: Sequence[int] = (-1,)
 
@@ -108,6 +112,8 @@ class BaseStates(Encoder):
 class SentenceEncoder(Encoder):
     """name: of a model of sentence-transformers, as a folder or as it is called on the hub. download: whether it may be
     fetched from there; otherwise it must have been before. Nothing of its own code is run."""
+
+    needs: ClassVar[type] = GivesTexts
 
     name: str | None = None
     download: bool = False
@@ -183,6 +189,8 @@ class ImageEncoder(Encoder):
     linear layer is given. weights: a file with its state_dict, of as many classes as it has; pretrained: the library's
     own, which it downloads; random: drawn by `seed`. size: edge in pixels that images are scaled to."""
 
+    needs: ClassVar[type] = GivesImages
+
     name: str | None = None
     weights: str | None = None
     size: Count = 224
@@ -241,6 +249,8 @@ class ImageEncoder(Encoder):
 @dataclass(frozen=True)
 class NGrams(Encoder):
     """How often a text has each n-gram of words, hashed into `buckets` (DSIR, arXiv 2302.03169)."""
+
+    needs: ClassVar[type] = GivesTexts
 
     buckets: Count = 10_000
     longest: Count = 2

@@ -11,6 +11,7 @@ from tarot import InputError
 from tarot.common import Count, Natural, NonNegative, check_options, within
 from tarot.gradients import ProjectionKind
 from tarot.space import check_space
+from tasks.task import GivesEmbeddings, GivesErrorNorms
 
 _LARGEST_DIM = 4096
 Dimensions = Annotated[int, within("[1, 1048576]")]
@@ -78,6 +79,14 @@ class FeatureRecipe:
     def without_surrogates(self) -> Encoder | None:
         """What makes rows that need no checkpoint; None where checkpoints do."""
         return self.encoder if self.layers is None else BaseStates(tuple(self.layers))
+
+    @property
+    def needs(self) -> tuple[type, ...]:
+        """What a task must be able to do, of tasks.task, for rows and what is measured beside them."""
+        if self.without_surrogates is not None:
+            return (self.without_surrogates.needs,)
+        rows = () if self.gradient else (GivesEmbeddings,)
+        return (*rows, GivesErrorNorms) if self.scores == "error_norm" else rows
 
     def of_optimizer(self, optimizer: str | None) -> FeatureRecipe:
         """The same for checkpoints of this optimizer (None: nobody knows it): `auto` is then Adam's step, or nothing

@@ -32,7 +32,7 @@ from tasks.common.cache import cached_arrays, checked, kept, made, read_tensors,
 from tasks.common.code import parts_of, source_hash
 from tasks.common.training import seeded
 from tasks.features.task import FeatureTask
-from tasks.task import Checkpoint, Model, Split, Task, TaskData
+from tasks.task import Checkpoint, Model, Split, Task, TaskData, able
 
 log = logging.getLogger("tarot")
 _STAGES = ("tarot.api", "experiments.stages.features", "experiments.stages.views", __name__)
@@ -63,6 +63,12 @@ class Workbench(Generic[T]):
     engine: Workers = LOCAL
     _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
+
+    def check(self) -> None:
+        """Raises InputError where the task does not give what rows are made of: before anything is trained for them."""
+        if isinstance(self.task, Task):
+            for ability in self.recipe.needs:
+                able(self.task, ability)
 
     def features(self, checkpoints: list[Checkpoint] | None = None) -> Features:
         """Of all candidates and targets: read from the cache, computed where they are not there yet, or the user's own.

@@ -71,6 +71,7 @@ class Oracle:
     features: ClassVar[str | None] = None
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("candidate_tags",)
 
     size: Size = None
     ratio: Ratio = None

@@ -43,6 +43,19 @@ class Valuing(Protocol):
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]: ...
 
 
+@runtime_checkable
+class Needing(Protocol):
+    """A selector that cannot choose by features alone. needs: the arguments of `tarot.select` without which it refuses,
+    such as "candidate_labels", so that experiments can say what a task lacks before any feature is computed."""
+
+    needs: ClassVar[tuple[str, ...]]
+
+
+def needs_of(selector: Selector | type[Selector]) -> tuple[str, ...]:
+    """The arguments of `tarot.select`, beside candidates and targets, that a selector or a class of them needs."""
+    return selector.needs if isinstance(selector, Needing) else ()
+
+
 def check_selector(selector: object) -> None:
     """Raises InputError unless `selector`, an object or a class, declares the facts of a `Selector`, naming those that
     are missing or cannot be."""

@@ -29,6 +29,7 @@ class El2n(Sized):
     features: ClassVar[str | None] = "el2n"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("candidate_scores",)
 
     prefer: Literal["easy", "hard"] = "easy"
     window: tuple[float, float] = (0.0, 1.0)

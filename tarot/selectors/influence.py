@@ -25,6 +25,7 @@ class Influence(ByValue):
     features: ClassVar[str | None] = "influence"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("candidate_scores",)
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Float64 [N], positive = helpful."""

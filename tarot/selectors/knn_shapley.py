@@ -28,6 +28,7 @@ class KnnShapley(ByValue):
     features: ClassVar[str | None] = "embedding"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("candidate_labels", "target_labels")
 
     k: Count = 10
 

@@ -32,6 +32,7 @@ class Lava(ByValue, LabelCosts):
     features: ClassVar[str | None] = "embedding"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("candidate_labels", "target_labels")
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Minus the calibrated gradients, float64 [N]; they sum to zero. InputError where memory is too small."""

@@ -34,6 +34,7 @@ class Sava(ByValue, LabelCosts):
     features: ClassVar[str | None] = "embedding"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("candidate_labels", "target_labels")
 
     batch_size: Annotated[int, at_least(2)] = 1024
     batch_epsilon: NonNegative = 0.01
@@ -58,6 +59,7 @@ class BatchwiseLava(ByValue, LabelCosts):
     features: ClassVar[str | None] = "embedding"
     whitening: ClassVar[Whitening] = None
     reference: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("candidate_labels", "target_labels")
 
     batch_size: Annotated[int, at_least(2)] = 1024
     seed: Natural = 0
