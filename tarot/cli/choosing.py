@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tarot.api import select, value
 from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
-from tarot.features import NAMING, FeatureStore, Rows, existing_paths, open_features, read_vector
+from tarot.features import NAMING, Rows, common_ids, existing_paths, open_features, read_vector
 from tarot.selection import Selection
 from tarot.space import WHITENINGS
 
@@ -32,7 +32,7 @@ def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--selector", default="tarot_otm", metavar="NAME", help="the method (default: %(default)s)")
     parser.add_argument("--total", type=int, metavar="N", help="what the weights sum to (default: the method's)")
     _add_sides(parser)
-    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those in POOL)")
     parser.add_argument("--costs", metavar="FILE", help="of each candidate, for a budget by -o tokens=X")
     parser.add_argument("--sources", metavar="FILE", help="of each candidate, for -o quota=NAME:X,... and -o cap=...")
     parser.add_argument("--candidate-tags", metavar="FILE", help="which candidates are like the target, for `oracle`")
@@ -51,7 +51,7 @@ def add_value(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("--method", required=True, metavar="NAME", help="such as lava, dsdm, knn_shapley")
     _add_sides(parser)
-    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those in POOL)")
     parser.add_argument(
         "--out", type=Path, default=Path("values.parquet"), help=".parquet or .npy; default: %(default)s"
     )
@@ -182,8 +182,8 @@ def _paths(text: str, name: str) -> list[Path]:
 
 
 def _ids(options: argparse.Namespace, candidates: list[Rows]) -> NDArray[Any] | None:
-    if options.ids is None and isinstance(candidates[0], FeatureStore):
-        return candidates[0].ids
+    if options.ids is None:
+        return common_ids(candidates, "POOL")
     path: str | None = options.ids
     return read_vector(path, "--ids", candidates[0].shape[0])
 

@@ -30,6 +30,7 @@ from tarot.features import (
     open_features,
     read_block,
     read_vector,
+    row_ids,
 )
 from tarot.selection import Selection
 
@@ -77,7 +78,7 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--dtype", choices=list(_DTYPES), help="default: the source's, or float32 where that is another"
     )
-    parser.add_argument("--ids", metavar="FILE", help="a name per row (default: those of a feature store, or 0..n-1)")
+    parser.add_argument("--ids", metavar="FILE", help="a name per row (default: those in SOURCE, or 0..n-1)")
     parser.add_argument(
         "--tensor", metavar="NAME", help="which tensor of a file (.safetensors, .pt, .npz) with several"
     )
@@ -214,8 +215,8 @@ def run_convert(options: argparse.Namespace) -> int:
         raise InputError(f"OUT must end in .npy, .safetensors or .parquet, or have no suffix (a store); it is {out}")
     rows = open_features(source, options.tensor)
     ids = read_vector(options.ids, "--ids", rows.shape[0])
-    if ids is None and isinstance(rows, FeatureStore):
-        ids = rows.ids
+    if ids is None:
+        ids = row_ids(rows)
     dtype = options.dtype or _dtype_of(rows)
     _WRITERS[out.suffix](out, rows, ids, dtype, source)
     if not options.quiet:

@@ -492,6 +492,28 @@ def test_a_store_of_another_projection_is_not_mixed_up(tmp_path):
         build(1)
 
 
+def test_rows_that_have_names_give_them_to_the_selection(tmp_path):
+    stores = [
+        FeatureStore.build(
+            tmp_path / first,
+            recipe={},
+            ids=[f"{first}{i}" for i in range(90)],
+            dim=6,
+            compute=lambda start, stop: {"features": torch.from_numpy(CANDIDATES[start:stop]).float()},
+        )
+        for first in ("a", "b")
+    ]
+    for candidates, targets in ((stores[0], TARGETS), ([CANDIDATES, stores[0]], [TARGETS] * 2)):
+        s = tarot.select(candidates, targets, "tarot_fixed", size=9)
+        assert s.ids.tolist() == [f"a{i}" for i in s.indices]
+        named = tarot.select(candidates, targets, "tarot_fixed", size=9, candidate_ids=range(90))
+        assert named.ids.tolist() == named.indices.tolist()
+    mean = tarot.MeanRows([CANDIDATES, stores[1]])
+    assert tarot.select(mean, TARGETS, "tarot_fixed", size=9).ids[0].startswith("b")
+    with pytest.raises(tarot.InputError, match="candidates: row 0 is 'a0' in one matrix and 'b0' in another"):
+        tarot.select(stores, [TARGETS] * 2, "tarot_fixed", size=9)
+
+
 def test_a_damaged_store_stops_the_selection(tmp_path):
     store = FeatureStore.build(
         tmp_path / "store",

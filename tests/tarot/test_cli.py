@@ -126,12 +126,16 @@ def test_several_models_and_quiet(here, capsys):
     assert capsys.readouterr().out == "" and "TAROT_PROGRESS" not in os.environ
 
 
-def test_the_ids_of_a_store_are_kept(here):
+def test_the_ids_of_a_store_are_kept_and_what_is_converted_keeps_them(here):
     store = build(here / "store")
     np.save("wanted.npy", store[:3])
-    assert main(["select", "store", "wanted.npy", "--selector", "tarot_fixed", "--size", "4"]) == 0
-    selection = tarot.Selection.load("selection.parquet")
-    assert selection.ids.tolist() == [f"s{i}" for i in selection.indices]
+    assert main(["convert", "store", "a.parquet"]) == main(["convert", "a.parquet", "back"]) == 0
+    for pool in ("store", "a.parquet", "back"):
+        assert main(["select", pool, "wanted.npy", "--selector", "tarot_fixed", "--size", "4"]) == 0
+        selection = tarot.Selection.load("selection.parquet")
+        assert selection.ids.tolist() == [f"s{i}" for i in selection.indices], pool
+    assert main(["value", "a.parquet", "wanted.npy", "--method", "tracin"]) == 0
+    assert pq.read_table("values.parquet")["id"].to_pylist() == store.ids.tolist()
 
 
 # --- value -----------------------------------------------------------------------------------------------------------

@@ -342,7 +342,7 @@ def test_a_row_too_small_for_float16_is_named_and_bfloat16_holds_it(tmp_path):
 def test_a_mean_of_stores_with_other_ids_is_refused(tmp_path):
     first, second = build(tmp_path / "a"), build(tmp_path / "b", ids=[f"s{ROWS - i}" for i in range(ROWS)])
     np.testing.assert_allclose(MeanRows([first, first])[:], rows().numpy(), rtol=1e-6)
-    with pytest.raises(InputError, match="row 0 is 's0' in one checkpoint and 's23' in another"):
+    with pytest.raises(InputError, match="row 0 is 's0' in one matrix and 's23' in another"):
         MeanRows([first, second])
 
 
