@@ -211,7 +211,7 @@ def test_the_operating_system_refuses_to_write(tmp_path):
     process.start()
     process.join(timeout=300)
     assert "File too large" in (tmp_path / "said").read_text()
-    assert [file.name for file in (tmp_path / ".s.part").iterdir()] == ["manifest.json"]
+    assert not list(tmp_path.glob(".s.*")), "nothing was finished"
     build(tmp_path / "s", wide, dim=5000)
     build(tmp_path / "whole", wide, dim=5000)
     assert content(tmp_path / "s") == content(tmp_path / "whole")
