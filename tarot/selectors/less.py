@@ -20,8 +20,9 @@ class Less(ByValue):
     """Top candidates by influence on the subtask they help most; every weight is 1.
 
     Features: Adam-preconditioned gradients of candidates, plain gradients of targets, one view per checkpoint, weighted
-    by `learning_rates`; without them all alike, which a warning says. Subtasks are `target_groups`, of any sizes; without them all targets are one. variant:
-    "released" averages cosines within a subtask, as the authors' code does, rather than gradients.
+    by `learning_rates`; without them all alike, which a warning says. Subtasks are `target_groups`, of any sizes;
+    without them all targets are one. variant: "released" averages cosines within a subtask, as the authors' code does,
+    rather than gradients.
     """
 
     features: ClassVar[str | None] = "less"

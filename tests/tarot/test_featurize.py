@@ -218,7 +218,7 @@ def test_what_makes_no_sense_is_refused_in_words(model, dataset, tmp_path, optio
 def test_samples_that_make_no_batch_need_a_collate(model, dataset, tmp_path, workers):
     ragged = [(torch.zeros(6 + i % 2), 0) for i in range(4)]
     for samples in (ragged, [(object(), 0)] * 4):
-        with pytest.raises(InputError, match="samples do not go into one batch as they are .*: give `collate`"):
+        with pytest.raises(InputError, match=r"samples do not go into one batch as they are .*: give `collate`"):
             tarot.featurize(model, losses, samples, tmp_path / "s", batch_size=2, dim=16, workers=workers)
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
