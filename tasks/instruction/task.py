@@ -330,11 +330,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         return Extent.of(self.splits.values())
 
     def model(self) -> LanguageModel:
-        """Its frozen weights are always the same; the adapters are fresh.
-
-        Raises InputError where the language does not know a token that occurs, or is not made for so long
-        conversations.
-        """
+        """Its frozen weights are always the same; the adapters are fresh. Raises InputError where the language does
+        not know a token that occurs, or is not made for so long conversations."""
         base, self._spare = self._spare, None
         model = self.language.build(len(self.tokenizer), self.adapter, self._weights, base)
         refuse_beyond(model, self.tokenizer, self._extent, [self.pad, *self.stops])
