@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot
 
+from tasks.common.training import seeded
 from tasks.task import Task
 
 _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: the class of an object of such a class cannot be another
@@ -122,7 +123,8 @@ def unseen(task: Task, split: str, why: str) -> Iterator[None]:
     the method alone; and who reads a file or an array behind both is not seen. What is known of all samples at once,
     such as a hash of them or the longest, is found out before."""
     task.recipe()
-    task.model()
+    with seeded(0):
+        task.model()
     samples = task.samples(split)
     kind = type(samples)
 
