@@ -113,7 +113,8 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     total_may_grow: where the selection is larger than `total`, one each, instead of an error.
     candidate_labels, target_labels: the class of each candidate [N] and target [M].
     target_groups: the subtask of each target [M].
-    candidate_ids, candidate_tags: the name of each candidate [N]; what it is [N], for the `oracle` arm.
+    candidate_ids: the name of each candidate [N]; None: those of the rows, where they have names, as a store's have.
+    candidate_tags: what each is [N], for the `oracle` arm.
     candidate_residuals, candidate_scores: one vector [N] per model: TRAK's Q; what was measured on the model itself
     (`el2n`: error norms, `influence`: influences).
     learning_rates: one per checkpoint (`less`, `tracin`).

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
-from tarot.common import InputError, fingerprint, hash_tensors, resolve_device
+from tarot.common import Count, InputError, check_option, fingerprint, hash_tensors, resolve_device
 from tarot.features import Blueprint, FeatureStore, StoredDtype
 from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows
 from tarot.workers import LOCAL, Local, Workers
@@ -74,7 +74,8 @@ def featurize(
     dtype: on disk, "float32", "float16" or "bfloat16". autocast: of the forward pass, "bfloat16", "float16" or None.
     parameters: which of the trainable parameters, by name; None for all.
     recipe: what else tells this data from other data, such as {"file": "pool.jsonl", "version": 3}; plain data.
-    rows_per_shard: a call that was killed goes on from its last whole shard when it is made again.
+    rows_per_shard: a call that was killed, or failed, goes on from its last whole shard when it is made again; until
+        then that is in a hidden folder beside `path`, and where there is none nothing stays.
     engine: whose workers make the shards, such as `tarot.workers.Ray(workers=8, gpus=1)`; each has a copy of the model.
 
     A finished store of the same fingerprint is opened, not computed again. The fingerprint holds the model's parameters
@@ -245,6 +246,8 @@ def _checked_ids(ids: Any, rows: int) -> list[Any]:
 
 
 def _projection(projection: Projection | None, dim: int | None) -> Projection:
+    check_option("dim", dim, Count | None)
+    check_option("projection", projection, Projection | None)
     if projection is None:
         return Projection() if dim is None else Projection(dim=dim)
     if dim is not None:
@@ -255,7 +258,7 @@ def _projection(projection: Projection | None, dim: int | None) -> Projection:
 def _autocast(autocast: torch.dtype | str | None) -> torch.dtype | None:
     known = str(autocast).removeprefix("torch.") if isinstance(autocast, torch.dtype) else autocast
     if known not in _AUTOCASTS:
-        raise InputError(f"autocast must be 'bfloat16', 'float16' or None; it is {autocast!r}")
+        raise InputError(f"autocast must be bfloat16, float16 or null; it is {autocast!r}")
     return _AUTOCASTS[known]
 
 

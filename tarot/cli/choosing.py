@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from tarot.api import select, value
 from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
-from tarot.features import NAMING, FeatureStore, Rows, existing_paths, open_features, read_vector
+from tarot.features import NAMING, Rows, common_ids, existing_paths, open_features, read_vector
 from tarot.selection import Selection
+from tarot.selectors import Ordered
 from tarot.space import WHITENINGS
 
+_BUDGETS = {field.name for field in fields(Ordered)}
 VALUES_FORMAT = "tarot.values/1"  # of the file that `tarot value` writes
 
 
@@ -32,7 +35,9 @@ def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--selector", default="tarot_otm", metavar="NAME", help="the method (default: %(default)s)")
     parser.add_argument("--total", type=int, metavar="N", help="what the weights sum to (default: the method's)")
     _add_sides(parser)
-    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--size", metavar="S", help="how many candidates to select")
+    parser.add_argument("--ratio", metavar="R", help="what share of the candidates to select, in (0, 1]")
+    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those in POOL)")
     parser.add_argument("--costs", metavar="FILE", help="of each candidate, for a budget by -o tokens=X")
     parser.add_argument("--sources", metavar="FILE", help="of each candidate, for -o quota=NAME:X,... and -o cap=...")
     parser.add_argument("--candidate-tags", metavar="FILE", help="which candidates are like the target, for `oracle`")
@@ -51,7 +56,7 @@ def add_value(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("--method", required=True, metavar="NAME", help="such as lava, dsdm, knn_shapley")
     _add_sides(parser)
-    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those of a feature store)")
+    parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those in POOL)")
     parser.add_argument(
         "--out", type=Path, default=Path("values.parquet"), help=".parquet or .npy; default: %(default)s"
     )
@@ -63,8 +68,6 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("pool", metavar="POOL", help="features of the candidates [N, d]; of several models: FILE,FILE,...")
     add("targets", metavar="TARGETS", help="features of the targets [M, d], as many files")
-    add("--size", metavar="S", help="how many candidates to select")
-    add("--ratio", metavar="R", help="what share of the candidates to select, in (0, 1]")
     add("--seed", metavar="I", help="of a method that draws")
     add("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; repeatable")
     whitenings = ["auto", *(name or "none" for name in WHITENINGS)]
@@ -86,7 +89,8 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
 
 def run_select(options: argparse.Namespace) -> int:
     _check_out(options.out, ".parquet")
-    selector = selector_of(options.selector, _method_options(options))
+    budget = [f"{name}={text}" for name, text in (("size", options.size), ("ratio", options.ratio)) if text is not None]
+    selector = selector_of(options.selector, [*budget, *_method_options(options)])
     candidates, targets = _sides(options)
     n = candidates[0].shape[0]
     selection = select(
@@ -108,7 +112,11 @@ def run_select(options: argparse.Namespace) -> int:
 
 def run_value(options: argparse.Namespace) -> int:
     _check_out(options.out, ".parquet", ".npy")
-    method = selector_of(options.method, _method_options(options))
+    given = _method_options(options)
+    for name in (option.partition("=")[0] for option in given):
+        if name in _BUDGETS:
+            raise InputError(f"{name} says how much is selected, and nothing is: every candidate is valued")
+    method = selector_of(options.method, given)
     candidates, targets = _sides(options)
     n = candidates[0].shape[0]
     ids = _ids(options, candidates)
@@ -154,8 +162,7 @@ def _check_out(out: Path, *suffixes: str) -> None:
 
 
 def _method_options(options: argparse.Namespace) -> list[str]:
-    explicit = {"size": options.size, "ratio": options.ratio, "seed": options.seed}
-    return [*(f"{name}={text}" for name, text in explicit.items() if text is not None), *options.option]
+    return [*([] if options.seed is None else [f"seed={options.seed}"]), *options.option]
 
 
 def _sides(options: argparse.Namespace) -> tuple[list[Rows], list[Rows]]:
@@ -182,8 +189,8 @@ def _paths(text: str, name: str) -> list[Path]:
 
 
 def _ids(options: argparse.Namespace, candidates: list[Rows]) -> NDArray[Any] | None:
-    if options.ids is None and isinstance(candidates[0], FeatureStore):
-        return candidates[0].ids
+    if options.ids is None:
+        return common_ids(candidates, "POOL")
     path: str | None = options.ids
     return read_vector(path, "--ids", candidates[0].shape[0])
 

@@ -23,14 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _told_plainly(options.quiet):
             code: int = options.run(options)
             return code
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written half", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted: {'; '.join(_notes(interrupt)) or 'nothing was written half'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (InputError, OSError) as error:
-        return _failed(str(error))
+        return _failed("; ".join([str(error), *_notes(error)]))
     except (MemoryError, torch.OutOfMemoryError) as error:
         return _failed(f"out of memory: {error}")
 
@@ -68,6 +68,12 @@ def _told_plainly(quiet: bool) -> Iterator[None]:
             os.environ.pop("TAROT_PROGRESS", None)
             if before is not None:
                 os.environ["TAROT_PROGRESS"] = before
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was said of it where it passed, such as what stays of a store."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return notes
 
 
 def _failed(message: str) -> int:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tarot.cli.choosing import VALUES_FORMAT
@@ -23,13 +24,14 @@ from tarot.features import (
     FeatureStore,
     Rows,
     StoredDtype,
-    blocks,
+    block_size,
     damaged_shards,
     existing_paths,
     file_identity,
     open_features,
     read_block,
     read_vector,
+    row_ids,
 )
 from tarot.selection import Selection
 
@@ -77,7 +79,7 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--dtype", choices=list(_DTYPES), help="default: the source's, or float32 where that is another"
     )
-    parser.add_argument("--ids", metavar="FILE", help="a name per row (default: those of a feature store, or 0..n-1)")
+    parser.add_argument("--ids", metavar="FILE", help="a name per row (default: those in SOURCE, or 0..n-1)")
     parser.add_argument(
         "--tensor", metavar="NAME", help="which tensor of a file (.safetensors, .pt, .npz) with several"
     )
@@ -214,8 +216,8 @@ def run_convert(options: argparse.Namespace) -> int:
         raise InputError(f"OUT must end in .npy, .safetensors or .parquet, or have no suffix (a store); it is {out}")
     rows = open_features(source, options.tensor)
     ids = read_vector(options.ids, "--ids", rows.shape[0])
-    if ids is None and isinstance(rows, FeatureStore):
-        ids = rows.ids
+    if ids is None:
+        ids = row_ids(rows)
     dtype = options.dtype or _dtype_of(rows)
     _WRITERS[out.suffix](out, rows, ids, dtype, source)
     if not options.quiet:
@@ -234,20 +236,22 @@ def _columns(rows: Rows) -> dict[str, NDArray[Any]]:
     return rows.columns if isinstance(rows, FeatureStore) else {}
 
 
-def _block(rows: Rows, start: int, stop: int, dtype: StoredDtype) -> Tensor:
-    """Rows start..stop in `dtype`. Raises InputError, naming the row, where a number is too large for it."""
-    block = read_block(rows, start, stop)
+def _block(rows: Rows, start: int, stop: int, dtype: StoredDtype, source: Path) -> Tensor:
+    """Rows start..stop in `dtype`. Raises InputError, naming file and row, where a number is too large for it."""
+    block = read_block(rows, start, stop, str(source))
     cast = block.to(_DTYPES[dtype])
     if not cast.isfinite().all():
         row = start + int((~cast.isfinite()).any(dim=1).nonzero()[0])
-        raise InputError(f"row {row} is too large for {dtype}; use float32 or bfloat16")
+        raise InputError(f"{source} row {row} is too large for {dtype}; use float32 or bfloat16")
     return cast
 
 
-def _in_blocks(rows: Rows, dtype: StoredDtype, write: Callable[[int, Tensor], None]) -> None:
+def _in_blocks(rows: Rows, dtype: StoredDtype, source: Path, write: Callable[[int, Tensor], None]) -> None:
+    size = block_size(rows.shape[1])
     with progress("rows", rows.shape[0]) as advance:
-        for start, block in blocks(rows):
-            write(start, _block(rows, start, start + len(block), dtype))
+        for start in range(0, rows.shape[0], size):
+            block = _block(rows, start, min(start + size, rows.shape[0]), dtype, source)
+            write(start, block)
             advance(len(block))
 
 
@@ -260,7 +264,7 @@ def _write_npy(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDty
         def write(start: int, block: Tensor) -> None:
             array[start : start + len(block)] = block.numpy()
 
-        _in_blocks(rows, dtype, write)
+        _in_blocks(rows, dtype, source, write)
         array.flush()
 
 
@@ -271,10 +275,13 @@ def _write_safetensors(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: S
     def write(start: int, block: Tensor) -> None:
         features[start : start + len(block)] = block
 
-    _in_blocks(rows, dtype, write)
+    _in_blocks(rows, dtype, source, write)
     columns = {name: torch.from_numpy(values.copy()) for name, values in _columns(rows).items()}
     with atomic_file(out) as temporary:
-        safetensors.torch.save_file({"features": features, **columns}, temporary)
+        try:
+            safetensors.torch.save_file({"features": features, **columns}, temporary)
+        except SafetensorError as error:
+            raise OSError(f"{out} cannot be written: {error}") from error
 
 
 def _write_parquet(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDtype, source: Path) -> None:
@@ -293,7 +300,7 @@ def _write_parquet(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: Store
             here = {name: vector.slice(start, len(block)) for name, vector in vectors.items()}
             writer.write_table(pa.table({**here, "features": matrix}, schema))
 
-        _in_blocks(rows, dtype, write)
+        _in_blocks(rows, dtype, source, write)
 
 
 def _write_store(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredDtype, source: Path) -> None:
@@ -301,7 +308,7 @@ def _write_store(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredD
 
     def compute(start: int, stop: int) -> dict[str, Tensor]:
         beside = {name: torch.from_numpy(values[start:stop].copy()) for name, values in columns.items()}
-        return {"features": read_block(rows, start, stop), **beside}
+        return {"features": read_block(rows, start, stop, str(source)), **beside}
 
     store = rows if isinstance(rows, FeatureStore) else None
     FeatureStore.build(
@@ -314,6 +321,7 @@ def _write_store(out: Path, rows: Rows, ids: NDArray[Any] | None, dtype: StoredD
         columns=tuple(columns),
         notes={"converted_from": os.fspath(source), **({} if store is None else store.manifest["notes"])},
         description="rows",
+        may_change=False,  # a source that is mended is another source
     )
 
 

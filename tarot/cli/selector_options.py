@@ -76,7 +76,7 @@ def _one_of(text: str, values: dict[str, Any]) -> Any:
 
 def _words(hint: Any) -> str:
     """An annotation as a person says it."""
-    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     parts = []
     for kind in _alternatives(hint):
         if typing.get_origin(kind) is Literal:
@@ -87,7 +87,8 @@ def _words(hint: Any) -> str:
             parts.append("NAME:NUMBER pairs with commas between them")
         else:
             parts.append(words[kind])
-    return " or ".join(parts)
+    *others, last = parts
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def option_lines() -> str:
@@ -109,4 +110,6 @@ def _shown(field: dataclasses.Field[Any]) -> str:
     default = field.default
     if isinstance(default, tuple):
         return ",".join(map(str, default))
-    return str(default).lower() if default is None or isinstance(default, bool) else str(default)
+    if default is None:
+        return "null"
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -23,10 +23,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with called(path, temporary):
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -37,12 +38,27 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
-    temporary.mkdir()
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with called(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def called(path: str | os.PathLike[str], temporary: str | os.PathLike[str]) -> Iterator[None]:
+    """What fails at a name that the user never gave is said of `path`, which is the name that was given."""
+    given, hidden = os.fspath(path), os.fspath(temporary)
+    try:
+        yield
+    except OSError as error:
+        if hidden not in str(error):
+            raise
+        if error.errno is None:
+            raise OSError(str(error).replace(hidden, given)) from error
+        raise OSError(error.errno, (error.strerror or "").replace(hidden, given), given) from error
 
 
 def remove_abandoned(folder: str | os.PathLike[str]) -> list[Path]:

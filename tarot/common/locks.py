@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from tarot.common.errors import InputError
+from tarot.common.files import called
 
 PATIENCE = 1.0
 """Seconds that are waited for a lock before it is said whose it is."""
@@ -25,11 +26,14 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        log.info("waiting for %s, which makes %s", _holder(file), path)
-        lock.acquire()
+    with called(path, file):
+        if not file.exists():
+            file.touch()  # where no file can be made, FileLock would wait for ever
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            log.info("waiting for %s, which makes %s", _holder(file), path)
+            lock.acquire()
     with _held(lock, file):
         yield
 
@@ -51,9 +55,14 @@ def claimed(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(lock: BaseFileLock, file: Path) -> Iterator[None]:
+    """Until the block ends. The file of who failed goes, too: it would stand beside nothing. Who waits for it sees
+    that it is gone, and makes another."""
     try:
         file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
     finally:
         lock.release()
 

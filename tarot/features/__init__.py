@@ -26,6 +26,7 @@ from tarot.features.readers import (
     file_identity,
     read_vector,
 )
+from tarot.features.row_names import common_ids, row_ids
 from tarot.features.store import FeatureStore, damaged_shards, open_features
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "as_rows",
     "block_size",
     "blocks",
+    "common_ids",
     "damaged_shards",
     "existing_paths",
     "file_identity",
@@ -54,5 +56,6 @@ __all__ = [
     "read_block",
     "read_rows",
     "read_vector",
+    "row_ids",
     "unmasked",
 ]

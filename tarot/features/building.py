@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,6 +41,7 @@ from tarot.features.manifest import (
     MANIFEST,
     Shard,
     StoredDtype,
+    StoreError,
     checked_manifest,
     refuse_difference,
     write_manifest,
@@ -68,7 +70,8 @@ class Filling(Protocol):
 class Blueprint:
     """A store that is to be at `path`, and all that is decided before its first row is computed.
 
-    dim: None where only what makes the rows knows. The others are the arguments of `FeatureStore.build`, as are the
+    dim: None where only what makes the rows knows. may_change: whether rows that were refused can be others when the
+    store is made again; else nothing of it stays. The others are the arguments of `FeatureStore.build`, as are the
     errors.
     """
 
@@ -80,6 +83,7 @@ class Blueprint:
     rows_per_shard: int = 4096
     columns: Sequence[str] = ()
     description: str = "features"
+    may_change: bool = True
 
     def __post_init__(self) -> None:
         ids = np.asarray(self.ids).tolist()
@@ -108,6 +112,10 @@ class Blueprint:
     @property
     def shards(self) -> int:
         return -(-len(self.ids) // self.rows_per_shard)
+
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Whether there is something that a further call can go on from."""
+        return any(self.part.glob("*.safetensors")) and (self.may_change or not isinstance(error, InputError))
 
     def rows_of(self, shard: int) -> tuple[int, int]:
         start = shard * self.rows_per_shard
@@ -145,9 +153,11 @@ def build_missing(
     with contextlib.ExitStack() as locks:
         for path in sorted(missing):  # of two processes with the same stores none waits for one that waits for it
             locks.enter_context(locked(path))
-        begun = {n: _begun(blueprints[n]) for n in sorted(missing.values()) if not blueprints[n].path.exists()}
-        if not begun:
+        wanted = [n for n in sorted(missing.values()) if not blueprints[n].path.exists()]
+        if not wanted:
             return
+        locks.enter_context(_without_rubbish([blueprints[n] for n in wanted]))
+        begun = {n: _begun(blueprints[n]) for n in wanted}
         for folder in {blueprint.path.parent for blueprint in begun.values()}:
             engine.shares(folder)
         items = [(number, shard) for number, blueprint in begun.items() for shard in range(blueprint.shards)]
@@ -174,6 +184,21 @@ def _begun(blueprint: Blueprint) -> Blueprint:
     with _writing(blueprint.path):
         write_manifest(part, blueprint.plan(blueprint.dim))
     return blueprint
+
+
+@contextlib.contextmanager
+def _without_rubbish(blueprints: Sequence[Blueprint]) -> Iterator[None]:
+    """Where making them fails: of stores that are not finished, what a further call goes on from stays, and the error
+    says so; all else goes."""
+    try:
+        yield
+    except BaseException as error:
+        for blueprint in (one for one in blueprints if one.part.exists()):
+            if not (isinstance(error, StoreError) or blueprint.goes_on_after(error)):
+                shutil.rmtree(blueprint.part, ignore_errors=True)
+            elif not isinstance(error, StoreError | OSError):  # which say it themselves
+                error.add_note(f"{blueprint.path} is not finished; what is finished of it stays in {blueprint.part}")
+        raise
 
 
 def _finish(blueprint: Blueprint, made: Iterator[_Made]) -> None:

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.features.arrays import Rows, read_block, read_rows
-from tarot.features.store import FeatureStore
+from tarot.features.row_names import common_ids
 
 
 class MeanRows:
-    """The mean of aligned rows: features of the checkpoints of one run, averaged before anything else (ledger L-04)."""
+    """The mean of aligned rows: features of the checkpoints of one run, averaged before anything else (ledger L-04).
+
+    ids: the rows' names, [n], where the parts have names, which must be the same."""
 
     dtype = np.dtype("float32")
 
@@ -23,13 +25,8 @@ class MeanRows:
         shapes = {tuple(part.shape) for part in parts}
         if len(shapes) > 1:
             raise InputError(f"{name}: checkpoints to average must have one shape; theirs are {sorted(shapes)}")
-        ids = [part.ids for part in parts if isinstance(part, FeatureStore)]
-        for other in ids[1:]:
-            if not np.array_equal(ids[0], other):
-                row = int(np.flatnonzero(ids[0] != other)[0])
-                a, b = ids[0][row].item(), other[row].item()
-                raise InputError(f"{name}: row {row} is {a!r} in one checkpoint and {b!r} in another")
         self.parts, self.name, self.shape = tuple(parts), name, shapes.pop()
+        self.ids = common_ids(self.parts, name)
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [k, d] for a slice or an int64 array of row numbers."""

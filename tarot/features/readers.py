@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from tarot.common import InputError, files_below, read_text
 from tarot.features.arrays import Rows, as_rows
+from tarot.features.row_names import NamedRows
 
 # what the readers of NumPy, torch and Arrow raise on files that are damaged: NumPy evaluates a header as Python
 BAD_NPY = (
@@ -39,6 +40,8 @@ BAD_NPY = (
 BAD_NPZ = (*BAD_NPY, NotImplementedError, zipfile.BadZipFile, zlib.error)
 BAD_TORCH = (*BAD_NPY, AssertionError, AttributeError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 BAD_PARQUET = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
+ID = "id"
+"""The column of a parquet table that has the names of its rows."""
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet"
 NAMING = (".safetensors", ".pt", ".pth", ".npz")
 """Files that may hold several tensors by name."""
@@ -166,6 +169,21 @@ def _read_parquet(path: Path) -> Rows:
 
 
 def _of_table(path: Path, table: pa.Table) -> Rows:
+    """Its features, and the names of its rows where it has a column of them."""
+    if ID not in table.column_names or not _are_names(table[ID]):
+        return _features(path, table)
+    if table[ID].null_count:
+        raise InputError(f"{path} column {ID!r} has missing values: each row needs a name, or none has one")
+    rows = _features(path, table.drop_columns([ID]))
+    return NamedRows(rows[:], np.asarray(table[ID].to_pylist()))
+
+
+def _are_names(column: pa.ChunkedArray) -> bool:
+    kind = column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))
+
+
+def _features(path: Path, table: pa.Table) -> Rows:
     lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]
     if len(lists) == 1:
         return as_rows(_list_column(path, lists[0], table[lists[0]]), str(path))

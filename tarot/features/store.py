@@ -148,18 +148,20 @@ class FeatureStore:
         columns: Sequence[str] = (),
         notes: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         description: str = "features",
+        may_change: bool = True,
     ) -> Self:
         """The store of this recipe at `path`: opened where it is complete, else finished; whole shards are kept.
 
         compute(start, stop) gives "features" [stop - start, dim] and each of `columns` [stop - start]. One process
         builds while others that want the same store wait. notes: facts that do not tell stores apart; a callable is
-        asked when the last shard is done. The dtype is that on disk: "float32", "float16" or "bfloat16".
+        asked when the last shard is done. The dtype is that on disk: "float32", "float16" or "bfloat16". may_change:
+        whether rows that were refused can be others in a further call; where they cannot, nothing of them is kept.
 
         Raises StoreError where another store, or the beginning of one, is at `path`; InputError for duplicate ids,
         rows of another shape, values that are not finite or that `dtype` cannot hold (naming the row); OSError for a
         full disk, after which a further call goes on where this one stopped.
         """
-        blueprint = Blueprint(Path(path), recipe, ids, dim, dtype, rows_per_shard, columns, description)
+        blueprint = Blueprint(Path(path), recipe, ids, dim, dtype, rows_per_shard, columns, description, may_change)
         given = _Given(dim, compute, notes)
         build_missing([blueprint], lambda *_: given, lambda: None)
         return cls._built(blueprint)

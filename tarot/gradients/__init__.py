@@ -1,7 +1,7 @@
 """Per-sample gradients, projected while they are made; the slow reference beside them."""
 
 from tarot.gradients.activations import Activations, penultimate
-from tarot.gradients.batches import Fitting, batch_size, in_halves, map_tensors, take, to_device
+from tarot.gradients.batches import Fitting, batch_size, collated, in_halves, map_tensors, take, to_device
 from tarot.gradients.dataset_rows import Engine, Samples, batches_by_cost, gradient_rows
 from tarot.gradients.losses import Losses, chosen_parameters, evaluating, losses_of
 from tarot.gradients.per_sample import GradientFeatures
@@ -27,6 +27,7 @@ __all__ = [
     "batch_size",
     "batches_by_cost",
     "chosen_parameters",
+    "collated",
     "evaluating",
     "gradient_rows",
     "in_halves",

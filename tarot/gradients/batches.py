@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from tarot.common import InputError
 
@@ -21,6 +22,19 @@ log = logging.getLogger("tarot")
 def map_tensors(batch: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same nest of dicts, lists, tuples and dataclasses with `function` applied to its tensors."""
     return _map(batch, lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    """The samples as one batch. Raises InputError, with what to do, where PyTorch's own collation cannot make one."""
+    try:
+        return collate(samples)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        if collate is not default_collate:
+            raise
+        raise InputError(
+            f"samples do not go into one batch as they are ({type(error).__name__}: {error}): give `collate`, which "
+            "makes a batch of a list of samples, such as one that pads them"
+        ) from error
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:

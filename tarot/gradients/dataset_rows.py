@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tarot.common import InputError, memory_limit, part_of_progress
-from tarot.gradients.batches import Fitting, in_halves, to_device
+from tarot.gradients.batches import Fitting, collated, in_halves, to_device
 from tarot.gradients.batches import batch_size as samples_in
 from tarot.gradients.losses import Losses, evaluating, losses_of
 
@@ -104,7 +104,8 @@ def gradient_rows(
         samples, costs = _Chosen(read, range(len(read))), [float(cost(sample)) for sample in read]
     if batch_size == "auto":
         costliest = max(range(len(costs)), key=costs.__getitem__)
-        batch_size = auto_batch_size(gradients, to_device(collate([dataset[indices[costliest]]]), device))
+        one = collated(collate, [dataset[indices[costliest]]])
+        batch_size = auto_batch_size(gradients, to_device(one, device))
     elif not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive integer or 'auto'; it is {batch_size!r}")
 
@@ -176,8 +177,14 @@ def _costs_by(workers: int, samples: _Chosen, cost: Callable[[Any], float]) -> l
 
 
 def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    """The batch, or the first error among the samples."""
-    return next((sample for sample in samples if isinstance(sample, InputError)), None) or collate(samples)
+    """The batch, or the first error among the samples, or that they make no batch."""
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+    try:
+        return collated(collate, samples)
+    except InputError as error:
+        return error
 
 
 def _batch_rows(

@@ -27,6 +27,7 @@ from tarot.gradients import (
     Losses,
     Samples,
     chosen_parameters,
+    collated,
     evaluating,
     in_halves,
     losses_of,
@@ -92,7 +93,7 @@ class Batches:
         for position, chunk in enumerate(self.chunks):
             batch = self._kept.get(position)
             if batch is None:
-                batch = self.collate([self.dataset[i] for i in chunk])
+                batch = collated(self.collate, [self.dataset[i] for i in chunk])
                 size = _bytes(batch)
                 if size <= self._free:
                     self._kept[position] = batch
@@ -102,7 +103,7 @@ class Batches:
     def first(self, count: int) -> Any:
         """The first `count` samples as one batch."""
         chosen = [i for chunk in self.chunks for i in chunk][:count]
-        return to_device(self.collate([self.dataset[i] for i in chosen]), self.device)
+        return to_device(collated(self.collate, [self.dataset[i] for i in chosen]), self.device)
 
 
 def _bytes(batch: Any) -> int:

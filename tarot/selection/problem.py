@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tarot.common import CPU, InputError, selection_device
-from tarot.features import PartRows, Rows, block_size, read_rows
+from tarot.features import PartRows, Rows, block_size, common_ids, read_rows
 from tarot.selection import knowledge
 from tarot.selection.budget import Allowance, Budget, too_few
 from tarot.selection.marginal_cost import by_potentials, by_transports
@@ -63,12 +63,13 @@ class SelectionProblem(InOrder):
     "cholesky", "zca", "paper" or None (rows as they are, unit norm only). regularization: its relative ridge; None:
     chosen by shrinkage. norm: of rows before that, "unit", "clip", None, or "auto" (see `tarot.select`). total: the sum
     of the selection's weights, None where the selector decides; total_may_grow: it becomes the size of a selection that
-    is larger. labels [N], [M]; groups [M] (subtasks); ids [N]; tags [N] (diagnosis, and the `oracle` arm); residuals:
-    one [N] per model (TRAK's Q); scores: one [N] per model of what was measured on the model itself and features do not
-    say (EL2N's error norms, influences); learning_rates: one per model (None: all alike). costs [N]: what a budget of
-    tokens counts; sources [N]: what quotas and caps are of; group_weights: of every group of the targets, in which
-    proportion the budget is shared out to them. engine: where passes over the candidates are computed. device: what
-    computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...; for any other kind the CPU does.
+    is larger. labels [N], [M]; groups [M] (subtasks); ids [N] (None: those of the rows, where they have names, as a
+    store's have); tags [N] (diagnosis, and the `oracle` arm); residuals: one [N] per model (TRAK's Q); scores: one [N]
+    per model of what was measured on the model itself and features do not say (EL2N's error norms, influences);
+    learning_rates: one per model (None: all alike). costs [N]: what a budget of tokens counts; sources [N]: what quotas
+    and caps are of; group_weights: of every group of the targets, in which proportion the budget is shared out to them.
+    engine: where passes over the candidates are computed. device: what computes, "auto" (a GPU where there is one),
+    "cpu", "cuda", "cuda:1", ...; for any other kind the CPU does.
 
     candidate_views and target_views may be given as one matrix where there is one model. Everything is checked here:
     InputError or TypeError says what was wrong with which argument. That features are finite is checked as they are
@@ -104,6 +105,7 @@ class SelectionProblem(InOrder):
         targets = knowledge.views(self.target_views, "targets")
         knowledge.check_one_space(candidates, targets)
         models, n, m = len(candidates), candidates[0].shape[0], targets[0].shape[0]
+        ids = common_ids(candidates, "candidates") if self.candidate_ids is None else self.candidate_ids
         check_space(self.whitening, self.regularization, self.norm)
         selection_device(self.device)
         if self.total is not None:
@@ -114,7 +116,7 @@ class SelectionProblem(InOrder):
             "candidate_labels": knowledge.per_row(self.candidate_labels, n, "candidate_labels"),
             "target_labels": knowledge.per_row(self.target_labels, m, "target_labels"),
             "target_groups": knowledge.per_row(self.target_groups, m, "target_groups"),
-            "candidate_ids": knowledge.unique_ids(self.candidate_ids, n, "candidate_ids"),
+            "candidate_ids": knowledge.unique_ids(ids, n, "candidate_ids"),
             "candidate_tags": knowledge.per_row(self.candidate_tags, n, "candidate_tags"),
             "candidate_residuals": knowledge.numbers(self.candidate_residuals, models, n, "candidate_residuals"),
             "candidate_scores": knowledge.numbers(self.candidate_scores, models, n, "candidate_scores"),

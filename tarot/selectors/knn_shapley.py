@@ -78,10 +78,9 @@ def _streamed(
     wanted: NDArray[np.int64],
     k: int,
     order: NDArray[np.int64],
-    memory_bytes: int = MEMORY_BYTES,
 ) -> NDArray[np.float64]:
     """`knn_shapley` of features, a block of targets at a time; ties in this order of candidates."""
     values = np.zeros(candidates.shape[0])
-    for part, distance in distance_blocks(candidates, targets, memory_bytes):
+    for part, distance in distance_blocks(candidates, targets, MEMORY_BYTES):
         values[order] += knn_shapley(distance[:, order], labels[order], wanted[part], k) * len(distance)
     return values / targets.shape[0]

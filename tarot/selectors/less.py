@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tarot.attribution import less_scores
 from tarot.selection import SelectionProblem
+from tarot.selectors.options import does_without
 from tarot.selectors.ordered import ByValue
 from tarot.space import Whitening
 
@@ -19,8 +20,9 @@ class Less(ByValue):
     """Top candidates by influence on the subtask they help most; every weight is 1.
 
     Features: Adam-preconditioned gradients of candidates, plain gradients of targets, one view per checkpoint, weighted
-    by `learning_rates`. Subtasks are `target_groups`, of any sizes; without them all targets are one. variant:
-    "released" averages cosines within a subtask, as the authors' code does, rather than gradients.
+    by `learning_rates`; without them all alike, which a warning says. Subtasks are `target_groups`, of any sizes;
+    without them all targets are one. variant: "released" averages cosines within a subtask, as the authors' code does,
+    rather than gradients.
     """
 
     features: ClassVar[str | None] = "less"
@@ -31,6 +33,8 @@ class Less(ByValue):
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """The largest influence on any subtask, float64 [N]."""
+        if problem.learning_rates is None and len(problem.candidate_views) > 1:
+            does_without("LESS", "learning_rates", "weighs all checkpoints alike (theory.md 2)")
         scores = less_scores(
             problem.candidate_views,
             problem.target_views,

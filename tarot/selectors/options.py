@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -32,6 +33,11 @@ def described(selector: Any) -> dict[str, Any]:
         "class": type(selector).__name__,
         **{name: list(option) if isinstance(option, tuple) else option for name, option in options.items()},
     }
+
+
+def does_without(method: str, name: str, instead: str) -> None:
+    """Warns that a method was not given what its formula has, and what it does instead."""
+    warnings.warn(f"{method} was given no {name} and {instead}", stacklevel=3)
 
 
 @checked()

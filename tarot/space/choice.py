@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import CPU, InputError, selection_device
+from tarot.common import CPU, InputError, check_option, selection_device
 from tarot.features import FeatureStore, MatrixLike, Rows, as_rows, blocks, read_rows
 from tarot.space.content import content_sample
 from tarot.space.norm import NORMS, AskedNorm, Norm, RowMap, unit_norm
@@ -101,8 +101,7 @@ def resolved(
     whitening: Whitening | Literal["auto"], regularization: float | None, auto: Whitening = "chosen"
 ) -> Whitening:
     """What "auto" stands for: `auto`, or "local" in place of "chosen" where a ridge is given."""
-    if whitening not in ("auto", *WHITENINGS):
-        raise InputError(f"whitening must be one of {('auto', *WHITENINGS)}; it is {whitening!r}")
+    check_option("whitening", whitening, Literal["auto"] | Whitening)
     if whitening != "auto":
         return whitening
     return "local" if auto == "chosen" and regularization is not None else auto
@@ -110,8 +109,7 @@ def resolved(
 
 def check_space(whitening: object, regularization: float | None, norm: object) -> None:
     """Raises InputError unless `fit_space` can be asked for it."""
-    if whitening not in WHITENINGS:
-        raise InputError(f"whitening must be one of {WHITENINGS}; it is {whitening!r}")
+    check_option("whitening", whitening, Whitening)
     check_regularization(regularization)
     check_norm(norm)
     if whitening == "chosen" and regularization is not None:

@@ -26,7 +26,7 @@ from tarot.workers import LOCAL, Workers, pairwise
 SAMPLE = 5000  # rows at most; the search for neighbours takes the square of it
 NEIGHBOURS = 5  # of each row
 SEARCHES = 2  # for neighbours: among the rows as they are, and among those whitened by what was found
-_SIMILARITIES = 1 << 23  # at a time
+SIMILARITIES = 1 << 23  # at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +68,13 @@ def content_keys(block: Tensor) -> NDArray[np.uint64]:
 def mean_and_sample(
     sources: Mapping[str, Rows],
     prepare: RowMap,
-    size: int = SAMPLE,
+    size: int | None = None,
     device: torch.device = CPU,
     engine: Workers = LOCAL,
 ) -> tuple[Tensor, Tensor]:
-    """The mean of all prepared rows, float64 [d], and `size` of them drawn by content, float32 [n, d], in one pass."""
+    """The mean of all prepared rows, float64 [d], and `size` of them (None: SAMPLE) drawn by content, float32 [n, d],
+    in one pass."""
+    size = SAMPLE if size is None else size
 
     def both(a: _Drawn, b: _Drawn) -> _Drawn:
         return a[0] + b[0], a[1] + b[1], a[2].add(b[2].keys, b[2].rows, size)
@@ -122,7 +124,7 @@ def local_covariance(rows: Tensor) -> Tensor:
 def _neighbours(rows: Tensor) -> Tensor:
     """The NEIGHBOURS other rows of largest cosine, int64 [n, k], of unit rows [n, d]."""
     n = len(rows)
-    found, step = [], max(1, _SIMILARITIES // n)
+    found, step = [], max(1, SIMILARITIES // n)
     for start in range(0, n, step):
         with products_in("ieee", rows.device):
             similarity = rows[start : start + step] @ rows.T

@@ -16,7 +16,7 @@ from tarot.common import CPU
 from tarot.features import Rows, blocks
 
 Norm = Literal["unit", "clip"]
-AskedNorm = Norm | Literal["auto"] | None
+AskedNorm = Literal["auto"] | Norm | None
 RowMap = Callable[[Tensor], Tensor]  # of blocks of rows [b, d], row by row
 
 NORMS: tuple[Norm | None, ...] = ("unit", "clip", None)

@@ -17,17 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import CPU, InputError, products_in
+from tarot.common import CPU, InputError, NonNegative, check_option, products_in
 from tarot.features import Rows, read_block, read_rows
 from tarot.space.covariance import inverse_root, is_zero, mean_of, moments, oracle_ridge, ridged
 from tarot.space.distance import enough_rows
 from tarot.space.local import local_covariance, mean_and_sample
-from tarot.space.norm import NORMS, Norm, RowMap, as_they_are, norm_map, unit_norm
+from tarot.space.norm import AskedNorm, Norm, RowMap, as_they_are, norm_map, unit_norm
 from tarot.workers import LOCAL, Workers
 
 Method = Literal["local", "cholesky", "zca"]
 Centre = Literal["union", "candidates", "none"]
-METHODS: tuple[Method, ...] = ("local", "cholesky", "zca")
 ROUNDING = 1e-14  # of float32, squared: rows that vary by no more do not vary
 
 
@@ -138,17 +137,12 @@ class JoinedRows:
 
 def check_regularization(regularization: float | None) -> None:
     """Raises InputError unless it is a number of at least 0, or None."""
-    if regularization is None:
-        return
-    number = isinstance(regularization, int | float | np.number) and not isinstance(regularization, bool)
-    if not (number and regularization >= 0):
-        raise InputError(f"regularization must be a number >= 0, or None; it is {regularization!r}")
+    check_option("regularization", regularization, NonNegative | None)
 
 
 def check_norm(norm: object) -> None:
-    """Raises InputError unless it is "auto" or one of NORMS."""
-    if norm not in ("auto", *NORMS):
-        raise InputError(f'norm must be "auto", "unit", "clip" or None; it is {norm!r}')
+    """Raises InputError unless it can be asked for."""
+    check_option("norm", norm, AskedNorm)
 
 
 def fit_whitener(
@@ -178,10 +172,8 @@ def fit_whitener(
     d = candidates.shape[1]
     if targets.shape[1] != d:
         raise InputError(f"candidates have {d} feature dimensions and targets {targets.shape[1]}: they must agree")
-    if method not in METHODS:
-        raise InputError(f'whitening must be "local", "cholesky", "zca" or None; it is {method!r}')
-    if centre not in ("union", "candidates", "none"):
-        raise InputError(f'centre must be "union", "candidates" or "none"; it is {centre!r}')
+    check_option("whitening", method, Method)
+    check_option("centre", centre, Centre)
     check_regularization(regularization)
     check_norm(norm)
     sources = {"candidates": candidates} if centre == "candidates" else {"candidates": candidates, "targets": targets}

@@ -97,6 +97,11 @@ def _read(path: Path) -> str | None:
 # --- what is remembered ----------------------------------------------------------------------------------------------
 
 
+def forget() -> None:
+    """What this process has read of memories, so that it reads them again, as another process would."""
+    _memories.clear()
+
+
 def _remembered(path: Path) -> Entries:
     """From the disk once for a process; nothing where the file is damaged, so that everything is read again."""
     key = path.absolute()

@@ -54,18 +54,17 @@ def chance() -> dict[str, Tensor]:
 
 @dataclass
 class Snapshots:
-    """Of one training. folder: where the last one is, and nothing else. every: seconds from one to the next, but for
-    those that are due."""
+    """Of one training, one every EVERY seconds, but for those that are due. folder: where the last one is, and nothing
+    else. taken: when that was."""
 
     folder: Path
-    every: float = EVERY
     taken: float | None = None
 
     def due(self) -> bool:
         """Whether it is time for one."""
         if self.taken is None:
             self.taken = time.monotonic()
-        return time.monotonic() - self.taken >= self.every
+        return time.monotonic() - self.taken >= EVERY
 
     def save(self, snapshot: Snapshot) -> None:
         """In the place of the one before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import NonNegative, checked, files_below
-from tarot.features import Rows, existing_paths, open_features, read_vector
+from tarot.features import Rows, common_ids, existing_paths, open_features, read_vector
 from tasks.common.contents import hash_named
 from tasks.task import Split, TaskData
 
@@ -21,7 +22,8 @@ class FeatureTask(TaskData):
     """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature
     store), or a list of them: one per checkpoint or independently trained model, in the same order.
 
-    labels, ids, costs, sources: of the candidates; target_labels, groups: of the targets, whose target_weights say in
+    labels, ids (by default those in the files, where a store or a parquet table has them), costs, sources: of the
+    candidates; target_labels, groups: of the targets, whose target_weights say in
     which proportion a selection is shared out to them. Each is a .npy vector or a text file with one
     value per line. learning_rates: one per file of candidates, where they are of checkpoints (LESS, TracIn). cache_dir:
     where hashes of files are remembered. Raises InputError where a file is missing or a vector's length is not that of
@@ -76,6 +78,8 @@ class FeatureTask(TaskData):
             "costs": read_vector(costs, "task.costs", sizes["candidates"]),
             "sources": read_vector(sources, "task.sources", sizes["candidates"]),
         }
+        own = {"candidates": self.vectors["ids"]}
+        self.names = {split: _names(rows, own.get(split), f"task.{split}") for split, rows in self.rows.items()}
         self.weights = target_weights
         given = {"labels": labels, "target_labels": target_labels, "ids": ids, "groups": groups}
         given |= {"costs": costs, "sources": sources}
@@ -88,9 +92,8 @@ class FeatureTask(TaskData):
     def ids(self, split: Split) -> list[str]:
         if split not in self.rows:
             return []
-        if split == "candidates" and self.vectors["ids"] is not None:
-            return self.vectors["ids"].astype(str).tolist()
-        return [f"{split}-{i}" for i in range(self.rows[split][0].shape[0])]
+        names = self.names[split]
+        return [f"{split}-{i}" for i in range(self.rows[split][0].shape[0])] if names is None else names
 
     def total(self) -> None:
         """The selector's own choice: what is trained on the selection is not known here."""
@@ -118,6 +121,18 @@ class FeatureTask(TaskData):
         """Files are known by what is in them."""
         files = {role: [_content(path, self.cache_dir) for path in paths] for role, paths in self.files.items()}
         return {"name": self.name, "data": {"files": files, "learning_rates": self.learning_rates}}
+
+
+def _names(rows: Sequence[Rows], given: np.ndarray | None, where: str) -> list[str] | None:
+    """Of the samples that these matrices are of: those that are given, or that one of them knows."""
+    ids = common_ids(rows, where) if given is None else given
+    if ids is None:
+        return None
+    names: list[str] = ids.astype(str).tolist()
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{where}: ids must be unique; {twice[0]!r} stands {names.count(twice[0])} times")
+    return names
 
 
 def _content(path: Path, cache: Path) -> str:

@@ -24,7 +24,7 @@ from tasks.common.training import Surrogate
 from tasks.instruction.data import Conversations, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
-from tasks.instruction.limits import refuse_beyond
+from tasks.instruction.limits import Extent, refuse_beyond
 from tasks.instruction.looks import look, one_of_those_alike
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.pictures import draw_conversation
@@ -325,15 +325,16 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         name = f"{self.name}-{fingerprint(made_of)}.safetensors"
         return cached_checkpoints(self.cache_dir / "pretrained" / name, make)[0].state
 
-    def model(self) -> LanguageModel:
-        """Its frozen weights are always the same; the adapters are fresh.
+    @cached_property
+    def _extent(self) -> Extent:
+        return Extent.of(self.splits.values())
 
-        Raises InputError where the language does not know a token that occurs, or is not made for so long
-        conversations.
-        """
+    def model(self) -> LanguageModel:
+        """Its frozen weights are always the same; the adapters are fresh. Raises InputError where the language does
+        not know a token that occurs, or is not made for so long conversations."""
         base, self._spare = self._spare, None
         model = self.language.build(len(self.tokenizer), self.adapter, self._weights, base)
-        refuse_beyond(model, self.tokenizer, list(self.splits.values()), [self.pad, *self.stops])
+        refuse_beyond(model, self.tokenizer, self._extent, [self.pad, *self.stops])
         return model
 
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:

@@ -41,7 +41,8 @@ def change(path: Path, old: bytes | None = None, new: bytes = b"") -> None:
 
 
 def checkpoints(task: object, cache: Path) -> set[str]:
-    """The files of checkpoints in the cache, once the task has asked for its own."""
+    """The files of checkpoints in the cache, once the task has asked for its own, as by a process of its own."""
+    contents.forget()
     task.fit_surrogate = lambda seed, **_: [Checkpoint("last", {}, 1.0)]
     task.checkpoints()
     return {path.name for path in (cache / "checkpoints").glob("*.safetensors")}
@@ -49,9 +50,9 @@ def checkpoints(task: object, cache: Path) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def new_processes(monkeypatch):
-    """Each task as if by a process of its own, with files that have been there for a while."""
+    """Files have been there for a while, and what a process remembers of others is forgotten."""
     monkeypatch.setattr(contents, "YOUNG", -1)
-    monkeypatch.setattr(contents, "_remembered", contents._loaded)
+    contents.forget()
 
 
 def segmentation(cache: Path, kind: str) -> tuple[Built, Callable[[], None]]:
@@ -167,6 +168,7 @@ def test_one_byte_of_a_users_features(tmp_path):
         pq.write_table(table, tmp_path / f"{name}.parquet", compression="none", use_dictionary=False)
 
     def recipe() -> str:
+        contents.forget()
         files = {"candidates": tmp_path / "c.parquet", "targets": tmp_path / "t.parquet"}
         return fingerprint(FeatureTask(name="features", **files, cache_dir=tmp_path).recipe())
 

@@ -453,9 +453,9 @@ BAD = {
     "no selector": (call(selector=None), "selector must be a name or have a `select` method"),
     "unknown option": (call(sizes=3, size=3), "selector 'tarot_fixed': .*unexpected keyword argument 'sizes'"),
     "options beside an object": (call(selector=tarot.selectors.TarotFixed(size=3), folds=3), r"options \['folds'\]"),
-    "unknown whitening": (call(whitening="pca"), "whitening must be one of .* 'pca'"),
-    "negative ridge": (call(regularization=-1.0), "regularization must be a number >= 0, or None; it is -1.0"),
-    "NaN ridge": (call(regularization=float("nan")), "regularization must be a number >= 0"),
+    "unknown whitening": (call(whitening="pca"), "whitening must be auto, chosen, .*, paper or null; it is 'pca'"),
+    "negative ridge": (call(regularization=-1.0), "regularization must be at least 0 or null; it is -1.0"),
+    "NaN ridge": (call(regularization=float("nan")), "regularization must be at least 0 or null"),
     "total below S": (call(total=8), "total 8 is less than the 9"),
     "total 0": (call(total=0), "total must be a positive integer; it is 0"),
     "total of another type": (call(total=100.5), "total must be a positive integer; it is 100.5"),
@@ -490,6 +490,28 @@ def test_a_store_of_another_projection_is_not_mixed_up(tmp_path):
     assert s.indices.tolist() == tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9).indices.tolist()
     with pytest.raises(tarot.InputError, match="seed"):
         build(1)
+
+
+def test_rows_that_have_names_give_them_to_the_selection(tmp_path):
+    stores = [
+        FeatureStore.build(
+            tmp_path / first,
+            recipe={},
+            ids=[f"{first}{i}" for i in range(90)],
+            dim=6,
+            compute=lambda start, stop: {"features": torch.from_numpy(CANDIDATES[start:stop]).float()},
+        )
+        for first in ("a", "b")
+    ]
+    for candidates, targets in ((stores[0], TARGETS), ([CANDIDATES, stores[0]], [TARGETS] * 2)):
+        s = tarot.select(candidates, targets, "tarot_fixed", size=9)
+        assert s.ids.tolist() == [f"a{i}" for i in s.indices]
+        named = tarot.select(candidates, targets, "tarot_fixed", size=9, candidate_ids=range(90))
+        assert named.ids.tolist() == named.indices.tolist()
+    mean = tarot.MeanRows([CANDIDATES, stores[1]])
+    assert tarot.select(mean, TARGETS, "tarot_fixed", size=9).ids[0].startswith("b")
+    with pytest.raises(tarot.InputError, match="candidates: row 0 is 'a0' in one matrix and 'b0' in another"):
+        tarot.select(stores, [TARGETS] * 2, "tarot_fixed", size=9)
 
 
 def test_a_damaged_store_stops_the_selection(tmp_path):

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 import tarot
-from tarot.cli import choosing, main
+from tarot.cli import choosing, feature_files, main
 from tarot.cli.selector_options import option_lines, parsed, selector_of
 from tarot.selectors import SELECTORS, TarotExact, TarotOTM
 from tests.tarot.features.test_readers import trak_model
@@ -126,12 +126,16 @@ def test_several_models_and_quiet(here, capsys):
     assert capsys.readouterr().out == "" and "TAROT_PROGRESS" not in os.environ
 
 
-def test_the_ids_of_a_store_are_kept(here):
+def test_the_ids_of_a_store_are_kept_and_what_is_converted_keeps_them(here):
     store = build(here / "store")
     np.save("wanted.npy", store[:3])
-    assert main(["select", "store", "wanted.npy", "--selector", "tarot_fixed", "--size", "4"]) == 0
-    selection = tarot.Selection.load("selection.parquet")
-    assert selection.ids.tolist() == [f"s{i}" for i in selection.indices]
+    assert main(["convert", "store", "a.parquet"]) == main(["convert", "a.parquet", "back"]) == 0
+    for pool in ("store", "a.parquet", "back"):
+        assert main(["select", pool, "wanted.npy", "--selector", "tarot_fixed", "--size", "4"]) == 0
+        selection = tarot.Selection.load("selection.parquet")
+        assert selection.ids.tolist() == [f"s{i}" for i in selection.indices], pool
+    assert main(["value", "a.parquet", "wanted.npy", "--method", "tracin"]) == 0
+    assert pq.read_table("values.parquet")["id"].to_pylist() == store.ids.tolist()
 
 
 # --- value -----------------------------------------------------------------------------------------------------------
@@ -274,7 +278,7 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         ([*SELECT, "-o", "side=left"], "side must be rest or fold; it is 'left'"),
         ([*SELECT, "--selector", "tarot_fixed"], "give either size or ratio, not neither"),
         ([*SELECT, "--selector", "tarot_fixed", "--size", "41"], "size must be between 1 and"),
-        ([*SELECT, "--selector", "tarot_fixed", "--ratio", "some"], "ratio must be a number or none; it is 'some'"),
+        ([*SELECT, "--selector", "tarot_fixed", "--ratio", "some"], "ratio must be a number or null; it is 'some'"),
         ([*SELECT, "--selector", "el2n", "--size", "4", "-o", "window=.5"], "window must be 2 numbers with commas"),
         ([*SELECT, "--selector", "lava", "--size", "4"], "needs candidate_labels"),
         ([*SELECT, "--ids", "targets.npy"], "--ids must be a vector of 40 values"),
@@ -283,6 +287,10 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         ([*SELECT, "--learning-rates", "x"], "--learning-rates must be numbers"),
         ([*SELECT, "--out", "s.csv"], "--out must end in .parquet; it is s.csv"),
         (["value", "pool.npy", "targets.npy", "--method", "random"], "gives candidates no values; these do: "),
+        (
+            ["value", "pool.npy", "targets.npy", "--method", "less", "-o", "size=3"],
+            "size says how much is selected, and nothing is: every candidate is valued",
+        ),
         (["inspect", "nowhere"], "STORE: there is no nowhere"),
         (["verify", "pool.npy"], "not a finished feature store"),
         (["convert", "pool.npy", "targets.npy"], "OUT: targets.npy exists"),
@@ -295,11 +303,50 @@ def test_what_is_wrong_is_one_line(here, capsys, arguments, words):
     assert words in refused(capsys, *arguments)
 
 
-def test_numbers_that_do_not_fit_are_named(here, capsys):
-    POOL_TOO_LARGE = POOL.copy()
-    POOL_TOO_LARGE[7, 2] = 1e6
-    np.save("large.npy", POOL_TOO_LARGE)
-    assert "row 7 is too large for float16" in refused(capsys, "convert", "large.npy", "x.npy", "--dtype", "float16")
+@pytest.mark.parametrize("out", ["x.npy", "x.safetensors", "x.parquet", "x"])
+def test_numbers_that_cannot_be_written_are_named_and_nothing_is_left(here, capsys, out):
+    wrong = np.tile(POOL, (110, 1))  # a store of two shards
+    wrong[4200, 2] = 1e6
+    np.save("large.npy", wrong)
+    said = refused(capsys, "convert", "large.npy", out, "--dtype", "float16")
+    assert "row 4200" in said and "is too large for float16" in said
+    wrong[4200, 2] = np.nan
+    np.save("missing.npy", wrong)
+    assert "missing.npy row 4200 column 2 is nan" in refused(capsys, "convert", "missing.npy", out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "select pool.npy targets.npy --selector random --size 3 --out /proc/x.parquet",
+        "value pool.npy targets.npy --method tracin --out /proc/x.parquet",
+        "convert pool.npy /proc/x.npy",
+        "convert pool.npy /proc/x.safetensors",
+        "convert pool.npy /proc/x.parquet",
+        "convert pool.npy /proc/x",
+    ],
+)
+def test_where_nothing_can_be_written_the_name_that_was_given_is_said(here, capsys, arguments):
+    said = refused(capsys, *arguments.split())
+    assert arguments.split()[-1] in said and ".part" not in said and ".lock" not in said
+
+
+def test_what_a_failed_conversion_keeps_is_said(here, capsys):
+    """An interrupt: the same command goes on from the shards that are finished."""
+    np.save("large.npy", np.tile(POOL, (110, 1)))
+    read = feature_files.read_block
+
+    def interrupted(rows, start, *rest):
+        if start:
+            raise KeyboardInterrupt
+        return read(rows, start, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_files, "read_block", interrupted)
+        assert main(["convert", "large.npy", "x"]) == 130
+    assert "x is not finished; what is finished of it stays in .x.part" in capsys.readouterr().err
+    assert len(list(here.glob(".x.part/*.safetensors"))) == 1
+    assert main(["convert", "large.npy", "x"]) == 0 and not list(here.glob(".x.part"))
 
 
 def test_an_interrupt_leaves_nothing_behind(here, capsys, monkeypatch):
@@ -318,6 +365,20 @@ def test_warnings_are_lines(here, capsys):
     np.save("targets.npy", targets)
     assert main([*SELECT, "--selector", "tarot_fixed", "--size", "4"]) == 0
     assert "warning: 1 of 6 targets have zero features and are left out\n" in capsys.readouterr().err
+
+
+def test_a_size_is_no_option_of_value(here, capsys):
+    for option in ("--size", "--ratio"):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(["value", "pool.npy", "targets.npy", "--method", "less", option, "1"])
+        assert f"unrecognized arguments: {option} 1" in capsys.readouterr().err
+
+
+def test_a_method_that_does_without_says_so(here, capsys):
+    assert main([*SELECT, "--selector", "dsdm", "--size", "4"]) == 0
+    assert "warning: DsDm was given no candidate_residuals and weighs all candidates alike, Q = 1" in (
+        capsys.readouterr().err
+    )
 
 
 def test_as_a_process(here):

@@ -196,7 +196,8 @@ class Stream(IterableDataset):
         ({"ids": ["a"]}, "ids must name each of the 23 samples; there are 1"),
         ({"ids": ["a"] * N}, "ids must be unique"),
         ({"dim": 8, "projection": Projection(dim=8)}, "either projection or dim"),
-        ({"dim": 0}, "projection.dim must be at least 1"),
+        ({"dim": 0}, "^dim must be at least 1 or null; it is 0"),
+        ({"projection": "dense"}, "^projection must be"),
         ({"autocast": "float64"}, "autocast must be"),
         ({"device": "gpu"}, "device 'gpu' is none that torch knows"),
         ({"dtype": "float8"}, "dtype must be one of"),
@@ -210,7 +211,28 @@ def test_what_makes_no_sense_is_refused_in_words(model, dataset, tmp_path, optio
     given = {"model": model, "losses": losses, "dataset": dataset, "path": tmp_path / "s", **options}
     with pytest.raises(InputError, match=words):
         tarot.featurize(**given)
-    assert not (tmp_path / "s").exists()
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_that_make_no_batch_need_a_collate(model, dataset, tmp_path, workers):
+    ragged = [(torch.zeros(6 + i % 2), 0) for i in range(4)]
+    for samples in (ragged, [(object(), 0)] * 4):
+        with pytest.raises(InputError, match=r"samples do not go into one batch as they are .*: give `collate`"):
+            tarot.featurize(model, losses, samples, tmp_path / "s", batch_size=2, dim=16, workers=workers)
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_what_a_failed_call_keeps_is_said(model, dataset, tmp_path):
+    made = partial(tarot.featurize, model, losses, dataset, tmp_path / "s", dim=16, rows_per_shard=5)
+    whole, dataset[7] = dataset[7], (torch.full((6,), float("nan")), 0)
+    with pytest.raises(InputError) as caught:
+        made()
+    assert caught.value.__notes__ == [f"{tmp_path / 's'} is not finished; what is finished of it stays in "
+                                      f"{tmp_path / '.s.part'}"]  # fmt: skip
+    assert len(list(tmp_path.glob(".s.part/*.safetensors"))) == 1
+    dataset[7] = whole
+    assert len(made()) == N and not list(tmp_path.glob(".s.part"))
 
 
 def test_a_sample_without_a_finite_gradient_is_named_or_dropped(model, dataset, tmp_path):

@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset, IterableDataset
@@ -106,6 +108,9 @@ class Honest(SupervisedTask):
         model = self.fit_downstream(np.r_[mask.astype(np.int64), np.zeros(SIZES["targets"], dtype=np.int64)], seed)
         with torch.no_grad():
             return self.measurements(model, self.targets()[:])
+
+    def lower_is_better(self, metric: str) -> bool:
+        return metric == "loss"
 
     def evaluate(self, model: nn.Module, split: str = "test") -> dict[str, float]:
         model.eval()
@@ -311,6 +316,26 @@ class DetachesLosses(Honest):
         return super().losses(model, batch).detach()
 
 
+@caught_by("selection_never_sees_the_test_split", "selection looked at the test split")
+class CentresLossesOnTheTest(Honest):
+    """By the samples that it keeps, and not by `test()`."""
+
+    def losses(self, model, batch):
+        return super().losses(model, [batch[0] - self.splits["test"].points.mean(0), batch[1]])
+
+
+@caught_by("selection_never_sees_the_test_split", "selection looked at the test split")
+class TellsDuplicatesOfTheTestApart(Honest):
+    def candidate_tags(self):
+        return np.where(np.arange(SIZES["candidates"]) % 4 == 0, "target", str(len(self.splits["test"])))
+
+
+@caught_by("selection_never_sees_the_test_split", "selection looked at the test split")
+class SaysItsLabelsByTheTest(Honest):
+    def labels(self, split="candidates"):
+        return super().labels(split) + 0 * int(self.splits["test"][0][1])
+
+
 @caught_by("measurements_and_residuals_are_one_number_per_sample", "a loss rises with its measurement")
 class MeasuresUpsideDown(Honest):
     def measurements(self, model, batch):
@@ -379,6 +404,13 @@ class TrainsOneSurrogateTwice(Honest):
         return super().fit_surrogate(0, **options)
 
 
+@caught_by("checkpoints_hold_parameters_and_buffers", "the surrogate's training looked at the test split")
+class FitsSurrogatesToTheTest(Honest):
+    def fit_surrogate(self, seed, **options):
+        self.splits["test"].points.mean()
+        return super().fit_surrogate(seed, **options)
+
+
 @caught_by("checkpoints_are_cached", "checkpoints are trained again")
 class TrainsSurrogatesAgain(Honest):
     def checkpoints(self):
@@ -403,6 +435,14 @@ class StopsByTheTest(Honest):
     def fit_downstream(self, weights, seed):
         model = super().fit_downstream(weights, seed)
         self.evaluate(model)
+        return model
+
+
+@caught_by("training_follows_its_seed_and_nothing_else", "training looked at the test split")
+class StopsByTheTestItKeeps(Honest):
+    def fit_downstream(self, weights, seed):
+        model = super().fit_downstream(weights, seed)
+        model.eval()(self.splits["test"].points)
         return model
 
 
@@ -507,6 +547,30 @@ class LooksAtItsTargets(Honest):
         return {**super().evaluate(model, split), "targets": float(len(self.targets()))}
 
 
+@caught_by("evaluation_sees_the_test_split_alone", "evaluate looked at another split than test")
+class LooksAtTheTargetsItKeeps(Honest):
+    def evaluate(self, model, split="test"):
+        return {**super().evaluate(model, split), "targets": float(len(self.splits["targets"].ids))}
+
+
+@caught_by("a_model_that_fits_better_is_judged_better", "of one that does not, and lower is said to be better")
+class TakesAccuracyForALoss(Honest):
+    def lower_is_better(self, metric):
+        return True
+
+
+@caught_by("a_model_that_fits_better_is_judged_better", "of one that does not, and higher is said to be better")
+class ForgetsThatALossFalls(Honest):
+    def lower_is_better(self, metric):
+        return False
+
+
+@caught_by("a_model_that_fits_better_is_judged_better", "no metric tells a model that fits from one that does not")
+class CountsItsSamplesAlone(Honest):
+    def evaluate(self, model, split="test"):
+        return {"samples": float(len(self.samples(split)))}
+
+
 @caught_by("any_split_can_be_evaluated", "targets are judged as test is")
 class JudgesTestWhateverIsAsked(Honest):
     def evaluate(self, model, split="test"):
@@ -517,6 +581,33 @@ class JudgesTestWhateverIsAsked(Honest):
 class DrawsNothing(Honest):
     def draw(self, sample, axes):
         axes.set_axis_off()
+
+
+@caught_by("a_sample_can_be_drawn", "draw draws by pyplot's global state")
+class TitlesByPyplot(Honest):
+    def draw(self, sample, axes):
+        super().draw(sample, axes)
+        pyplot.title("a sample")
+
+
+@caught_by("a_sample_can_be_drawn", "draw changes Matplotlib's settings for everybody")
+class SetsAStyle(Honest):
+    def draw(self, sample, axes):
+        matplotlib.rcParams["axes.grid"] = True
+        super().draw(sample, axes)
+
+
+@caught_by("a_sample_can_be_drawn", "draw moved a global generator")
+class DrawsWithNoise(Honest):
+    def draw(self, sample, axes):
+        axes.scatter(*(sample[0] + torch.randn(2)))
+
+
+@caught_by("a_prediction_can_be_drawn", "draw_prediction draws by pyplot's global state")
+class MakesAFigureOfItsOwn(Honest):
+    def draw_prediction(self, model, sample, axes):
+        super().draw_prediction(model, sample, axes)
+        pyplot.figure()
 
 
 @caught_by("a_prediction_can_be_drawn", "draw_prediction draws nothing")

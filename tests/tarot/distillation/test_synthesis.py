@@ -250,26 +250,28 @@ def test_D10_a_chunk_is_named_by_the_teachers_bits(tmp_path):
     assert len(made()) == 2
 
 
-def test_a_call_that_was_killed_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    from tarot.distillation import synthesis
-
+def test_a_call_that_was_killed_goes_on_to_the_same_bytes(tmp_path):
     images, labels = pool()
     model, options = network(), Synthesis(**QUICK, chunk=1)
     known = {"per_class": 1, "synthesis": options, "device": "cpu"}
-    whole = tarot.distill(model, images, labels, **known)
-    true, made = synthesis._chunk, []
+    asked, die_at = [], None
 
-    def killed(*arguments):
-        if len(made) == 2:
+    def counted(*_):
+        asked.append(1)
+        if len(asked) == die_at:
             raise KeyboardInterrupt
-        made.append(1)
-        return true(*arguments)
 
-    monkeypatch.setattr(synthesis, "_chunk", killed)
+    model.register_forward_pre_hook(counted)
+    whole = tarot.distill(model, images, labels, **known)
+    chunk = QUICK["iterations"]
+    passes, die_at = len(asked), len(asked) - chunk + 1  # with the last of three chunks
+    asked.clear()
     with pytest.raises(KeyboardInterrupt):
         tarot.distill(model, images, labels, **known, cache=tmp_path)
-    made.pop()  # one chunk is left, and no other may be made
+    die_at = None
+    asked.clear()
     again = tarot.distill(model, images, labels, **known, cache=tmp_path)
+    assert len(asked) == passes - 2 * chunk, "one chunk was left, and no other may be made"
     np.testing.assert_array_equal(again.images, whole.images)
     np.testing.assert_array_equal(again.curve, whole.curve)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from tarot.common.errors import InputError
 from tarot.features.arrays import read_block, read_rows
 from tarot.features.readers import file_identity, read_vector
+from tarot.features.row_names import row_ids
 from tarot.features.store import open_features
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -130,6 +131,14 @@ def test_parquet(tmp_path, kind):
         table = pa.table({"id": list("abcdef"), "features": column})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=4)
     assert_reads(tmp_path / "x.parquet")
+    names = None if kind == "columns" else list("abcdef")
+    assert names == (None if (ids := row_ids(open_features(tmp_path / "x.parquet"))) is None else ids.tolist())
+
+
+def test_a_column_of_numbers_that_is_called_id_is_no_feature(tmp_path):
+    pq.write_table(pa.table({"id": range(6), **{f"f{i}": FEATURES[:, i] for i in range(4)}}), tmp_path / "x.parquet")
+    assert_reads(tmp_path / "x.parquet")
+    assert row_ids(open_features(tmp_path / "x.parquet")).tolist() == list(range(6))
 
 
 @pytest.mark.parametrize(
@@ -137,6 +146,7 @@ def test_parquet(tmp_path, kind):
     [
         ({"a": [1.0, 2.0], "name": ["x", "y"]}, "'name' is string"),
         ({"a": [1.0, None]}, "missing values"),
+        ({"id": ["x", None], "a": [1.0, 2.0]}, "column 'id' has missing values: each row needs a name"),
         ({"a": [[1.0, 2.0], [3.0]]}, "different lengths, from 1 to 2"),
         ({"a": [[1.0], None]}, "missing rows"),
         ({"a": [[1.0, None], [2.0, 3.0]]}, "without gaps"),

@@ -1,5 +1,6 @@
 """Random numbers against the published generator; sketches against explicit matrices and what they promise."""
 
+import hashlib
 import sys
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from tarot.gradients.projection import (
     fast_jl,
     plan,
 )
-from tarot.gradients.random_numbers import _mix, random_matrix, random_words
+from tarot.gradients.random_numbers import random_matrix, random_words
 
 SHAPES = {"a.weight": (12, 30), "a.bias": (12,), "b.weight": (20, 4, 3, 3), "norm": (7,), "table": (50, 9)}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
@@ -48,9 +49,9 @@ def splitmix64(state: int, count: int) -> list[int]:
 
 def test_generator_is_splitmix64():
     assert splitmix64(1234567, 3) == [6457827717110365317, 3203168211198807973, 9817491932198370423]  # published values
-    golden = 0x9E3779B97F4A7C15 - (1 << 64)
-    words = _mix(1234567 + golden * torch.arange(1, 2001))
-    assert words.numpy().view(np.uint64).tolist() == splitmix64(1234567, 2000)
+    words = random_words("key", (0, 3), (0, 2000), "cpu").numpy().view(np.uint64)
+    streams = splitmix64(int.from_bytes(hashlib.sha256(b"key").digest()[:8], "little"), 3)
+    assert words.tolist() == [splitmix64(stream, 2000) for stream in streams]
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "normal"])

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
 from tarot.selectors import SELECTORS
-from tests.tarot.selectors.conformance import CHECKS, NotPromised, Subject, run
+from tests.tarot.selectors.conformance import CHECKS, NotPromised, run
+from tests.tarot.selectors.registered import BY_NAME, COUNTS, DRAWS, OPTIONS, subject_of
 
-# Those whose `size` is a number of draws with replacement.
-DRAWS = {"tsds"}
-# Those who draw candidates, which they do by name.
-BY_NAME = {"dsir", "random", "oracle", "tsds", "sava", "batchwise_lava", "prototypes"}
-# Those who compare counts.
-COUNTS = {"dsir"}
-# Options without which there would be nothing to choose in a pool as small as the checks'.
-OPTIONS = {
-    "sava": {"batch_size": 20},
-    "batchwise_lava": {"batch_size": 20},
-    "wasserstein_coreset": {"starts": 1},  # which takes a third of the time
-}
 # Promises that a method does not keep, with what it does instead. Each is a debt; nothing else may be left out.
 EXEMPT = {
     ("wasserstein_coreset", "follows_no_scale"): "draws by a hash of the bits of rows, which another scale changes",
@@ -53,14 +40,6 @@ def test_what_is_left_out_exists():
     checks = {check.__name__ for check in CHECKS}
     assert all(name in SELECTORS and check in checks for name, check in EXEMPT)
     assert DRAWS | BY_NAME | COUNTS | set(OPTIONS) <= set(SELECTORS)
-
-
-@cache
-def subject_of(name: str) -> Subject:
-    """One for all of its checks, which share what it usually selects."""
-    return Subject(
-        SELECTORS[name], OPTIONS.get(name, {}), draws=name in DRAWS, by_name=name in BY_NAME, counts=name in COUNTS
-    )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -8,7 +8,7 @@ import pytest
 
 from tarot.common.errors import InputError
 from tarot.selection.problem import SelectionProblem
-from tarot.selectors.knn_shapley import KnnShapley, _streamed, knn_shapley
+from tarot.selectors.knn_shapley import KnnShapley, knn_shapley
 
 
 def utility(subset, match, k):
@@ -91,15 +91,17 @@ def test_equal_distances_are_ordered_by_id_and_else_by_content(ids, order):
     assert KnnShapley(k=1).values(problem)[order] == pytest.approx(brute_force(labels[order].tolist(), 1))
 
 
-def test_neither_blocks_nor_store_precision_matter():
+def test_neither_blocks_nor_store_precision_matter(monkeypatch):
     c, t, y, wanted = data(n=300, m=20, seed=2)
-    order = np.arange(300)
-    whole = _streamed(c, t, y, wanted, 5, order)
+
+    def values(rows):
+        return KnnShapley(k=5).values(SelectionProblem((rows,), (t,), candidate_labels=y, target_labels=wanted))
+
+    whole, half = values(c), c.astype(np.float16)
+    assert values(half) == pytest.approx(values(half.astype(np.float32)))
     for memory in (1, 4 * 300 * 7):
-        assert _streamed(c, t, y, wanted, 5, order, memory) == pytest.approx(whole, abs=1e-12)
-    half = c.astype(np.float16)
-    wide = _streamed(half.astype(np.float32), t, y, wanted, 5, order)
-    assert _streamed(half, t, y, wanted, 5, order) == pytest.approx(wide)
+        monkeypatch.setattr("tarot.selectors.knn_shapley.MEMORY_BYTES", memory)
+        assert values(c) == pytest.approx(whole, abs=1e-12)
 
 
 def test_permuting_the_pool_permutes_the_values():

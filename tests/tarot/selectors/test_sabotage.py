@@ -15,31 +15,10 @@ import torch
 from tarot.features import blocks
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
-from tarot.selectors.contract import Whitening
 from tarot.selectors.options import described, random_generator
 from tests.tarot.selectors import conformance
 from tests.tarot.selectors.conformance import CHECKS, NotPromised, Subject, run
-
-
-@dataclass(frozen=True)
-class Honest:
-    """Candidates of the highest similarity with the targets' mean, tilted by a seeded direction of the space."""
-
-    features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = None
-    reference: ClassVar[bool] = False
-
-    size: int | None = None
-    ratio: float | None = None
-    seed: int = 0
-
-    def values(self, problem: SelectionProblem) -> np.ndarray:
-        direction = random_generator(self.seed).normal(size=problem.targets.shape[1])
-        return problem.candidates[:].double().numpy() @ (problem.targets.mean(0).double().numpy() + 0.3 * direction)
-
-    def select(self, problem: SelectionProblem) -> Selection:
-        return problem.best(self.values(problem), self.size, self.ratio, described(self))
-
+from tests.tarot.selectors.honest import Honest
 
 SABOTAGES: list[tuple[type, Callable[..., None]]] = []
 
@@ -452,6 +431,21 @@ class DoesWithoutLabelsInSilence(Honest):
     def values(self, problem):
         values = super().values(problem)
         return values if problem.candidate_labels is None else values + problem.candidate_labels
+
+
+@caught_by(conformance.says_what_it_does_without)
+class DoesWithoutResidualsInSilence(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        return values if problem.candidate_residuals is None else values * problem.candidate_residuals[0]
+
+
+@caught_by(conformance.says_what_it_does_without)
+class DoesWithoutLearningRatesInSilence(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        first = np.asarray(problem.candidate_views[0], dtype=np.float64)[:, 0]
+        return values if problem.learning_rates is None else values + 1e3 * problem.learning_rates[-1] * first
 
 
 @caught_by(conformance.does_not_look_at_tags_unless_it_needs_them)

@@ -27,8 +27,9 @@ from tarot.selectors.sava import BatchwiseLava, Sava, released_batchwise_values,
 from tarot.space.content import content_order
 
 
-def problem(c, t, of_c, of_t):
-    return SelectionProblem((c,), (t,), candidate_labels=np.asarray(of_c), target_labels=np.asarray(of_t))
+def problem(c, t, of_c, of_t, ids=None):
+    known = {"candidate_labels": np.asarray(of_c), "target_labels": np.asarray(of_t)}
+    return SelectionProblem((c,), (t,), candidate_ids=ids, **known)
 
 
 def labelled(n, d=4, classes=3, seed=0, noise=0.0):
@@ -206,20 +207,21 @@ def test_rankings_do_not_depend_on_the_scale_or_the_names_of_classes():
 
 def test_rows_may_lie_on_disk(tmp_path, monkeypatch):
     (c, of_c, _), (t, of_t, _) = labelled(180), labelled(40, seed=1)
-    expected = Sava(batch_size=40).values(problem(c, t, of_c, of_t))
+    ids = [str(i) for i in range(180)]
+    expected = Sava(batch_size=40).values(problem(c, t, of_c, of_t, ids))
     np.save(tmp_path / "rows.npy", c)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r", allow_pickle=False)
     store = FeatureStore.build(
         tmp_path / "store",
         recipe={"rows": "test"},
-        ids=[str(i) for i in range(180)],
+        ids=ids,
         dim=4,
         compute=lambda start, stop: {"features": torch.from_numpy(c[start:stop])},
         rows_per_shard=64,
     )
     monkeypatch.setattr(tarot.selectors.hierarchical, "BLOCK_BYTES", 4 * 4 * 40 * 3)  # three batches are read at once
     for rows in (mapped, store, torch.from_numpy(c)):
-        np.testing.assert_allclose(Sava(batch_size=40).values(problem(rows, t, of_c, of_t)), expected, atol=1e-6)
+        np.testing.assert_allclose(Sava(batch_size=40).values(problem(rows, t, of_c, of_t, ids)), expected, atol=1e-6)
 
 
 def test_threads_are_left_as_they_were_and_change_nothing():

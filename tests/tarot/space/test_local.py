@@ -9,7 +9,6 @@ from tarot.space import fit_whitener, unit_norm
 from tarot.space.content import content_sample
 from tarot.space.covariance import inverse_root, oracle_ridge, ridged
 from tarot.space.local import local_covariance
-from tarot.workers import LOCAL
 
 
 def clusters(n=600, m=60, d=24, groups=6, noise=1.0, seed=0):
@@ -47,7 +46,7 @@ def test_is_the_mean_over_near_neighbours():
 def test_blocks_of_the_search_change_nothing(monkeypatch):
     rows = unit_norm(torch.from_numpy(clusters(n=90, d=7)[0]))
     expected = local_covariance(rows)
-    monkeypatch.setattr(tarot.space.local, "_SIMILARITIES", 7 * 90)
+    monkeypatch.setattr(tarot.space.local, "SIMILARITIES", 7 * 90)
     torch.testing.assert_close(local_covariance(rows), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -101,7 +100,6 @@ def test_clusters_stay_apart():
 
 def test_the_order_of_rows_and_duplicates_decide_nothing(monkeypatch):
     monkeypatch.setattr(tarot.space.local, "SAMPLE", 200)  # of 660
-    monkeypatch.setattr(tarot.space.local.mean_and_sample, "__defaults__", (200, torch.device("cpu"), LOCAL))
     candidates, targets, _ = clusters()
     generator = np.random.default_rng(1)
     expected = fit_whitener(candidates, targets, "local", None, norm="unit")

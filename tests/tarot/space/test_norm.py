@@ -71,5 +71,5 @@ def test_few_rows_that_are_most_of_the_variance_are_warned_of():
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(InputError, match='norm must be "auto", "unit", "clip" or None; it is \'max\''):
+    with pytest.raises(InputError, match="norm must be auto, unit, clip or null; it is 'max'"):
         tarot.select(lengths(), lengths(9), "tarot_fixed", size=3, norm="max")

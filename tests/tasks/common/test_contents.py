@@ -6,26 +6,36 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tasks.common import contents
-from tasks.common.contents import MEMORY, hash_file, hash_files, hash_named
+from tasks.common.contents import MEMORY, hash_named
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch):
-    """As if each call were of a new process, with files that have been there for a while."""
+def old_files(monkeypatch):
+    """They have been there for a while."""
     monkeypatch.setattr(contents, "YOUNG", -1)
-    monkeypatch.setattr(contents, "_remembered", contents._loaded)
+
+
+def hash_files(paths: Sequence[Path], cache: Path | None) -> list[str | None]:
+    """By a new process."""
+    contents.forget()
+    return contents.hash_files(paths, cache)
+
+
+def hash_file(path: Path, cache: Path | None) -> str | None:
+    return hash_files([path], cache)[0]
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list[Path]:
     found: list[Path] = []
-    read = contents._read
-    monkeypatch.setattr(contents, "_read", lambda path: found.append(path) or read(path))
+    read = contents.hash_content
+    monkeypatch.setattr(contents, "hash_content", lambda path: found.append(path) or read(path))
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tarot import InputError
@@ -33,6 +35,18 @@ def test_what_a_selection_needs_is_there(files):
     assert task.labels().tolist() == [0, 1, 0, 1, 0, 1] and task.labels("targets") is None
     assert task.target_groups().tolist() == ["one", "two"]
     assert not task.has_model and json.loads(json.dumps(task.recipe())) == task.recipe()
+
+
+def test_names_in_the_files_are_the_samples(files):
+    rows = np.load(files / "c.npy").tolist()
+    for name, ids in (("named", list("uvwxyz")), ("twice", list("uuwxyz"))):
+        pq.write_table(pa.table({"id": ids, "features": rows}), files / f"{name}.parquet")
+    given = {"name": "features", "targets": files / "t.npy"}
+    assert FeatureTask(**given, candidates=files / "named.parquet").ids("candidates") == list("uvwxyz")
+    named = FeatureTask(**given, candidates=files / "twice.parquet", ids=files / "ids.txt")
+    assert named.ids("candidates") == list("abcdef")
+    with pytest.raises(InputError, match=r"task\.candidates: ids must be unique; 'u' stands 2 times"):
+        FeatureTask(**given, candidates=files / "twice.parquet")
 
 
 def test_several_models(files):

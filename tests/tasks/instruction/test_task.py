@@ -168,7 +168,7 @@ def test_a_warm_up_that_is_killed_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Tuning, "set_rate", counted)
     for name, every, killed, left in (("often", 0.0, 2, [2, 3, 4, 5]), ("seldom", 1e9, 4, [3, 4, 5])):
-        monkeypatch.setattr(snapshots.Snapshots.__init__, "__defaults__", (every, None))
+        monkeypatch.setattr(snapshots, "EVERY", every)
         task, die_in[0] = task_of(tmp_path / name, **options), killed
         with pytest.raises(KeyboardInterrupt):
             task.checkpoints()

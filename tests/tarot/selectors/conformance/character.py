@@ -1,0 +1,111 @@
+"""What a selector is: its facts, its description, and that it leaves the world as it was."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import random
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+import torch
+
+from tarot.selectors import Selector
+from tarot.selectors.contract import check_selector
+from tarot.selectors.options import described
+from tests.tarot.selectors.conformance.subjects import N, NotPromised, Subject, assert_same, pool
+
+
+def declares_its_facts(subject: Subject) -> None:
+    check_selector(subject.kind)
+    assert isinstance(subject.made(), Selector)
+    stray = {"features", "whitening", "reference"} & subject.fields
+    assert not stray, f"{sorted(stray)} are facts of the class, not options"
+
+
+def describes_itself(subject: Subject) -> None:
+    """As plain data, in its Selection, from which it can be made again. Of an option that is "auto" it says what that
+    came to."""
+    selector = subject.made()
+    found = subject.select(pool(), selector).selector
+    chosen = {key: "auto" for key, value in described(selector).items() if value == "auto" and key in found}
+    assert {**found, **chosen} == described(selector), f"its selection is described as {found}"
+    assert json.loads(json.dumps(found))["class"] == subject.kind.__name__
+    again = subject.kind(**{key: value for key, value in found.items() if key != "class"})
+    assert described(again) == found
+    assert_same(subject.select(pool(), again), subject.select(pool(), selector), "made again it selects others")
+
+
+def keeps_no_state(subject: Subject) -> None:
+    selector, known = subject.made(), pool(views=2)
+    given = copy.deepcopy(known)
+    first = subject.select(known, selector)
+    subject.select(pool(1, n=N - 7), selector)
+    again = subject.select(known, selector)
+    assert_same(first, again, "a second call differs from the first")
+    for key, before in given.items():
+        np.testing.assert_equal(known[key], before, err_msg=f"it wrote into {key}")
+
+
+def answers_the_problem_at_hand(subject: Subject) -> None:
+    """Another problem of the same shape, or other numbers in the same arrays, gets its own answer: who remembers a
+    problem by its size or its arrays answers an earlier question."""
+    if not subject.looks_at_features:
+        raise NotPromised("it does not look at features, and may choose alike in all problems of a size")
+    one, other = pool(2), pool(3)
+    first, second = subject.select(one), subject.select(other)
+    assert first.indices.tolist() != second.indices.tolist(), "two problems of one shape have the same answer"
+    for key in ("candidates", "targets", "candidate_scores", "candidate_residuals"):
+        one[key][0][...] = other[key][0]
+    labels = {key: other[key] for key in ("candidate_labels", "target_labels", "candidate_tags")}
+    assert_same(second, subject.select({**one, **labels}), "other numbers in the same arrays")
+
+
+def leaves_global_state_alone(subject: Subject) -> None:
+    """A choice that depends on the global generators is nobody's to repeat, and one that moves them, or a setting,
+    changes the training after it. What is printed spoils the output of whoever calls."""
+
+    def generators() -> list[Any]:
+        _, words, *position = np.random.get_state()  # noqa: NPY002  (the old generator is what is watched)
+        return [random.getstate(), words.tolist(), position, torch.get_rng_state().tolist()]
+
+    ours = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    found, printed, selections = settings(), io.StringIO(), []
+    try:
+        for seed in range(2):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
+            before = generators()
+            with redirect_stdout(printed):
+                selections.append(subject.select(pool()))
+            moved = generators() != before  # not within the assert, which would compare thousands of words one by one
+            assert not moved, "it moved a global generator"
+    finally:
+        left = settings()
+        random.setstate(ours[0])
+        np.random.set_state(ours[1])  # noqa: NPY002
+        torch.set_rng_state(ours[2])
+        torch.set_grad_enabled(found["gradients"])
+        torch.set_default_dtype(found["default dtype"])
+        torch.set_num_threads(found["threads"])
+        np.seterr(**found["NumPy's errors"])
+    changed = [name for name in found if found[name] != left[name]]
+    assert not changed, f"it changed {changed} for everybody"
+    assert not printed.getvalue(), f"it prints {printed.getvalue()!r}"
+    assert_same(selections[0], selections[1], "other seeds of the global generators")
+
+
+def settings() -> dict[str, Any]:
+    """Of the process."""
+    return {
+        "gradients": torch.is_grad_enabled(),
+        "default dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "NumPy's errors": np.geterr(),
+        "the environment": dict(os.environ),
+        "the working directory": os.getcwd(),
+    }

@@ -1,0 +1,49 @@
+"""How many it selects."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.tarot.selectors.conformance.subjects import SIZE, N, NotPromised, Subject, pool, refused
+
+IMPOSSIBLE = {
+    "size=-3": {"size": -3},
+    "size=0": {"size": 0},
+    "size > N": {"size": N + 1},
+    "size=True": {"size": True},
+    "size=14.0": {"size": 14.0},
+    "ratio=0": {"ratio": 0.0},
+    "ratio=-0.1": {"ratio": -0.1},
+    "ratio=1.01": {"ratio": 1.01},
+    "ratio=nan": {"ratio": float("nan")},
+    "ratio=True": {"ratio": True},
+    "a ratio that selects none": {"ratio": 0.5 / N},
+    "size and ratio together": {"size": SIZE, "ratio": 0.5},
+}
+
+
+def refuses_impossible_budgets(subject: Subject) -> None:
+    if not subject.sized:
+        raise NotPromised("it takes no size")
+    for what, budget in IMPOSSIBLE.items():
+        options = {**subject.options, **budget}
+        refused(what, lambda options=options: subject.select(pool(), subject.kind(**options)), *budget)
+    total = {"total": SIZE - 1}
+    refused("a total below the size", lambda: subject.select(pool(), **total), "total", str(SIZE - 1))
+
+
+def meets_its_size(subject: Subject) -> None:
+    if not subject.sized:
+        raise NotPromised("it takes no size")
+    known = pool()
+    known["candidate_tags"] = np.full(N, "target")  # whoever selects by tags has enough of them
+    for budget, size in (
+        ({"size": 1}, 1),
+        ({"size": SIZE}, SIZE),
+        ({"size": N}, N),
+        ({"ratio": 0.29}, 17),
+        ({"ratio": 0.297}, 17),
+    ):
+        selection = subject.select(known, subject.made(**budget))
+        found = int(selection.weights.sum()) if subject.draws else len(selection)
+        assert found == size, f"{budget} of {N} selects {found}, not {size}"
