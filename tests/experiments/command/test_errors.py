@@ -120,7 +120,8 @@ def test_bad_input_is_one_sentence(folder, name):
     trusted = {
         path.parent.name for path in (folder / "cache").glob("*/*") if path.name[0] != "." and path.suffix != ".lock"
     }
-    assert trusted <= {"checkpoints"}, "something was kept of a run that failed"
+    known_before = {"an arm that lacks something", "no texts"}  # anything is trained
+    assert trusted <= (set() if name in known_before else {"checkpoints"}), "something was kept of a run that failed"
 
 
 # --- a cache that has gone bad ---------------------------------------------------------------------------------------

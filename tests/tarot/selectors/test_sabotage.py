@@ -433,6 +433,18 @@ class DoesWithoutLabelsInSilence(Honest):
         return values if problem.candidate_labels is None else values + problem.candidate_labels
 
 
+@caught_by(conformance.refuses_what_is_missing_by_name)
+class NeedsLabelsInSecret(Honest):
+    def values(self, problem):
+        problem.labels("it")
+        return super().values(problem)
+
+
+@caught_by(conformance.refuses_what_is_missing_by_name)
+class NeedsNothingOfTheKind(Honest):
+    needs: ClassVar[tuple[str, ...]] = ("candidate_tags",)
+
+
 @caught_by(conformance.says_what_it_does_without)
 class DoesWithoutResidualsInSilence(Honest):
     def values(self, problem):

@@ -6,6 +6,7 @@ import warnings
 
 import tarot
 from tarot import InputError
+from tarot.selectors import needs_of
 from tests.tarot.selectors.conformance.subjects import NotPromised, Subject, assert_same, pool, usual
 
 NEEDED = ("candidate_labels", "target_labels", "candidate_tags", "candidate_scores")  # by methods that are made of them
@@ -16,17 +17,20 @@ REFINING = ("target_groups", *MEASURED)  # a method that knows them may choose o
 
 
 def refuses_what_is_missing_by_name(subject: Subject) -> None:
-    """Without something that it needs, one line that names it; without what it does not need, the same choice."""
-    known, one = pool(), usual(subject)
+    """Without something that it needs, one line that names it, and its class has said so; without what it does not
+    need, the same choice."""
+    known, one, declared = pool(), usual(subject), needs_of(subject.made())
     for name in NEEDED + REFINING:
         rest = {key: value for key, value in known.items() if key != name}
         try:
             other = subject.select(rest)
         except InputError as error:
             assert name in str(error) and "\n" not in str(error), f"without {name} it says {str(error)!r}"
+            assert name in declared, f"it refuses without {name}, which its class does not say it needs"
         except Exception as error:
             raise AssertionError(f"without {name}: {type(error).__name__}: {error}") from error
         else:
+            assert name not in declared, f"its class says that it needs {name}, and it selects without"
             if name in NEEDED:
                 assert_same(one, other, f"it needs no {name}, but selects others without")
 
