@@ -1,8 +1,7 @@
-"""Weights against exact fractions; a selection's numbers against brute force; what is computed when; files."""
+"""A selection's numbers against brute force; what is computed when; files."""
 
 import json
 import pickle
-from fractions import Fraction
 
 import numpy as np
 import ot
@@ -16,91 +15,9 @@ import tarot.selection.selection
 from tarot.common.errors import InputError
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
-from tarot.selection.weights import allocate, integer_weights
+from tarot.selection.weights import integer_weights
 from tarot.transport.entropic import sinkhorn
 from tests.tarot.transport.test_solve import converged
-
-# --- integer weights -------------------------------------------------------------------------------------------------
-
-
-def largest_remainder(utilities, total):
-    """theory.md 0.4 in exact fractions."""
-    u = [Fraction(x) for x in utilities]
-    extra = total - len(u)
-    shares = [extra * x / sum(u) if sum(u) else Fraction(extra, len(u)) for x in u]
-    weights = [1 + int(s) for s in shares]
-    ranked = sorted(range(len(u)), key=lambda i: (-(shares[i] - int(shares[i])), i))
-    for i in ranked[: total - sum(weights)]:
-        weights[i] += 1
-    return weights
-
-
-def test_the_example_of_the_theory():
-    assert allocate([0.1, 0.2, 0.7], 5).tolist() == [1, 2, 2]
-    assert allocate([0.1, 0.2, 0.7], 10).tolist() == [2, 2, 6]
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_allocation_is_largest_remainder_in_exact_fractions(seed):
-    """Integer utilities with many ties: the order of equal remainders must not be decided by rounding."""
-    generator = np.random.default_rng(seed)
-    size = int(generator.integers(1, 40))
-    utilities = generator.integers(0, 6, size)
-    total = size + int(generator.integers(0, 200))
-    assert allocate(utilities, total).tolist() == largest_remainder(utilities.tolist(), total)
-
-
-def test_equal_remainders_of_unequal_shares_go_by_index():
-    """2 1/3 and 1/3 have the same remainder, though not in floating point."""
-    for utilities in ([1, 4, 7], [1, 7, 4], [4, 1, 7], [1, 11, 3, 6], [2, 5, 8, 11, 4], [1, 10, 19]):
-        for extra in range(1, 60):
-            total = len(utilities) + extra
-            assert allocate(utilities, total).tolist() == largest_remainder(utilities, total)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_weights_are_positive_sum_to_the_total_and_fall_with_the_potential(seed):
-    generator = np.random.default_rng(seed)
-    size = int(generator.integers(1, 60))
-    potentials = generator.choice([generator.normal(size=size), generator.integers(-2, 3, size) * 0.1])
-    for total in (size, size + 1, 3 * size, 1000 * size + 7):
-        weights = integer_weights(potentials, total)
-        assert weights.dtype == np.int64 and weights.shape == (size,)
-        assert weights.min() >= 1 and weights.sum() == total
-        for value in set(potentials):
-            assert np.ptp(weights[potentials == value]) <= 1
-            higher = weights[potentials > value]
-            assert not len(higher) or weights[potentials == value].min() >= higher.max()
-
-
-def test_the_benefit_keeps_a_share_for_the_worst():
-    """u = (max f - f) + delta (max f - min f): with f = (0, 1), u = (1.1, .1), so 12 to share are 11 and 1."""
-    assert integer_weights([0.0, 1.0], 14).tolist() == [12, 2]
-    assert integer_weights([0.0, 1.0], 14, delta=0).tolist() == [13, 1]
-    assert integer_weights([5.0, 5.0, 5.0], 8).tolist() == [3, 3, 2]
-
-
-def test_weights_do_not_change_with_the_gauge_or_scale_of_potentials():
-    f = np.random.default_rng(0).normal(size=40)
-    expected = integer_weights(f, 137)
-    for same in (f + 3, 100 * f, 0.01 * f - 1):
-        np.testing.assert_array_equal(integer_weights(same, 137), expected)
-
-
-@pytest.mark.parametrize(
-    ("potentials", "total", "message"),
-    [
-        ([0.0, 1.0, 2.0], 2, "total 2 cannot give each of 3"),
-        ([0.0, 1.0], 3.5, "total must be an integer"),
-        ([0.0, np.nan], 3, "potentials"),
-        ([], 3, "potentials"),
-        ([[0.0, 1.0]], 3, "potentials"),
-    ],
-)
-def test_weights_that_cannot_be(potentials, total, message):
-    with pytest.raises(InputError, match=message):
-        integer_weights(potentials, total)
-
 
 # --- a selection's numbers -------------------------------------------------------------------------------------------
 
@@ -487,54 +404,3 @@ def test_ot_of_the_entropic_value_is_not_reported_as_the_distance():
     s = tarot.select(TARGETS, TARGETS, "all", whitening=None)
     assert s.ot_distance == pytest.approx(0, abs=1e-9)
     assert sinkhorn(s._cost, 0.01).value > 1e-4
-
-
-# --- every candidate -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("small", [True, False])
-@pytest.mark.parametrize("selector", ["tarot_fixed", "tsds", "random", "less"])
-def test_scores_are_of_every_candidate(tmp_path, monkeypatch, selector, small):
-    """Against all distances; of a pool that is not looked at as a whole, layers are known where somebody looked."""
-    if not small:
-        monkeypatch.setattr("tarot.selection.problem.WHOLE_TABLE", 0)
-        monkeypatch.setattr("tarot.selection.problem.FIRST_NEIGHBOURS", 2)
-    generator = np.random.default_rng(0)
-    candidates, targets = generator.normal(size=(30, 6)), generator.normal(size=(4, 6))
-    candidates[7], targets[2] = 0, 0
-    names, ids = [f"t{i}" for i in range(4)], [f"c{i}" for i in range(30)]
-    with pytest.warns(UserWarning):
-        selection = tarot.select(candidates, targets, selector, size=5, whitening=None, candidate_ids=ids)
-        selection.save_scores(tmp_path / "scores.parquet", names)
-    found = pq.read_table(tmp_path / "scores.parquet").to_pydict()
-    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in
-            (("c", np.delete(candidates, 7, 0)), ("t", np.delete(targets, 2, 0)))}  # fmt: skip
-    distance = np.linalg.norm(unit["c"][:, None] - unit["t"][None], axis=2)
-    usable = [i for i in range(30) if i != 7]
-    assert found["index"] == list(range(30)) and found["id"] == ids
-    assert found["nearest_distance"][7] is None and found["nearest_target"][7] is None and found["layer"][7] is None
-    np.testing.assert_allclose([found["nearest_distance"][i] for i in usable], distance.min(1), atol=1e-5)
-    nearest = np.array([0, 1, 3])[distance.argmin(1)]
-    assert [found["nearest_target"][i] for i in usable] == nearest.tolist()
-    assert [found["nearest_target_id"][i] for i in usable] == [names[i] for i in nearest]
-    rank = distance.argsort(0).argsort(0).min(1) + 1
-    layers = [found["layer"][i] for i in usable]
-    assert all(layer in (None, known) for layer, known in zip(layers, rank.tolist(), strict=True))
-    assert (None not in layers) if small else {1, 2} <= set(layers)
-    chosen = selection.indices.tolist()
-    assert [i for i in range(30) if found["selected"][i]] == chosen
-    assert [found["weight"][i] for i in chosen] == selection.weights.tolist() and sum(found["weight"]) == sum(
-        selection.weights
-    )
-    assert [found["potential"][i] for i in chosen] == selection.potentials.tolist()
-    assert sum(value is not None for value in found["potential"]) == len(chosen)
-    assert ("value" in found) == (selector == "less")
-    if selector == "less":
-        assert found["value"] == tarot.value(candidates, targets, "less").tolist()
-
-
-def test_scores_of_a_selection_from_a_file_are_refused(tmp_path):
-    generator = np.random.default_rng(0)
-    tarot.select(generator.normal(size=(9, 3)), generator.normal(size=(2, 3)), "random", size=3).save(tmp_path / "s")
-    with pytest.raises(InputError, match="not at hand"):
-        Selection.load(tmp_path / "s").save_scores(tmp_path / "scores")
