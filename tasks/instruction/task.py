@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ from tasks.instruction.limits import refuse_beyond
 from tasks.instruction.looks import look, one_of_those_alike
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.pictures import draw_conversation
-from tasks.instruction.reading import Row
+from tasks.instruction.reading import Account, Row
 from tasks.instruction.selected import ForTrainers, write_selected
 from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
@@ -157,6 +158,25 @@ class InstructionTask(SupervisedTask[LanguageModel]):
                     "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
                 )
         return splits
+
+    def account(self) -> dict[Split, dict[str, Any]]:
+        """Of every split: how many rows were read for it, how many are used, and why the others are not; of those that
+        are used, how many were cut, have answers that are not learned, or say what another says."""
+        found: dict[Split, dict[str, Any]] = {}
+        for split, rows in self.splits.items():
+            read = self.data.accounts.get(split, Account(len(self.rows[split])))
+            left_out = read.left_out + rows.left_out(self.max_length)
+            looked_like = len(self.rows[split]) - len(rows) - len(rows.dropped) - len(rows.refused)
+            left_out += Counter({"looking like another": looked_like})
+            found[split] = {
+                "read": read.read,
+                "used": len(rows),
+                "left_out": dict(left_out.most_common()),
+                "cut": rows.truncated,
+                "masked": sum(bool(row.masked) for row in rows.rows),
+                **({"alike": read.alike} if read.alike else {}),
+            }
+        return found
 
     def _distinct(self, candidates: Tokenized) -> Tokenized:
         """One of those that look the same to the language before it learns anything."""

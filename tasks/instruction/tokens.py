@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +78,11 @@ class Tokenized:
     def truncated(self) -> int:
         """How many rows were longer than the context."""
         return int(self.cut.sum())
+
+    def left_out(self, max_length: int) -> Counter[str]:
+        """Why rows were left out, and how many."""
+        beyond = Counter({f"without an answer within {max_length} tokens": len(self.dropped)})
+        return +(beyond + Counter(error.reason for error in self.refused))
 
     def say_refused(self, name: str) -> None:
         """To the log: how many rows, called `name`, the template could not write, and the first of them."""

@@ -165,6 +165,7 @@ def test_a_target_or_two_select(folder, count, monkeypatch):
         name=f"few {count}",
     )
     found = outcome.metrics
+    assert found["data"]["candidates"]["used"] == 40 and found["data"]["targets"]["read"] == count
     assert found["metrics"] == {} and "held out" not in outcome.out and "to train" not in outcome.out
     selection = Selection.load(outcome.output / "selection.parquet")
     assert selection.m == count and 1 <= len(selection) < 40
