@@ -184,6 +184,14 @@ def test_a_language_with_a_path_learns_at_the_rate_of_less(task, toy):
     assert rates("language.path=x", "surrogate.train.learning_rate=1", "train.learning_rate=2") == [1, 2]
 
 
+def test_there_is_something_to_judge_by_where_something_is_judged():
+    """And no folder of it is looked for where nothing is."""
+    alone, judged = (composed("task=segmentation/folders", "data_dir=mine", *more).task.data
+                     for more in ((), ("experiment.trainings=1",)))  # fmt: skip
+    assert alone.validation is None and alone.test is None and alone.targets == "mine/targets"
+    assert judged.validation == "mine/validation" and judged.test == "mine/test"
+
+
 def test_no_code_is_asked_for_a_resolver_that_is_not_there():
     used = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"\$\{([\w.]+):", path.read_text())}
     register_resolvers()
