@@ -19,7 +19,8 @@ Paths = str | Path | Sequence[str | Path]
 
 class FeatureTask(TaskData):
     """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature
-    store), or a list of them: one per checkpoint or independently trained model, in the same order.
+    store, a TRAK run, a bergson index), or a list of them: one per checkpoint or independently trained model, in the
+    same order.
 
     labels, ids, costs, sources: of the candidates; target_labels, groups: of the targets, whose target_weights say in
     which proportion a selection is shared out to them. Each is a .npy vector or a text file with one

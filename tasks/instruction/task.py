@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
+from tasks.instruction.accounts import accounts_of
 from tasks.instruction.data import Conversations, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
@@ -29,7 +29,7 @@ from tasks.instruction.limits import refuse_beyond
 from tasks.instruction.looks import look, one_of_those_alike
 from tasks.instruction.model import Adapter, Language, LanguageModel, State
 from tasks.instruction.pictures import draw_conversation
-from tasks.instruction.reading import Account, Row
+from tasks.instruction.reading import Row
 from tasks.instruction.selected import ForTrainers, write_selected
 from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
@@ -150,33 +150,11 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         if self.one_of_each:
             splits["candidates"] = self._distinct(splits["candidates"])
         for split, found in splits.items():
-            if found.truncated:
-                log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
-            found.say_refused(split)
-            if found.dropped:
-                log.warning(
-                    "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
-                )
+            found.say(split, self.max_length)
         return splits
 
     def account(self) -> dict[Split, dict[str, Any]]:
-        """Of every split: how many rows were read for it, how many are used, and why the others are not; of those that
-        are used, how many were cut, have answers that are not learned, or say what another says."""
-        found: dict[Split, dict[str, Any]] = {}
-        for split, rows in self.splits.items():
-            read = self.data.accounts.get(split, Account(len(self.rows[split])))
-            left_out = read.left_out + rows.left_out(self.max_length)
-            looked_like = len(self.rows[split]) - len(rows) - len(rows.dropped) - len(rows.refused)
-            left_out += Counter({"looking like another": looked_like})
-            found[split] = {
-                "read": read.read,
-                "used": len(rows),
-                "left_out": dict(left_out.most_common()),
-                "cut": rows.truncated,
-                "masked": sum(bool(row.masked) for row in rows.rows),
-                **({"alike": read.alike} if read.alike else {}),
-            }
-        return found
+        return accounts_of(self.rows, self.splits, self.data.accounts, self.max_length)
 
     def _distinct(self, candidates: Tokenized) -> Tokenized:
         """One of those that look the same to the language before it learns anything."""

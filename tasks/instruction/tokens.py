@@ -84,8 +84,13 @@ class Tokenized:
         beyond = Counter({f"without an answer within {max_length} tokens": len(self.dropped)})
         return +(beyond + Counter(error.reason for error in self.refused))
 
-    def say_refused(self, name: str) -> None:
-        """To the log: how many rows, called `name`, the template could not write, and the first of them."""
+    def say(self, name: str, max_length: int) -> None:
+        """To the log: how many rows, called `name`, were cut, are without an answer within the length, or could not be
+        written by the template, and the first of these."""
+        if self.truncated:
+            log.warning("%d of %d %s were cut to %d tokens", self.truncated, len(self), name, max_length)
+        if self.dropped:
+            log.warning("%d %s have no answer within %d tokens and are left out", len(self.dropped), name, max_length)
         if self.refused:
             log.warning("warning: %d %s cannot be written by the template and are left out:", len(self.refused), name)
         for error in self.refused[:NAMED]:
