@@ -156,6 +156,23 @@ def test_the_best_subset_within_a_budget():
     assert COSTS[found.indices].sum() <= 150 < COSTS[more.indices].sum()
 
 
+def test_what_chooses_its_own_size_stays_below_a_budget():
+    """As it is where that is enough; else the nearest of it."""
+    own = select("tarot_otm", folds=3)
+    cost = COSTS[own.indices].sum()
+    enough = select("tarot_otm", folds=3, tokens=cost)
+    assert enough.indices.tolist() == own.indices.tolist() and "before_tokens" not in enough.selector
+    less = select("tarot_otm", folds=3, tokens=cost / 2)
+    assert set(less.indices) < set(own.indices) and cost / 2 - 19 < COSTS[less.indices].sum() <= cost / 2
+    assert less.selector["before_tokens"] == len(own) and less.weights.sum() == N
+    whole = select("tarot_fixed", tokens=cost / 2)  # the first layers of all targets are layers of every fold
+    assert set(whole.indices) == set(less.indices)
+    with pytest.raises(InputError, match="less than its first candidate"):
+        select("tarot_otm", tokens=0.5)
+    with pytest.raises(InputError, match="needs candidate_costs"):
+        tarot.select(CANDIDATES, TARGETS, "tarot_otm", tokens=9.0)
+
+
 @pytest.mark.parametrize("name", ["tarot_fixed", "less", "dsdm"])
 def test_groups_have_their_shares(name):
     """With all of the weight at one group the selection is that of its targets alone."""
