@@ -138,7 +138,10 @@ class Files(Conversations):
 
     def _read(self, split: Split, places: Paths) -> list[Row]:
         account = self._accounts[split] = Account()
-        return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row, account=account)
+        try:
+            return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row, account=account)
+        except InputError as error:
+            raise InputError(f"task.{split}: {error}") from error
 
     def rows(self, seed: int, fits: Fits) -> Rows:
         given = {split: getattr(self, split) for split in SPLITS}

@@ -27,7 +27,7 @@ from tasks.instruction.evaluation import Evaluation, answer_start, metrics, writ
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.limits import refuse_beyond
 from tasks.instruction.looks import look, one_of_those_alike
-from tasks.instruction.model import Adapter, Language, LanguageModel, State
+from tasks.instruction.model import Adapter, Language, LanguageModel, State, refuse_no_model
 from tasks.instruction.pictures import draw_conversation
 from tasks.instruction.reading import Row
 from tasks.instruction.selected import ForTrainers, write_selected
@@ -218,7 +218,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer_path is not None:
-            return load_tokenizer(self.tokenizer_path)
+            refuse_no_model(self.language.path)
+            of_language = self.tokenizer_path == self.language.path
+            return load_tokenizer(self.tokenizer_path, f"task.{'language.path' if of_language else 'tokenizer'}")
         texts = [content for row in self.text for _, content in row.messages]
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         made_of = fingerprint({"text": digest, "vocabulary": self.vocabulary, "code": source_hash(train_tokenizer)})
