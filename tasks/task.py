@@ -226,6 +226,15 @@ class WritesForTrainers(Protocol):
 
 
 @runtime_checkable
+class AccountsForSamples(Protocol):
+    """metrics.json says what became of the data, under `data`."""
+
+    def account(self) -> Mapping[Split, Mapping[str, Any]]:
+        """Of every split, as plain data: `used`, how many samples it has; `left_out`, how many it has not, by reason;
+        and what else the task knows."""
+
+
+@runtime_checkable
 class GivesEmbeddings(Protocol):
     """Methods that compare embeddings."""
 

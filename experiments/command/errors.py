@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+_CONF = Path(__file__).parents[2] / "conf"
 
 
 class JobFailed(Exception):
@@ -20,8 +25,7 @@ def message_of(error: BaseException) -> str | None:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, MissingConfigException) and cause.options:
-            group, _, name = (cause.missing_cfg_file or "").rpartition("/")
-            return f"there is no {group} {name!r}; there are {', '.join(cause.options)}"
+            return _no_such_config(cause.missing_cfg_file or "", cause.options)
         if isinstance(cause, InputError):
             return _one_line(cause)
         if isinstance(cause, JobFailed):
@@ -35,8 +39,32 @@ def message_of(error: BaseException) -> str | None:
         where = re.search(r"full_key: (\S+)", str(causes[-2]))
         return f"{where[1]}: {_one_line(causes[-1])}" if where else _one_line(causes[-1])
     if isinstance(causes[0], HydraException | OmegaConfBaseException):
-        return _one_line(causes[0])
+        return _no_such_option(causes) or _one_line(causes[0])
     return None
+
+
+def _no_such_config(asked: str, options: Sequence[str]) -> str:
+    """asked: as Hydra looked for it, such as task/instruction/file. options: of the outermost group."""
+    group, _, name = asked.partition("/")
+    inner = name.rpartition("/")[0]
+    beside = [f"{inner}/{path.stem}" for path in sorted((_CONF / group / inner).glob("*.yaml"))] if inner else []
+    return f"there is no {group} {name!r}; there are {', '.join(beside or options)}"
+
+
+def _no_such_option(causes: Sequence[BaseException]) -> str | None:
+    """Where an override names an option that there is not: those that there are in its place."""
+    found = re.match(r"Could not override '([^']+)'", str(causes[0]))
+    if found is None:
+        return None
+    place, _, name = found[1].rpartition(".")
+    parents = (cause.parent_node for cause in causes if isinstance(cause, OmegaConfBaseException))
+    known = [str(key) for parent in parents if isinstance(parent, DictConfig) for key in parent if str(key)[0] != "_"]
+    if not known:
+        return None
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"there is no option {found[1]}; do you mean {'.'.join([*([place] if place else []), near[0]])}?"
+    return f"there is no option {found[1]}; {place or 'a run'} has {', '.join(known)}"
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 def register_resolvers() -> None:
     """`claimed`: a folder of one's own. `without`: a default, the last, that gives way where another option is given.
-    `if`: the second where the first is given and not 0, else the third. `unless_sweep`: a default that the runs of a
+    `if`: the second where the first is given and not 0, else the third. `named`: whether the first language that is
+    given has a path, and not sizes alone. `unless_sweep`: a default that the runs of a
     sweep do not have. `largest` of a list. `among`: those of a default list that another list has, too. `run_name`:
     experiment, task, selector. `sweep_name`: the sweep of a run."""
     resolvers: dict[str, Callable[..., Any]] = {
@@ -26,6 +27,7 @@ def register_resolvers() -> None:
         "largest": max,
         "among": _among,
         "if": _if,
+        "named": _named,
         "run_name": _run_name,
         "sweep_name": _sweep_name,
     }
@@ -52,6 +54,11 @@ def _without(*given_and_default: Any) -> Any:
 
 def _if(given: Any, then: Any, otherwise: Any) -> Any:
     return then if given else otherwise
+
+
+def _named(*languages: Any) -> bool:
+    first = next((language for language in languages if language is not None), None)
+    return (first.get("path") if isinstance(first, Mapping) else first) is not None
 
 
 def _unless_sweep(default: Any, *, _root_: DictConfig) -> Any:

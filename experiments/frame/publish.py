@@ -14,7 +14,7 @@ import yaml
 from experiments.frame.outputs import DONE
 from experiments.report import Page, Result, plain
 from tarot.common import fingerprint
-from tasks.task import WritesForTrainers, WritesSelected
+from tasks.task import AccountsForSamples, WritesForTrainers, WritesSelected
 
 if TYPE_CHECKING:
     from experiments.frame.run import Run
@@ -58,6 +58,7 @@ def publish(run: Run, result: Result) -> None:
         {
             "run": {**run.name, "seed": run.seed, "overrides": run.overrides, "not_applied": run.not_applied},
             **result.metrics,
+            **({"data": run.task.account()} if isinstance(run.task, AccountsForSamples) else {}),
             "seconds": run.clock.seconds,
             "fingerprint": fingerprint({"run": run.name, "seed": run.seed, **result.made_of}),
         }

@@ -69,8 +69,9 @@ class SelectionExperiment:
                 refuse_on("experiment.arms", name, run.recipe)
         if self.trainings and has_model(run) and not run.task.ids("test"):
             raise InputError(
-                f"experiment.trainings={self.trainings}, and nothing is held out to judge models by: give task.test a "
-                "file or task.held_out a share, or end with the selection (experiment.trainings=0)"
+                f"experiment.trainings={self.trainings}, and nothing is held out to judge models by: give it files "
+                "(task.test, or task.data.test) or a share of the targets (task.held_out), where the task has such an "
+                "option, or end with the selection (experiment.trainings=0)"
             )
         features = run.features()
         arms = self._select(run)

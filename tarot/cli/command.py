@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tarot",
         description="Targeted data selection by optimal transport, for features on disk: .npy, .npz, .safetensors, "
-        ".pt, .parquet, a feature store, or a TRAK run.",
+        ".pt, .parquet, a feature store, a TRAK run, or a bergson index.",
     )
     parser.add_argument("--version", action="version", version=f"tarot {tarot.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -70,9 +70,9 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "convert",
         help="write features in another format",
-        description="Read features (.npy, .npz, .safetensors, .pt, .parquet, a feature store, a TRAK store) and write "
-        "them as .npy, .safetensors, .parquet or, where the new path has no suffix, a feature store. Names of rows are "
-        "kept by .parquet and by stores, further columns by .safetensors, too.",
+        description="Read features (.npy, .npz, .safetensors, .pt, .parquet, a feature store, a TRAK store, a bergson "
+        "index) and write them as .npy, .safetensors, .parquet or, where the new path has no suffix, a feature store. "
+        "Names of rows are kept by .parquet and by stores, further columns by .safetensors, too.",
     )
     parser.add_argument("source", metavar="SOURCE", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path)

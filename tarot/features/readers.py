@@ -1,4 +1,5 @@
-"""What was made elsewhere: feature matrices (NumPy's, torch's, safetensors, parquet, a TRAK run), and vectors."""
+"""What was made elsewhere: feature matrices (NumPy's, torch's, safetensors, parquet, a TRAK run, a bergson index), and
+vectors."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from tarot.common import InputError, files_below, read_text
 from tarot.features.arrays import Rows, as_rows
+from tarot.features.bergson import is_bergson, read_bergson
 from tarot.features.row_names import NamedRows
 
 # what the readers of NumPy, torch and Arrow raise on files that are damaged: NumPy evaluates a header as Python
@@ -56,7 +58,7 @@ def read_foreign(path: Path, tensor: str | None = None) -> Rows:
     if not path.exists():
         raise InputError(f"{path} does not exist: expected {FORMATS}, or a store's directory")
     if path.is_dir():
-        return _read_trak(path)
+        return read_bergson(path) if is_bergson(path) else _read_trak(path)
     if not path.is_file():  # a named pipe would be waited for
         raise InputError(f"{path} is no file: features are read from {FORMATS} or a store")
     if tensor is not None and path.suffix not in NAMING:
@@ -225,7 +227,9 @@ def _read_trak(path: Path) -> Rows:
     models = [path] if (path / "_is_featurized.mmap").exists() else sorted(path.glob("*/_is_featurized.mmap"))
     models = [model.parent if model.is_file() else model for model in models]
     if not models:
-        raise InputError(f"{path} is neither a feature store (it has no manifest.json) nor a TRAK run")
+        raise InputError(
+            f"{path} is neither a feature store (it has no manifest.json) nor a TRAK run, nor an index of bergson"
+        )
     if len(models) > 1:
         raise InputError(
             f"{path} holds {len(models)} models; give one: {', '.join(str(model) for model in models[:5])}"

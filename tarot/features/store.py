@@ -218,8 +218,8 @@ def damaged_shards(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def open_features(path: str | os.PathLike[str], tensor: str | None = None) -> Rows:
-    """The feature matrix at `path`: a FeatureStore, .npy, .npz, .safetensors, .pt, .parquet, a TRAK run. tensor: which
-    one of a .safetensors, .pt or .npz file with several."""
+    """The feature matrix at `path`: a FeatureStore, .npy, .npz, .safetensors, .pt, .parquet, a TRAK run, an index of
+    bergson. tensor: which one of a .safetensors, .pt or .npz file with several."""
     path = Path(path)
     return FeatureStore.open(path) if (path / MANIFEST).exists() else read_foreign(path, tensor)
 

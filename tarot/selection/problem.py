@@ -271,16 +271,7 @@ class SelectionProblem(InOrder):
         Raises InputError where too few others are left.
         """
         ranked = self.ranked(values, np.arange(self.n))
-        if budget is None or budget.plain:
-            chosen = self.first_usable(ranked, self.budget(size, ratio))
-        else:
-            allowance, parts = Allowance.of(self, budget), []
-            for part in self.usable_parts(ranked):
-                parts.append(allowance.take(part))
-                if allowance.done:
-                    break
-            chosen = np.concatenate(parts)
-            allowance.check_spent(chosen)
+        chosen = self.first_within(ranked, Budget(size, ratio) if budget is None else budget)
         return self.selection(chosen, selector, values=values)
 
     def zero_rows(self, candidates: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -313,6 +304,20 @@ class SelectionProblem(InOrder):
         if len(usable) < count:
             raise too_few(count, len(usable), len(ranked))
         return usable
+
+    def first_within(self, ranked: NDArray[np.int64], budget: Budget) -> NDArray[np.int64]:
+        """Of these candidates, best first, those that the budget is enough for: int64. Those with zero features are
+        passed over. Raises InputError where they run out before the budget."""
+        if budget.plain:
+            return self.first_usable(ranked, self.budget(budget.size, budget.ratio))
+        allowance, parts = Allowance.of(self, budget), []
+        for part in self.usable_parts(ranked):
+            parts.append(allowance.take(part))
+            if allowance.done:
+                break
+        chosen = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+        allowance.check_spent(chosen)
+        return chosen
 
     def neighbours(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances float32 and indices int64 [M', >= k] of the nearest candidates of every target, computed once."""

@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 
 from tarot.common import InputError
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Sized, described
+from tarot.selectors.options import described
+from tarot.selectors.ordered import Ordered
 from tarot.space import Whitening
 
 
 @dataclass(frozen=True)
-class El2n(Sized):
+class El2n(Ordered):
     """Candidates by ||softmax(f(x)) - onehot(y)||_2, averaged over early models (one view each).
 
     A high score marks a hard candidate, or a mislabelled one. prefer: "easy" = low scores are valuable (noisy pools:
     drop the high), "hard" = high scores are (clean pools: keep the high). window = [left, right): only candidates whose
-    rank by rising score lies in that part of the pool may be selected, whatever is preferred; size and ratio may then
-    be left out, and the whole window is kept. (0, 1) is everybody.
+    rank by rising score lies in that part of the pool may be selected, whatever is preferred; size, ratio and tokens
+    may then be left out, and the whole window is kept. (0, 1) is everybody.
 
-    The scores are the problem's `candidate_scores`; of features only those that are zero are passed over.
+    The scores are the problem's `candidate_scores`, whatever the targets and their groups; of features only those that
+    are zero are passed over.
     """
 
     features: ClassVar[str | None] = "el2n"
@@ -55,14 +57,15 @@ class El2n(Sized):
         scores = values if self.prefer == "hard" else -values
         first, last = (round(problem.n * edge) for edge in self.window)
         eligible = problem.ranked(-scores, np.arange(problem.n))[first:last]
-        budget = len(eligible)
-        if self.size is not None or self.ratio is not None or budget == problem.n:
-            budget = problem.budget(self.size, self.ratio)
-        if not 1 <= budget <= len(eligible):
-            raise InputError(
-                f"window {tuple(self.window)} leaves {len(eligible)} of {problem.n} candidates; {max(1, budget)} wanted"
-            )
         ranked = problem.ranked(values[eligible], eligible)
-        if self.size is None and self.ratio is None:
+        budget = self.budget()
+        asked = self.size is not None or self.ratio is not None or not budget.plain
+        if budget.plain:
+            wanted = problem.budget(self.size, self.ratio) if asked or len(eligible) == problem.n else 1
+            if wanted > len(eligible):
+                raise InputError(
+                    f"window {tuple(self.window)} leaves {len(eligible)} of {problem.n} candidates; {wanted} wanted"
+                )
+        if not asked:
             return problem.selection(ranked[~problem.zero_rows(ranked)], described(self))
-        return problem.selection(problem.first_usable(ranked, budget), described(self))
+        return problem.selection(problem.first_within(ranked, budget), described(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from tarot.common import InputError, Natural, check_options
-from tarot.selection import Selection, SelectionProblem
+from tarot.common import InputError, Natural, Positive, check_options
+from tarot.selection import Allowance, Budget, Selection, SelectionProblem
 from tarot.selectors.options import Ratio, Size, described, random_generator
 from tarot.selectors.smoothing import Smoothing, smoothed
 from tarot.selectors.tarot_fixed import TarotFixed
@@ -33,7 +34,9 @@ class TarotExact:
     `tarot_fixed`, from which a second start is made.
 
     size: a count, or "auto": the smallest size on a grid of M/2 .. N/2 whose OT distance to held-out targets (5 folds)
-    is within one standard error of the best. ratio: instead of size. swaps: transport problems to spend on swaps.
+    is within one standard error of the best. ratio: instead of size. tokens: instead of either, what the selected may
+    cost together (`candidate_costs`): the size is that whose candidates cost no more, while those found for one more
+    do. swaps: transport problems to spend on swaps.
     smoothing: average each target with so many others nearest to it before selecting, as in `TarotFixed`; with a size.
     """
 
@@ -43,24 +46,33 @@ class TarotExact:
 
     size: Size | Literal["auto"] = None
     ratio: Ratio = None
+    tokens: Positive | None = None
     swaps: Natural = 60
     smoothing: Smoothing = 0
     seed: Natural = 0
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.size == "auto" and self.ratio is not None:
-            raise InputError('size="auto" chooses the size itself: leave out ratio')
+        if self.size == "auto" and (self.ratio is not None or self.tokens is not None):
+            raise InputError(
+                f'size="auto" chooses the size itself: leave out {"ratio" if self.ratio is not None else "tokens"}'
+            )
         if self.size == "auto" and self.smoothing != 0:
             raise InputError('smoothing needs a size: size="auto" chooses it by the targets as they are')
 
     def select(self, problem: SelectionProblem) -> Selection:
         if self.size == "auto":
             return self._choose_size(problem)
-        budget = problem.budget(self.size, self.ratio)
         given = problem.with_targets_in_order()
-        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: best_subset(posed, budget, 0).indices)
-        best = best_subset(seen, budget, self.swaps)
+        if self.tokens is None:
+            size = problem.budget(self.size, self.ratio)
+            find = partial(best_subset, size=size)
+        else:
+            budget = Budget(self.size, self.ratio, self.tokens)
+            Allowance.of(problem, budget)  # what cannot be is refused before any work
+            find = partial(_best_within, budget=budget)
+        seen, curve = smoothed(given, self.smoothing, self.seed, lambda posed: find(posed, swaps=0).indices)
+        best = find(seen, swaps=self.swaps)
         own = seen is given  # otherwise what is known is of other targets
         return problem.selection(
             best.indices,
@@ -136,6 +148,33 @@ def best_subset(problem: SelectionProblem, size: int, swaps: int) -> BestSubset:
     subsets = [_settle(cost, _subset(cost, start)) for start in members]
     best = _swap(cost, min(subsets, key=lambda s: s.plan.value), swaps)
     return BestSubset(np.sort(pool[best.members]), relaxed.lower_bound)
+
+
+def _best_within(problem: SelectionProblem, budget: Budget, swaps: int) -> BestSubset:
+    """The best subset found of the size that the budget is enough for, while for one more it is not."""
+    allowance = Allowance.of(problem, budget)
+    everybody = np.arange(problem.n)
+    usable = everybody[~problem.zero_rows(everybody)]
+    if allowance.fits(usable):  # with candidates to spare, which is an error here as for all budgets
+        allowance.check_spent(allowance.take(usable))
+        return best_subset(problem, len(usable), swaps)
+    best = best_subset(problem, 1, swaps)
+    if not allowance.fits(best.indices):
+        allowance.check_spent(allowance.take(best.indices))
+    enough, too_much, step = 1, len(usable), 1
+    size = min(allowance.likely, too_much - 1)
+    while too_much - enough > 1:
+        found = best_subset(problem, size, swaps)
+        if allowance.fits(found.indices):
+            enough, best = size, found
+            size = enough + step
+        else:
+            too_much = size
+            size = too_much - step
+        step *= 2
+        if not enough < size < too_much or (enough > 1 and too_much < len(usable)):
+            size = (enough + too_much) // 2
+    return best
 
 
 @dataclass(frozen=True)

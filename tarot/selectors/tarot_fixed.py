@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tarot.common import Natural
 from tarot.features import blocks
-from tarot.selection import Allowance, Budget, Selection, SelectionProblem, layers_in_turns, shares
+from tarot.selection import Allowance, Budget, Price, Selection, SelectionProblem, layers_in_turns, shares
 from tarot.selectors.options import described
 from tarot.selectors.ordered import Ordered
 from tarot.selectors.smoothing import Smoothing, smoothed
@@ -67,14 +68,23 @@ class TarotFixed(Ordered):
         if problem.group_weights is not None:
             by_group = {group: problem.layers(problem.group(group)) for group in shares(problem)}
             return layers_in_turns(problem, by_group, budget, price)
-        allowance, chosen = Allowance.of(problem, budget), np.empty(0, dtype=np.int64)
+        allowance = Allowance.of(problem, budget)
         expect = problem.budget(self.size, self.ratio) if budget.plain else 0
-        for layer in problem.layers(expect=expect, likely=allowance.likely):  # unseen candidates only, nearest first
-            layer = layer[allowance.may(layer)]
-            if not allowance.fits(layer):
-                layer = problem.ranked(-price(chosen, layer), layer)
-            chosen = np.concatenate([chosen, allowance.take(layer)])
-            if allowance.done:
-                break
-        allowance.check_spent(chosen)
-        return chosen
+        return filled(allowance, problem, problem.layers(expect=expect, likely=allowance.likely), price)
+
+
+def filled(
+    allowance: Allowance, problem: SelectionProblem, layers: Iterator[NDArray[np.int64]], price: Price
+) -> NDArray[np.int64]:
+    """What the allowance is enough for of layers, nearest first: whole ones, and of the first that does not fit those
+    of the lowest price beside what is chosen. Raises InputError where they run out before."""
+    chosen = np.empty(0, dtype=np.int64)
+    for layer in layers:  # unseen candidates only
+        layer = layer[allowance.may(layer)]
+        if not allowance.fits(layer):
+            layer = problem.ranked(-price(chosen, layer), layer)
+        chosen = np.concatenate([chosen, allowance.take(layer)])
+        if allowance.done:
+            break
+    allowance.check_spent(chosen)
+    return chosen

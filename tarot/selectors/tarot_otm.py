@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import Count, InputError, Natural, above, check_options, progress, within
+from tarot.common import Count, InputError, Natural, Positive, above, check_options, progress, within
 from tarot.features import read_rows
-from tarot.selection import Selection, SelectionProblem
+from tarot.selection import Allowance, Budget, Selection, SelectionProblem
 from tarot.selectors.layer_judges import JUDGES, ROUNDING, Judge, judge_for
 from tarot.selectors.options import described, random_generator
+from tarot.selectors.tarot_fixed import filled
 from tarot.space import Whitening, row_distances
 from tarot.transport import Grown, dense
 from tarot.workers import Local, Threads, stop_where_given_up
@@ -43,6 +44,9 @@ class TarotOTM:
     judge: of the distance. "exact": the transport itself; "entropic": what potentials at epsilon 0.003 prove of it,
     which selects nearly the same in a tenth of the memory; "auto": exact where a fold's cost has up to about 2e7 pairs
     (4,000 targets and ten folds), else entropic. The selection's description says which of the two it was.
+    tokens: the most that the selected may cost together (`candidate_costs`); null: no limit. Where they would be more,
+    those of them are taken that `tarot_fixed` would take with this budget; the description then says how many there
+    were (`before_tokens`).
     Warns where more than half of the pool is selected, and it has at least 100 candidates.
     """
 
@@ -57,11 +61,13 @@ class TarotOTM:
     tolerance: Annotated[float, above(-1)] = 0.0
     min_cos: Annotated[float, within("[-1, 1]")] | None = None
     judge: Judge = "auto"
+    tokens: Positive | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
 
     def select(self, problem: SelectionProblem) -> Selection:
+        allowance = None if self.tokens is None else Allowance.of(problem, Budget(tokens=self.tokens))
         posed = problem.with_targets_in_order()
         sides = self._sides(posed)
         judge = judge_for(self.judge, posed.n, sides)
@@ -76,9 +82,19 @@ class TarotOTM:
         chosen = np.unique(np.concatenate(parts))
         if not len(chosen):
             raise InputError(f"no candidate is within min_cos {self.min_cos} of a target: nothing can be selected")
-        _warn_if_swallowed(len(chosen), problem.n, curves)
         description = {**described(self), "judge": judge}
+        if allowance is not None and not allowance.fits(chosen):
+            description["before_tokens"] = len(chosen)
+            chosen = self._afforded(allowance, posed, chosen)
+        _warn_if_swallowed(len(chosen), problem.n, curves)
         return problem.selection(chosen, description, total=problem.n, curve={"ot_by_layer": list(curves)})
+
+    def _afforded(
+        self, allowance: Allowance, problem: SelectionProblem, chosen: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Of the chosen, the nearest to all targets, layer by layer."""
+        layers = problem.layers(min_cos=self.min_cos, likely=allowance.likely)
+        return filled(allowance, problem, (layer[np.isin(layer, chosen)] for layer in layers), problem.marginal_cost)
 
     def _sides(self, problem: SelectionProblem) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(targets that select, targets that evaluate) of every fold, of a problem whose targets are in an order of

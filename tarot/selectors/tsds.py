@@ -14,18 +14,20 @@ from torch import Tensor
 
 from tarot.common import Count, InputError, Natural, NonNegative, Positive, Share, at_least
 from tarot.features import read_rows
-from tarot.selection import Selection, SelectionProblem
-from tarot.selectors.options import Sized, described, random_generator
+from tarot.selection import Allowance, Selection, SelectionProblem, shares
+from tarot.selectors.options import described, random_generator
+from tarot.selectors.ordered import Ordered
 from tarot.space import Whitening, nearest_of_many
 
 _MAX_K, _KDE_K, _SHARE = 5000, 1000, 10  # the released defaults, both at most N // 10
 _MANY = 16  # neighbours that are more than 1/16 of the pool are faster found by sorting all of it
 KERNEL_VALUES = 1 << 21  # at a time: the passes after the matrix product then run in cache
+_AT_ONCE = 1 << 16  # draws
 _COARSE_SIGMA = 0.1  # from here on, float32's 4e-7 in a squared distance is below 4e-5 of the kernel's width
 
 
 @dataclass(frozen=True)
-class Tsds(Sized):
+class Tsds(Ordered):
     """A sample, with replacement, from the measure on the pool that is near the targets and spread out.
 
     The measure minimises (alpha / C) sum_ij gamma_ij d_ij + (1 - alpha) M max_ij rho_i gamma_ij over the couplings
@@ -35,6 +37,8 @@ class Tsds(Sized):
 
     size, ratio: the number of DRAWS (the size as an integer, or a fraction of N). A candidate drawn c times is selected
     once, with weight c, so fewer than `size` are selected. A caller's `total` is shared out in proportion to c.
+    tokens: what all draws may cost together; it is drawn until the next would be too much. quota, cap: of the draws.
+    Where targets have groups with weights, the measure is the mean of theirs with these weights.
     alpha: 1 = nearest candidate only, 0 = as spread out as the prefetched neighbours allow. C: scale of distances.
     kde: KNN-KDE; False: KNN-Uniform (rho = 1). sigma: radius of a near duplicate; 0 = rho is 1.
     max_k: neighbours prefetched per target, at least 2; None = 5000, or N // 10 where that is less. More than N (or
@@ -75,12 +79,41 @@ class Tsds(Sized):
         return tsds_probabilities(distance, index, rho, problem.n, self.alpha, self.C)
 
     def select(self, problem: SelectionProblem) -> Selection:
-        draws = problem.budget(self.size, self.ratio)
-        order = problem.candidate_order
-        counts = np.empty(problem.n, dtype=np.int64)
-        counts[order] = random_generator(self.seed).multinomial(draws, self.values(problem)[order])
+        budget, order = self.budget(), problem.candidate_order
+        if budget.plain:
+            draws = problem.budget(self.size, self.ratio)
+            counts = random_generator(self.seed).multinomial(draws, self._measure(problem)[order])
+        else:
+            allowance = Allowance.of(problem, budget)  # what cannot be is refused before any work
+            counts = self._draw(order, self._measure(problem)[order], allowance)
+            allowance.check_spent(np.flatnonzero(counts))
         chosen = np.flatnonzero(counts)
-        return problem.selection(chosen, described(self), weights=counts[chosen])
+        return problem.selection(order[chosen], described(self), weights=counts[chosen])
+
+    def _measure(self, problem: SelectionProblem) -> NDArray[np.float64]:
+        """The probability of every candidate to be drawn, float64 [N]."""
+        if problem.group_weights is None:
+            return self.values(problem)
+        parts = [share * self.values(problem.of_group(group)) for group, share in shares(problem).items()]
+        measure: NDArray[np.float64] = np.sum(parts, axis=0)
+        return measure
+
+    def _draw(self, order: NDArray[np.int64], measure: NDArray[np.float64], allowance: Allowance) -> NDArray[np.int64]:
+        """How often each candidate of `order` is drawn, one after the other, before the next would be too much: int64
+        [N]. measure: the probability of each, in that order."""
+        generator, counts = random_generator(self.seed), np.zeros(len(order), dtype=np.int64)
+        place = np.argsort(order)
+        while not allowance.done:
+            open_ones = np.where(allowance.may(order), measure, 0)
+            if not open_ones.any():
+                break
+            spent = allowance.spent
+            drawn = generator.choice(order, min(allowance.likely, _AT_ONCE), p=open_ones / open_ones.sum())
+            taken = allowance.take(drawn)
+            np.add.at(counts, place[taken], 1)
+            if len(taken) == len(drawn) and allowance.spent == spent:  # what is left to draw costs nothing
+                break
+        return counts
 
     def _prefetch(self, n: int) -> int:
         if self.max_k is None:

@@ -20,7 +20,8 @@ Paths = str | Path | Sequence[str | Path]
 
 class FeatureTask(TaskData):
     """candidates, targets: files of features [N, d] and [M, d] (.npy, .npz, .safetensors, .pt, .parquet, a feature
-    store), or a list of them: one per checkpoint or independently trained model, in the same order.
+    store, a TRAK run, a bergson index), or a list of them: one per checkpoint or independently trained model, in the
+    same order.
 
     labels, ids (by default those in the files, where a store or a parquet table has them), costs, sources: of the
     candidates; target_labels, groups: of the targets, whose target_weights say in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,16 +14,18 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import Count, Natural, check_options, fingerprint, within
-from tasks.instruction.duplicates import nearly_same, one_of_each, same, say
-from tasks.instruction.reading import Row, check_ids, columns_of, read_rows
+from tasks.instruction.duplicates import copies, nearly_same, one_of_each, same, say
+from tasks.instruction.reading import Account, Row, check_ids, columns_of, read_rows
 from tasks.instruction.skills import TARGETS, Corpus, general
 from tasks.instruction.targets import bbh_questions, bbh_targets, mmlu_questions, mmlu_targets
 from tasks.task import SPLITS, Split
 
 log = logging.getLogger("tarot")
+HELD_OUT, ALIKE = "held out", "saying what another says"  # why rows are not used
 Rows = dict[Split, list[Row]]
 Fits = Callable[[Row], bool]
 Paths = str | Sequence[str] | Mapping[str, str]
+Accounts = dict[Split, Account]
 
 
 class Conversations(ABC):
@@ -34,6 +37,11 @@ class Conversations(ABC):
     def by_features(self) -> bool:
         """Whether one of the candidates that look the same to the language is to be kept."""
         return False
+
+    @property
+    def accounts(self) -> Mapping[Split, Account]:
+        """Of splits that were read from files, once they are: what became of their rows."""
+        return {}
 
     @abstractmethod
     def candidates_of(self, seed: int) -> list[Row]:
@@ -107,6 +115,7 @@ class Files(Conversations):
     on_bad_row: Literal["drop", "raise"] = "drop"
     deduplicate: Literal["exact", "minhash", "features"] | None = None
     _pool: list[list[Row]] = field(default_factory=list, init=False, repr=False, compare=False)  # one, once it is read
+    _accounts: Accounts = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_options(self, "task")
@@ -117,19 +126,32 @@ class Files(Conversations):
     def by_features(self) -> bool:
         return self.deduplicate == "features"
 
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
+
     def candidates_of(self, seed: int) -> list[Row]:
         if not self._pool:
-            self._pool.append(distinct_rows(self._read(self.candidates), self.deduplicate))
+            rows = self._read("candidates", self.candidates)
+            self._pool.append(distinct_rows(rows, self.deduplicate, self._accounts["candidates"]))
         return self._pool[0]
 
-    def _read(self, places: Paths) -> list[Row]:
-        return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row)
+    def _read(self, split: Split, places: Paths) -> list[Row]:
+        account = self._accounts[split] = Account()
+        try:
+            return read_rows(places, columns=self.columns, on_bad_row=self.on_bad_row, account=account)
+        except InputError as error:
+            raise InputError(f"task.{split}: {error}") from error
 
     def rows(self, seed: int, fits: Fits) -> Rows:
         given = {split: getattr(self, split) for split in SPLITS}
         rows: Rows = {"candidates": self.candidates_of(seed)}
-        rows |= {split: self._read(paths) for split, paths in given.items() if paths is not None and split not in rows}
+        rows |= {
+            split: self._read(split, paths) for split, paths in given.items() if paths is not None and split not in rows
+        }
+        read = len(rows["targets"])
         rows |= hold_out(rows.pop("targets"), [s for s in SPLITS if s not in rows and s != "targets"], self, seed)
+        self._accounts["targets"].left_out += Counter({HELD_OUT: read - len(rows["targets"])})
         refuse_shared(rows)
         return distinct(rows)
 
@@ -150,12 +172,18 @@ class Benchmark(Conversations):
     shots: Natural = 0
     validation: Count = 5
     test: Count = 20
+    _accounts: Accounts = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
 
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
+
     def candidates_of(self, seed: int) -> list[Row]:
-        return read_rows(self.candidates, prefix=True)
+        account = self._accounts["candidates"] = Account()
+        return read_rows(self.candidates, prefix=True, account=account)
 
     def rows(self, seed: int, fits: Fits) -> Rows:
         rows: Rows = {"candidates": self.candidates_of(seed)}
@@ -215,17 +243,19 @@ def hold_out(targets: list[Row], lacking: list[Split], files: Files, seed: int) 
     return rows
 
 
-def distinct_rows(rows: list[Row], how: str | None) -> list[Row]:
-    """The rows, or one of each that say the same; how many there are is said in any case. What looks the same is for
-    whoever has a model."""
+def distinct_rows(rows: list[Row], how: str | None, account: Account) -> list[Row]:
+    """The rows, or one of each that say the same; how many there are is said in any case, and account is told. What
+    looks the same is for whoever has a model."""
     if how == "features":
         return rows
     exact, near = same(rows), nearly_same(rows)
     if how is None:
         say(rows, exact, near)
+        account.alike = {"exact": copies(exact), "minhash": copies(near)}
         return rows
     kept = one_of_each(rows, exact if how == "exact" else near)
     log.info("%d of %d candidates say what another says (%s) and are left out", len(rows) - len(kept), len(rows), how)
+    account.left_out += Counter({f"{ALIKE} ({how})": len(rows) - len(kept)})
     return kept
 
 

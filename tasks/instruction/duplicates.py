@@ -95,6 +95,11 @@ def alike(vectors: NDArray[np.float32], least: float = LOOKS_SAME) -> Places:
     return stands_for
 
 
+def copies(stands_for: Places) -> int:
+    """How many rows another stands for."""
+    return int((stands_for != np.arange(len(stands_for))).sum())
+
+
 def one_of_each(rows: Sequence[Row], stands_for: Places) -> list[Row]:
     """The rows that stand for themselves, each with how many it stands for (`copies`)."""
     count = np.bincount(stands_for, minlength=len(rows))

@@ -32,7 +32,7 @@ from tarot import InputError
 from tarot.common import Count, check_options, files_below, read_json, within
 from tasks.common.contents import hash_named
 from tasks.common.training import seeded
-from tasks.instruction.refusals import reason
+from tasks.instruction.refusals import reason, refuse_no_folder
 from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
@@ -357,6 +357,12 @@ def _bar_on_terminals_alone() -> Iterator[None]:
     finally:
         if hidden:
             transformers_logging.enable_progress_bar()
+
+
+def refuse_no_model(path: str | None) -> None:
+    """Raises InputError where a path is given and a look at its place tells that no model is there."""
+    if path is not None:
+        refuse_no_folder(path, "task.language.path", "config.json")
 
 
 def _unreadable(path: str, error: Exception) -> str:

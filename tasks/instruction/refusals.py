@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from tarot import InputError
+
 
 def reason(error: Exception) -> str:
     """The error's first line; where it asks for the code of a model's folder to be run, that this is not done."""
@@ -9,3 +14,16 @@ def reason(error: Exception) -> str:
         return "it needs code of its own to be run, which is not done; use a model of transformers' own classes"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def refuse_no_folder(name: str | Path, option: str, needed: str | None = None) -> None:
+    """Raises InputError where a name is a path, and not one on the hub, and there is no folder, or one without the file
+    that it needs; transformers would look for it on the hub."""
+    path, what = Path(name), "give a folder in transformers' format, or a name on the hub"
+    if path.is_dir():
+        if needed is not None and not (path / needed).is_file():
+            raise InputError(f"{option}: the folder {name} has no {needed}, so it is no model's; {what}")
+    elif path.exists():
+        raise InputError(f"{option}: {name} is no folder; {what}")
+    elif path.is_absolute() or str(name).startswith((".", "~")) or len(Path(name).parts) > 2 or os.sep == str(name)[-1]:
+        raise InputError(f"{option}: there is no folder {name}; {what}")

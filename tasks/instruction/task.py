@@ -21,12 +21,13 @@ from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
 from tasks.common.training import Surrogate
+from tasks.instruction.accounts import accounts_of
 from tasks.instruction.data import Conversations, Rows
 from tasks.instruction.evaluation import Evaluation, answer_start, metrics, written
 from tasks.instruction.harness import harness_metrics
 from tasks.instruction.limits import Extent, refuse_beyond
 from tasks.instruction.looks import look, one_of_those_alike
-from tasks.instruction.model import Adapter, Language, LanguageModel, State
+from tasks.instruction.model import Adapter, Language, LanguageModel, State, refuse_no_model
 from tasks.instruction.pictures import draw_conversation
 from tasks.instruction.reading import Row
 from tasks.instruction.selected import ForTrainers, write_selected
@@ -149,14 +150,11 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         if self.one_of_each:
             splits["candidates"] = self._distinct(splits["candidates"])
         for split, found in splits.items():
-            if found.truncated:
-                log.warning("%d of %d %s were cut to %d tokens", found.truncated, len(found), split, self.max_length)
-            found.say_refused(split)
-            if found.dropped:
-                log.warning(
-                    "%d %s have no answer within %d tokens and are left out", len(found.dropped), split, self.max_length
-                )
+            found.say(split, self.max_length)
         return splits
+
+    def account(self) -> dict[Split, dict[str, Any]]:
+        return accounts_of(self.rows, self.splits, self.data.accounts, self.max_length)
 
     def _distinct(self, candidates: Tokenized) -> Tokenized:
         """One of those that look the same to the language before it learns anything."""
@@ -220,7 +218,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer_path is not None:
-            return load_tokenizer(self.tokenizer_path)
+            refuse_no_model(self.language.path)
+            of_language = self.tokenizer_path == self.language.path
+            return load_tokenizer(self.tokenizer_path, f"task.{'language.path' if of_language else 'tokenizer'}")
         texts = [content for row in self.text for _, content in row.messages]
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         made_of = fingerprint({"text": digest, "vocabulary": self.vocabulary, "code": source_hash(train_tokenizer)})

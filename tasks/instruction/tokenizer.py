@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tarot import InputError
 from tasks.common.cache import kept
-from tasks.instruction.refusals import reason
+from tasks.instruction.refusals import reason, refuse_no_folder
 from tasks.instruction.template import TAGS
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
@@ -69,15 +69,16 @@ def cached_tokenizer(path: Path, make: Callable[[], PreTrainedTokenizerBase]) ->
     return kept(path, save, load_tokenizer, folder=True)
 
 
-def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """By a local folder, or by its name on the hub.
+def load_tokenizer(name: str | Path, option: str = "task.tokenizer") -> PreTrainedTokenizerBase:
+    """By a local folder, or by its name on the hub. option: that says it.
 
     Raises InputError where there is none, or it cannot say which characters its tokens stand for.
     """
+    refuse_no_folder(name, option)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
     except Exception as error:  # whatever a broken folder makes the library come upon
-        raise InputError(f"no tokenizer can be loaded from {name}: {reason(error)}") from error
+        raise InputError(f"{option}: no tokenizer can be loaded from {name}: {reason(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer {name} has no fast version, which says which characters a token stands for")
     return tokenizer

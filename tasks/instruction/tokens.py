@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,8 +79,18 @@ class Tokenized:
         """How many rows were longer than the context."""
         return int(self.cut.sum())
 
-    def say_refused(self, name: str) -> None:
-        """To the log: how many rows, called `name`, the template could not write, and the first of them."""
+    def left_out(self, max_length: int) -> Counter[str]:
+        """Why rows were left out, and how many."""
+        beyond = Counter({f"without an answer within {max_length} tokens": len(self.dropped)})
+        return +(beyond + Counter(error.reason for error in self.refused))
+
+    def say(self, name: str, max_length: int) -> None:
+        """To the log: how many rows, called `name`, were cut, are without an answer within the length, or could not be
+        written by the template, and the first of these."""
+        if self.truncated:
+            log.warning("%d of %d %s were cut to %d tokens", self.truncated, len(self), name, max_length)
+        if self.dropped:
+            log.warning("%d %s have no answer within %d tokens and are left out", len(self.dropped), name, max_length)
         if self.refused:
             log.warning("warning: %d %s cannot be written by the template and are left out:", len(self.refused), name)
         for error in self.refused[:NAMED]:

@@ -92,6 +92,12 @@ class MotionTask(SupervisedTask[MotionModel]):
     def test(self) -> MotionSamples:
         return self._learning["test"]
 
+    def account(self) -> dict[Split, dict[str, Any]]:
+        """Of every split: how many agents are used, and what of its records is not, by reason."""
+        return {
+            split: {"used": len(samples), "left_out": dict(samples.skipped)} for split, samples in self.splits.items()
+        }
+
     def candidate_tags(self) -> np.ndarray | None:
         return self._selecting["candidates"].tags if self.data.tagged else None
 

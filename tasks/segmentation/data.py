@@ -41,7 +41,8 @@ class SceneData(ABC):
 
     @abstractmethod
     def recipe(self, seed: int, splits: Splits, cache: Path | None = None) -> dict[str, Any]:
-        """What determines them but for the code, as plain data. cache: where hashes of files are remembered."""
+        """What determines them but for the code, as plain data. Under "files" a mapping where every split has files of
+        its own. cache: where hashes of files are remembered."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,11 @@ class CamVid(SceneData):
 
 @dataclass(frozen=True)
 class Folders(SceneData):
-    """Your own scenes. candidates, targets, validation, test: folders, each with images/ and labels/.
+    """Your own scenes. candidates, targets, validation, test: folders, each with images/ and labels/. The last two are
+    what models are judged by, and null, both of them, where none is trained.
 
+    image_ending, label_ending: of the names of images and labels, where these are not the same: "_leftImg8bit" and
+    "_gtFine_labelIds"; files of other endings are not looked at.
     classes_file: what the labels mean (format: `labels.read_classes`); candidate_classes_file: the same for the
     candidates where they have other ones, which class_map makes into those of the targets, by name; null: ignored.
     exclude: candidates that are left out, as paths below images/ without ending. max_pixels: of an image; larger ones
@@ -198,18 +202,22 @@ class Folders(SceneData):
 
     candidates: str
     targets: str
-    validation: str
-    test: str
+    validation: str | None
+    test: str | None
     classes_file: str
     height: Count
     width: Count
     candidate_classes_file: str | None = None
     class_map: Mapping[str, str | None] | None = None
+    image_ending: str = ""
+    label_ending: str = ""
     exclude: Sequence[str] = ()
     max_pixels: Count = MAX_PIXELS
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
+        if (self.validation is None) != (self.test is None):
+            raise InputError("task.data.validation and task.data.test are two folders, or null, both of them")
 
     @cached_property
     def _named(self) -> tuple[Classes, LabelCode]:
@@ -222,10 +230,13 @@ class Folders(SceneData):
     def splits(self, seed: int) -> Splits:
         splits: dict[Split, Scenes] = {}
         for split in SPLITS:
+            if getattr(self, split) is None:
+                splits[split] = Scenes(np.zeros(0, np.str_), np.zeros(0, np.str_), [])
+                continue
             root, of_candidates = Path(getattr(self, split)), split == "candidates"
             code = self._candidate_code() if of_candidates else self._named[1]
             left_out = self.exclude if of_candidates else ()
-            folder = Folder(root / "images", root / "labels")
+            folder = Folder(root / "images", root / "labels", self.image_ending, self.label_ending)
             splits[split] = folder.scenes(
                 code, self.height, self.width, prefix=f"{split}/", exclude=left_out, max_pixels=self.max_pixels
             )
@@ -242,7 +253,7 @@ class Folders(SceneData):
     def recipe(self, seed: int, splits: Splits, cache: Path | None = None) -> dict[str, Any]:
         return {
             "source": "folders",
-            "files": content(splits.values(), cache),
+            "files": contents(splits, cache),
             "classes": list(self.classes.names),
             "ids": self._named[1].listed(),
             "candidate_ids": self._candidate_code().listed(),
@@ -313,11 +324,16 @@ class GTA5ToCityscapes(SceneData):
             judged["full_labels"] = True
         return {
             "source": "gta5-cityscapes",
-            "files": content(splits.values(), cache),
+            "files": contents(splits, cache),
             **size,
             **judged,
             "seed": seed,
         }
+
+
+def contents(splits: Splits, cache: Path | None) -> dict[str, str]:
+    """Which files every split consists of."""
+    return {split: content([scenes], cache) for split, scenes in splits.items()}
 
 
 def cityscapes_frames(

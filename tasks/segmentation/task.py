@@ -78,6 +78,14 @@ class SegmentationTask(SupervisedTask[Segmenter]):
     def data_recipe(self) -> dict[str, Any]:
         return self._data_recipe
 
+    def split_recipe(self, split: Split) -> dict[str, Any]:
+        """Candidates, surrogates and features stay the same for other scenes to judge by, where these are files."""
+        files = self._data_recipe.get("files")
+        return {**self._data_recipe, "files": files[split]} if isinstance(files, dict) else self._data_recipe
+
+    def surrogate_data(self) -> dict[str, Any]:
+        return self.split_recipe("candidates")
+
     def model_recipe(self) -> dict[str, Any]:
         return self.architecture.recipe(self.cache_dir)
 

@@ -2,8 +2,8 @@
 out."""
 
 from tasks.instruction.reading.columns import columns_of
-from tasks.instruction.reading.faults import NAMED, BadRowError
+from tasks.instruction.reading.faults import NAMED, Account, BadRowError
 from tasks.instruction.reading.reader import read_rows
 from tasks.instruction.reading.row import Row, check_ids
 
-__all__ = ["NAMED", "BadRowError", "Row", "check_ids", "columns_of", "read_rows"]
+__all__ = ["NAMED", "Account", "BadRowError", "Row", "check_ids", "columns_of", "read_rows"]

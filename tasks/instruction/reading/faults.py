@@ -22,6 +22,19 @@ class BadRowError(InputError):
 
 
 @dataclass
+class Account:
+    """What became of the rows of several places.
+
+    read: how many there were. left_out: why rows are not used, and how many are not. alike: of those that are used, how
+    many say what another says, by the way in which they are told (`task.deduplicate`).
+    """
+
+    read: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    alike: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class Faults:
     """The bad rows of one place.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tarot import InputError
 from tasks.instruction.reading.columns import columns_of
-from tasks.instruction.reading.faults import BadRowError, Faults
+from tasks.instruction.reading.faults import Account, BadRowError, Faults
 from tasks.instruction.reading.places import Source, sources_of
 from tasks.instruction.reading.row import Row, check_ids
 from tasks.instruction.reading.shapes import Origin, row_of
@@ -25,6 +25,7 @@ def read_rows(
     prefix: bool = False,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "drop",
+    account: Account | None = None,
 ) -> list[Row]:
     """The rows of files and of datasets on the hub, in their order.
 
@@ -35,7 +36,7 @@ def read_rows(
     in which an id is there twice. prefix: put the dataset before every id, which is done anyway where ids of several
     datasets are the same. columns: what columns mean (`columns_of`), of all rows that have some of them.
     on_bad_row: "drop" counts rows that cannot be learned from, names the first ten in the log, and goes on; "raise" is
-    an error for the first, and for an id that is there twice.
+    an error for the first, and for an id that is there twice. account: is told how many rows were read, and dropped.
 
     Raises InputError for places that are missing, empty, or without any row to learn from.
     """
@@ -49,11 +50,12 @@ def read_rows(
     found = [(name, sources_of(str(place))) for name, place in named]
     labels = iter(_labels([source for _, sources in found for source in sources]))
     rows: list[Row] = []
+    told = Account() if account is None else account
     for name, sources in found:
         for source in sources:
             label = next(labels)
             called = label if not name else name if len(sources) == 1 else f"{name}/{label}"
-            rows += _read(source, Origin("", called, label, name, source.columns or own), strict)
+            rows += _read(source, Origin("", called, label, name, source.columns or own), strict, told)
     if own is not None and not any(own.fit(row.raw) for row in rows):
         raise InputError(f"no row has a column of task.columns ({', '.join(own.names.values())})")
     if prefix or (len({row.id for row in rows}) < len(rows) and len({row.dataset for row in rows}) > 1):
@@ -74,7 +76,7 @@ def _labels(sources: Sequence[Source]) -> list[str]:
     return found
 
 
-def _read(source: Source, origin: Origin, strict: bool) -> list[Row]:
+def _read(source: Source, origin: Origin, strict: bool, account: Account) -> list[Row]:
     """origin: of all rows of the source, called `origin.id`."""
     faults, rows = Faults(source.place, strict), []
     names = []
@@ -89,6 +91,8 @@ def _read(source: Source, origin: Origin, strict: bool) -> list[Row]:
         except BadRowError as error:
             faults.add(error)
     faults.say()
+    account.read += faults.read
+    account.left_out += faults.reasons
     return _named_apart(rows, names, strict)
 
 

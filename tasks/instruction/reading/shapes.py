@@ -126,7 +126,10 @@ def _turns(said: Mapping[str, Any], where: str, joint: str) -> Turns:
     if "text" in said:
         return _plain("", said["text"], where)
     raise BadRowError(
-        where, "of no known form", f"a row has {_FORMS}; this one has {', '.join(sorted(said)) or 'nothing'}"
+        where,
+        "of no known form",
+        f"a row has {_FORMS}; this one has {', '.join(sorted(said)) or 'nothing'} (what other columns mean, "
+        "task.columns says: {prompt: ..., response: ...})",
     )
 
 

@@ -166,6 +166,32 @@ def test_the_papers_lds_are_configs_of_their_own():
         assert not config.task.surrogate_targets
 
 
+@pytest.mark.parametrize(("task", "toy"), [("instruction", 3e-3), ("instruction/less", 1e-3)])
+def test_a_language_with_a_path_learns_at_the_rate_of_less(task, toy):
+    """That of a language of these sizes is for it alone, and what is said stands."""
+    register_resolvers()
+
+    def rates(*given: str) -> list[float]:
+        """Of the warm-up, and of what is trained on a selection."""
+        config = OmegaConf.merge(OmegaConf.load(CONF / "task" / f"{task}.yaml"), OmegaConf.from_dotlist(list(given)))
+        return [config.surrogate.train.learning_rate, config.train.learning_rate]
+
+    assert rates() == [toy, toy]
+    assert rates("language.path=x") == [2e-5, 2e-5]
+    assert rates("surrogate.adapters=[x]")[1] == 2e-5
+    assert rates("transfer.path=x") == [toy, 2e-5] and rates("transfer.hidden=32") == [toy, toy]
+    assert rates("language.path=x", "transfer.hidden=32") == [2e-5, toy]
+    assert rates("language.path=x", "surrogate.train.learning_rate=1", "train.learning_rate=2") == [1, 2]
+
+
+def test_there_is_something_to_judge_by_where_something_is_judged():
+    """And no folder of it is looked for where nothing is."""
+    alone, judged = (composed("task=segmentation/folders", "data_dir=mine", *more).task.data
+                     for more in ((), ("experiment.trainings=1",)))  # fmt: skip
+    assert alone.validation is None and alone.test is None and alone.targets == "mine/targets"
+    assert judged.validation == "mine/validation" and judged.test == "mine/test"
+
+
 def test_no_code_is_asked_for_a_resolver_that_is_not_there():
     used = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"\$\{([\w.]+):", path.read_text())}
     register_resolvers()

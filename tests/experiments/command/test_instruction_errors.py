@@ -55,6 +55,7 @@ def folder(tmp_path_factory) -> Path:
         "empty": [],
         "long": [GOOD, LONG],
         "all_long": [LONG],
+        "asked": [{"ask": "x", "reply": "y"}],
         "twice": [{**GOOD, "id": "x"}, GOOD, {**GOOD, "id": "x"}],
     }
     for name, rows in kinds.items():
@@ -99,7 +100,11 @@ BAD = {
     ),
     "no rows": ("task.candidates={}/empty.jsonl", "empty.jsonl is empty"),
     "no targets": ("task.targets={}/empty.jsonl", "empty.jsonl is empty"),
-    "no file": ("task.candidates={}/nowhere.jsonl", "nowhere.jsonl is not there"),
+    "no file": ("task.candidates={}/nowhere.jsonl", "task.candidates: ", "nowhere.jsonl is not there"),
+    "no file of targets": ("task.targets={}/nowhere.jsonl", "task.targets: ", "nowhere.jsonl is not there"),
+    "other columns": ("task.candidates={}/asked.jsonl", "asked.jsonl:1", "this one has ask, reply", "task.columns"),
+    "an option that there is not": ("task.candidate=x", "no option task.candidate; do you mean task.candidates?"),
+    "no option like it": ("selector.tokenz=3 selector=herding", "no option selector.tokenz; selector has size, ratio"),
     "nothing left": (
         "task.candidates={}/long.jsonl task.nothing_left=raise",
         "long.jsonl:2",
@@ -116,8 +121,14 @@ BAD = {
     "columns": ("task.columns={{question:q}}", "task.columns names", "prompt"),
     "a format": ("task.format=alpaca", "task.format", "trl", "axolotl", "'alpaca'"),
     "modules": ("task.adapter.modules=[q_proj,query]", "task.adapter.modules", "'query'", "q_proj"),
-    "tokenizer": ("task.tokenizer={}/nowhere", "tokenizer", "nowhere"),
-    "language": ("task.language.path={0}/nowhere task.tokenizer={0}/good/model", "nowhere"),
+    "tokenizer": ("task.tokenizer={}/nowhere", "task.tokenizer: there is no folder", "nowhere"),
+    "language": ("task.language.path={0}/nowhere", "task.language.path: there is no folder", "nowhere", "on the hub"),
+    "a language beside a tokenizer": (
+        "task.language.path={0}/nowhere task.tokenizer={0}/good/model",
+        "task.language.path: there is no folder",
+    ),
+    "a folder of no language": ("task.language.path={}/good", "task.language.path", "has no config.json"),
+    "a file as language": ("task.language.path={}/long.jsonl", "task.language.path", "is no folder"),
     "no language": ("task.language.path=null", "task.language.path=/models/", "task=features", "task=instruction"),
     "nothing to judge by": ("task.held_out=0", "experiment.trainings=1", "task.held_out", "experiment.trainings=0"),
     "harness": ("task.evaluation.harness=[mmul]", "task.evaluation.harness", "'mmul'", "mmlu, bbh"),
@@ -165,6 +176,7 @@ def test_a_target_or_two_select(folder, count, monkeypatch):
         name=f"few {count}",
     )
     found = outcome.metrics
+    assert found["data"]["candidates"]["used"] == 40 and found["data"]["targets"]["read"] == count
     assert found["metrics"] == {} and "held out" not in outcome.out and "to train" not in outcome.out
     selection = Selection.load(outcome.output / "selection.parquet")
     assert selection.m == count and 1 <= len(selection) < 40

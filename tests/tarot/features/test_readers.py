@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 
@@ -204,6 +205,75 @@ def test_traker_itself_writes_what_is_read(tmp_path):
     saver.current_store["is_featurized"][:] = 1
     saver.current_store["grads"].flush(), saver.current_store["is_featurized"].flush()
     assert_reads(tmp_path)
+
+
+def bergson_index(folder, rows=FEATURES, dtype="float32", **info):
+    """What `bergson build` leaves of its gradients: of two modules, side by side; dtypes are named as in its info.json,
+    by newer versions or older ones."""
+    folder.mkdir(parents=True)
+    names = {"<f4": "float32", "|V2": "bfloat16"}
+    stored = torch.from_numpy(rows).to(getattr(torch, names.get(dtype, dtype)))
+    (folder / "gradients.bin").write_bytes(stored.view(torch.uint8).numpy().tobytes())
+    sizes = {"layers.0.q_proj": 1, "layers.0.v_proj": rows.shape[1] - 1}
+    known = {"num_grads": len(rows), "grad_sizes": sizes, "base_dtype": dtype, "dtype": {"names": list(sizes)}}
+    (folder / "info.json").write_text(json.dumps({**known, **info}))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "bfloat16", "<f4", "|V2"])
+def test_a_bergson_index_is_its_gradients(tmp_path, dtype):
+    rows = FEATURES.astype(np.float16).astype(np.float32)
+    kept = torch.from_numpy(rows).bfloat16().float().numpy() if dtype in ("bfloat16", "|V2") else rows
+    assert_reads(bergson_index(tmp_path / "run", rows, dtype), kept)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_shards_of_a_bergson_run_are_one(tmp_path, dtype):
+    for number, part in enumerate((FEATURES[:3], FEATURES[3:4], FEATURES[4:])):
+        bergson_index(tmp_path / "run" / "shards" / f"0000{number}-of-00003", part, dtype)
+    kept = torch.from_numpy(FEATURES).to(getattr(torch, dtype)).float().numpy()
+    found = assert_reads(tmp_path / "run", kept)
+    for part in (np.array([5, 0, 3, 0]), slice(2, 2), np.array([], dtype=np.int64), slice(None, None, 2)):
+        np.testing.assert_array_equal(torch.as_tensor(found[part]).float().numpy(), kept[part])
+    (tmp_path / "run/shards/00001-of-00003").rename(tmp_path / "run/shards/00001-of-00003.part")
+    with pytest.raises(InputError, match="1 of 3 shards are missing, the first is 00001"):
+        open_features(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda run: (run / "gradients.bin").write_bytes(b"short"), r"gradients\.bin is damaged: .*it has 5"),
+        (lambda run: (run / "info.json").unlink(), r"info\.json is not what bergson writes"),
+        (
+            lambda run: (run / "info.json").write_text('{"num_grads": 6}'),
+            r"info\.json is not what bergson .*grad_sizes",
+        ),
+        (lambda run: (run / "info.json").write_text("[1]"), r"info\.json is not what bergson"),
+        (lambda run: np.save(run / "offsets.npy", np.zeros(3)), "a gradient for every token"),
+    ],
+)
+def test_a_bergson_index_that_cannot_be_read_is_refused(tmp_path, spoil, words):
+    run = bergson_index(tmp_path / "run")
+    spoil(run)
+    with pytest.raises(InputError, match=words):
+        open_features(run)
+
+
+def test_what_an_info_json_may_say(tmp_path):
+    for number, (info, words) in enumerate(
+        (
+            ({"num_grads": -6}, "positive integers"),
+            ({"grad_sizes": {}}, "positive integers"),
+            ({"base_dtype": "object"}, "is not what bergson writes"),
+            ({"base_dtype": ["float32"]}, "is not what bergson writes"),
+        )
+    ):
+        run = bergson_index(tmp_path / f"{number}", **info)
+        with pytest.raises(InputError, match=words):
+            open_features(run)
+    with pytest.raises(InputError, match="a run that is not done"):
+        open_features(bergson_index(tmp_path / "run.part"))
 
 
 @pytest.mark.parametrize("name", ["nowhere.npy", "x.csv", "folder"])

@@ -17,8 +17,14 @@ CANDIDATES, TARGETS = rng.normal(size=(N, 8)), rng.normal(size=(M, 8))
 COSTS = rng.integers(1, 20, N).astype(float)
 SOURCES = np.array(["a", "b", "c"])[np.arange(N) % 3]
 GROUPS = np.array(["x", "x", "x", "x", "y", "y"])
-KNOWN = {"candidate_costs": COSTS, "candidate_sources": SOURCES, "whitening": None}
-ORDERED = ["tarot_fixed", "less", "dsdm", "prototypes", "random"]
+ORDERED = ["tarot_fixed", "less", "dsdm", "prototypes", "random", "el2n"]
+SCORES = rng.random(N)  # what el2n goes by
+KNOWN = {
+    "candidate_costs": COSTS,
+    "candidate_sources": SOURCES,
+    "candidate_scores": SCORES,
+    "whitening": None,
+}
 
 
 def select(name: str, **options):
@@ -37,8 +43,8 @@ def test_tokens_are_the_beginning_of_the_order(name):
     assert 150 - 19 < COSTS[selection.indices].sum() <= 150
     more = select(name, tokens=170.0)
     assert set(selection.indices) <= set(more.indices)
-    if name in ("less", "dsdm", "prototypes"):
-        values = tarot.value(CANDIDATES, TARGETS, name)
+    if name in ("less", "dsdm", "prototypes", "el2n"):
+        values = tarot.value(CANDIDATES, TARGETS, name, candidate_scores=SCORES)
         order = np.argsort(-values, kind="stable")
         count = int((COSTS[order].cumsum() <= 150).sum())
         assert selection.indices.tolist() == sorted(order[:count].tolist())
@@ -46,8 +52,8 @@ def test_tokens_are_the_beginning_of_the_order(name):
 
 @pytest.mark.parametrize("name", ORDERED)
 def test_a_budget_of_ones_is_a_size(name):
-    one = tarot.select(CANDIDATES, TARGETS, name, size=17, whitening=None)
-    other = tarot.select(CANDIDATES, TARGETS, name, tokens=17.0, whitening=None, candidate_costs=np.ones(N))
+    one = select(name, size=17)
+    other = tarot.select(CANDIDATES, TARGETS, name, tokens=17.0, **{**KNOWN, "candidate_costs": np.ones(N)})
     if name == "random":  # draws otherwise
         assert len(other) == 17
     else:
@@ -87,6 +93,84 @@ def test_within_a_source_the_order_stays():
         places = np.flatnonzero(chosen)
         best = places[np.argsort(-values[places], kind="stable")[:others]]
         assert sorted(best) == [i for i in selection.indices if chosen[i]]
+
+
+def test_a_window_is_a_part_of_the_order():
+    """Of which a budget takes the beginning."""
+    window = select("el2n", window=(0.25, 0.75))
+    assert len(window) == N // 2
+    some = select("el2n", window=(0.25, 0.75), tokens=100.0)
+    assert 100 - 19 < COSTS[some.indices].sum() <= 100 and set(some.indices) <= set(window.indices)
+    assert SCORES[some.indices].max() < SCORES[np.setdiff1d(window.indices, some.indices)].max()
+    with pytest.raises(InputError, match="are left when all usable candidates are taken"):
+        select("el2n", window=(0.25, 0.75), tokens=COSTS.sum() - 1)
+
+
+def test_draws_cost_what_is_drawn():
+    """A candidate that is drawn twice is trained on twice; quotas and caps are of the draws, too."""
+    drawn = select("tsds", tokens=400.0)
+    assert 400 - 19 < COSTS[drawn.indices] @ drawn.weights <= 400 and drawn.weights.max() > 1
+    counted = tarot.select(CANDIDATES, TARGETS, "tsds", tokens=40.0, **{**KNOWN, "candidate_costs": np.ones(N)})
+    assert counted.weights.sum() == 40
+    mixed = select("tsds", size=40, quota={"a": 0.5}, cap={"b": 0.1}, max_k=N)
+    weight = {source: mixed.weights[SOURCES[mixed.indices] == source].sum() for source in "abc"}
+    assert weight["a"] == 20 and weight["b"] <= 4 and sum(weight.values()) == 40
+
+
+@pytest.mark.parametrize("weights", [None, {"x": 1, "y": 3}, {"x": 0, "y": 1}])
+def test_draws_of_many_are_of_the_measure(weights):
+    """Within what chance allows, whatever draws cost; of groups with weights it is the mean of theirs."""
+    groups = {} if weights is None else {"target_groups": GROUPS, "group_weights": weights}
+    drawn = tarot.select(
+        CANDIDATES, TARGETS, "tsds", tokens=20_000.0, whitening=None, candidate_costs=np.full(N, 2.0), **groups
+    )
+    counts = np.zeros(N)
+    counts[drawn.indices] = drawn.weights
+
+    def measure(targets: np.ndarray) -> np.ndarray:
+        return tarot.value(CANDIDATES, targets, "tsds", whitening=None)
+
+    parts = {group: measure(TARGETS[group == GROUPS]) for group in "xy"}
+    given = weights or {}
+    expected = sum(given[g] * parts[g] for g in given) / sum(given.values()) if given else measure(TARGETS)
+    assert counts.sum() == 10_000 and not counts[expected == 0].any()
+    assert (np.abs(counts / 1e4 - expected) <= 3.5 * np.sqrt(expected / 1e4)).all()
+
+
+def test_draws_end_where_nothing_that_is_drawn_costs_anything():
+    """Candidates of a are nobody's neighbours."""
+    far = np.where((SOURCES == "a")[:, None], -TARGETS.sum(axis=0), TARGETS[0] + 0.01 * CANDIDATES)
+    known = {**KNOWN, "candidate_costs": np.where(SOURCES == "a", 1.0, 0.0)}
+    with pytest.raises(InputError, match="the budget is 5, of which 5 are left"):
+        tarot.select(far, TARGETS[:1], "tsds", tokens=5.0, **known)
+    with pytest.raises(InputError, match="the quota of a is 5, of which 5 are left"):
+        tarot.select(far, TARGETS[:1], "tsds", size=10, quota={"a": 0.5}, **known)
+
+
+def test_the_best_subset_within_a_budget():
+    """The size found is the last that the budget is enough for."""
+    found = select("tarot_exact", tokens=150.0, swaps=5)
+    size = len(found)
+    same, more = (select("tarot_exact", size=count, swaps=5) for count in (size, size + 1))
+    assert found.indices.tolist() == same.indices.tolist() and found.lower_bound == same.lower_bound
+    assert COSTS[found.indices].sum() <= 150 < COSTS[more.indices].sum()
+
+
+def test_what_chooses_its_own_size_stays_below_a_budget():
+    """As it is where that is enough; else the nearest of it."""
+    own = select("tarot_otm", folds=3)
+    cost = COSTS[own.indices].sum()
+    enough = select("tarot_otm", folds=3, tokens=cost)
+    assert enough.indices.tolist() == own.indices.tolist() and "before_tokens" not in enough.selector
+    less = select("tarot_otm", folds=3, tokens=cost / 2)
+    assert set(less.indices) < set(own.indices) and cost / 2 - 19 < COSTS[less.indices].sum() <= cost / 2
+    assert less.selector["before_tokens"] == len(own) and less.weights.sum() == N
+    whole = select("tarot_fixed", tokens=cost / 2)  # the first layers of all targets are layers of every fold
+    assert set(whole.indices) == set(less.indices)
+    with pytest.raises(InputError, match="less than its first candidate"):
+        select("tarot_otm", tokens=0.5)
+    with pytest.raises(InputError, match="needs candidate_costs"):
+        tarot.select(CANDIDATES, TARGETS, "tarot_otm", tokens=9.0)
 
 
 @pytest.mark.parametrize("name", ["tarot_fixed", "less", "dsdm"])
@@ -133,7 +217,9 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_what_cannot_be_is_refused(what):
     options, words = BAD[what]
-    for name in ("tarot_fixed", "less"):
+    for name in ("tarot_fixed", "less", "el2n"):
+        if name == "el2n" and "group_weights" in options and "target_groups" not in options:
+            continue
         with pytest.raises(InputError, match=words):
             select(name, **options)
 
@@ -153,7 +239,7 @@ def test_selectors_with_an_order():
     ordered = {name for name, kind in SELECTORS.items() if issubclass(kind, Ordered)}
     assert ordered == {
         *("tarot_fixed", "less", "dsdm", "tracin", "influence", "lava", "sava", "batchwise_lava", "knn_shapley"),
-        *("prototypes", "random"),
+        *("prototypes", "random", "el2n", "tsds"),
     }
 
 

@@ -271,6 +271,9 @@ def test_one_of_candidates_that_look_the_same_to_the_language(tmp_path):
     again = task_of(tmp_path, data=replace(data))
     assert again.candidates().ids == task.candidates().ids == [f"pool:{i}" for i in range(1, 9)]
     assert list((tmp_path / "cache" / "looks").glob("*.safetensors")) == [looks]
+    assert task.account()["candidates"] == {
+        "read": 24, "used": 8, "left_out": {"looking like another": 16}, "cut": 0, "masked": 0
+    }  # fmt: skip
     plain = task_of(tmp_path, data=replace(data, deduplicate=None))
     assert len(plain.candidates()) == 24
     assert plain.split_recipe("candidates") != task.split_recipe("candidates")
@@ -382,6 +385,45 @@ def test_targets_are_held_out_where_there_are_no_files_for_it(tmp_path):
     given = replace(files, test=str(tmp_path / "data/candidates.jsonl")).rows(0, lambda _: True)
     assert len(given["test"]) == 40 and given["test"][0].id.startswith("test/")
     assert len(given["targets"]) + len(given["validation"]) == 20
+
+
+@pytest.mark.parametrize("how", [None, "exact", "minhash"])
+def test_every_row_is_accounted_for(tmp_path, how):
+    """Those that are not used by reason; all that were read are the one or the other."""
+    said = "one two three four five six seven eight nine ten eleven twelve"
+    masked = [{"role": "assistant", "content": "no", "weight": 0}, {"role": "assistant", "content": "yes"}]
+    rows = [
+        *({"prompt": "what?", "response": said} for _ in range(3)),
+        {"prompt": "what?", "response": said + " thirteen"},
+        {"prompt": "x?", "completion": "y", "label": False},
+        {"prompt": "x?", "response": ""},
+        {"messages": [{"role": "user", "content": "x"}, *masked]},
+        {"prompt": "long " * 200, "response": "no"},
+        {"prompt": "x?", "response": "long " * 200},
+    ]
+    (tmp_path / "pool.jsonl").write_text("not a row\n" + "".join(json.dumps(row) + "\n" for row in rows))
+    wanted = ({"prompt": f"{'abcdefghijk'[i]}?", "response": "yes"} for i in range(10))
+    (tmp_path / "wanted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wanted))
+    data = Files(str(tmp_path / "pool.jsonl"), str(tmp_path / "wanted.jsonl"), deduplicate=how)
+    found = task_of(tmp_path, data=data, max_length=96, nothing_left="drop").account()
+    alike = {
+        None: {},
+        "exact": {"saying what another says (exact)": 2},
+        "minhash": {"saying what another says (minhash)": 3},
+    }
+    assert found["candidates"].pop("left_out") == {
+        "not JSON": 1,
+        "with label false": 1,
+        "without an answer": 1,
+        "without an answer within 96 tokens": 1,
+        **alike[how],
+    }
+    used = {None: 6, "exact": 4, "minhash": 3}[how]
+    counted = {} if how else {"alike": {"exact": 2, "minhash": 3}}
+    assert found["candidates"] == {"read": 10, "used": used, "cut": 1, "masked": 1, **counted}
+    assert found["targets"]["left_out"] == {"held out": 3} and found["targets"]["used"] == 7
+    for split in ("targets", "validation", "test"):
+        assert found[split]["read"] == found[split]["used"] + sum(found[split]["left_out"].values())
 
 
 def test_what_is_held_out_is_not_seen(tmp_path, caplog):

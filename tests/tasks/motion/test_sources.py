@@ -121,6 +121,7 @@ def test_all_that_is_held_out_may_be_both_validation_and_test(folders, tmp_path)
     task = small_task("motion", tmp_path)
     task.data = paper_data(folders, disjoint=False)
     assert len(task.challenged()) == len(whole["test"]), "nobody is forecast twice"
+    assert task.account()["test"] == {"used": len(whole["test"]), "left_out": dict(whole["test"].skipped)}
 
 
 def test_a_setting_leaves_out_what_a_config_names(folders, tmp_path):

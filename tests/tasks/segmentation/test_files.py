@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tarot import InputError
-from tasks.segmentation import cityscapes
+from tasks.segmentation import Architecture, SegmentationTask, SegmentationTraining, cityscapes
 from tasks.segmentation.data import Folders, GTA5ToCityscapes, cityscapes_frames
 from tasks.segmentation.files import Folder, Pair, content
 from tasks.segmentation.labels import LabelCode, match_classes, read_classes
@@ -257,6 +257,45 @@ def test_colours_that_change_places_change_the_recipe(tmp_path):
     data = [Folders(**splits, classes_file=str(path), height=8, width=8) for path in (before, after)]
     read = [one.splits(0) for one in data]
     assert data[0].recipe(0, read[0]) != data[1].recipe(0, read[1])
+
+
+def test_nothing_to_judge_by_changes_no_candidate(tmp_path):
+    """Validation and test may be missing; then candidates, surrogates and their features are the same as with them."""
+    write_folders(tmp_path)
+    splits = {split: str(tmp_path / split) for split in SPLITS}
+
+    def task_of(**options) -> SegmentationTask:
+        data = Folders(**{**splits, **options}, classes_file=str(tmp_path / "classes.json"), height=8, width=8)
+        train = SegmentationTraining(steps=1, batch_size=2)
+        return SegmentationTask(
+            name="mine", data=data, architecture=Architecture("small"), train=train, cache_dir=tmp_path, device="cpu"
+        )
+
+    whole, alone = task_of(), task_of(validation=None, test=None)
+    assert [len(alone.ids(split)) for split in SPLITS] == [36, 8, 0, 0]
+    for split in ("candidates", "targets"):
+        assert alone.split_recipe(split) == whole.split_recipe(split) and alone.ids(split) == whole.ids(split)
+    assert alone.split_recipe("candidates") != alone.split_recipe("targets")
+    assert alone.surrogate_data() == whole.surrogate_data() and alone.data_recipe() != whole.data_recipe()
+    with pytest.raises(InputError, match="are two folders, or null, both of them"):
+        task_of(test=None)
+
+
+def test_endings_of_ones_own(tmp_path):
+    """As in Cityscapes, whose other images lie beside the labels."""
+    write_cityscapes(tmp_path, {"train": 2})
+    (tmp_path / "images").symlink_to(tmp_path / "leftImg8bit" / "train")
+    (tmp_path / "labels").symlink_to(tmp_path / "gtFine" / "train")
+    names = [(7, "road"), (23, "sky"), (26, "car")]
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"classes": [{"id": number, "name": name} for number, name in names], "ignore_index": 0})
+    )
+    given = {"candidates": str(tmp_path), "targets": str(tmp_path), "validation": None, "test": None}
+    endings = {"image_ending": "_leftImg8bit", "label_ending": "_gtFine_labelIds"}
+    data = Folders(**given, **endings, classes_file=str(tmp_path / "classes.json"), height=16, width=32)
+    scenes = data.splits(0)["candidates"]
+    assert scenes.ids.tolist() == [f"candidates/ulm/ulm_{i:06d}_000019" for i in range(2)]
+    assert set(np.unique(scenes.read(0)[1])) == {0, 1, 2}
 
 
 # --- palettes --------------------------------------------------------------------------------------------------------
