@@ -268,38 +268,32 @@ class Workbench(Generic[T]):
         table = kept(self._path("values", made_of, "parquet", name), make, pq.read_table)
         return Valued(table["value"].to_numpy(), float(table.schema.metadata[b"seconds"]))
 
-    def train(self: Workbench[Task], selection: Selection, seed: int) -> Path:
-        """Where the downstream model is that was trained on the selection: its state_dict."""
+    def model_of(self: Workbench[Task], selection: Selection | None, seed: int) -> Path:
+        """Where the downstream model is that was trained on the selection (None: on nothing at all), or will be."""
         recipe = self.task.recipe()
+        learnt: dict[str, Any] = {"untrained": True}
+        if selection is not None:
+            learnt = {"indices": selection.indices.tolist(), "weights": selection.weights.tolist()}
         made_of = {
             "code": self._task_code(),
             "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
-            "indices": selection.indices.tolist(),
-            "weights": selection.weights.tolist(),
+            **learnt,
             "seed": seed,
         }
+        return self._path("models", made_of, "safetensors")
+
+    def train(self: Workbench[Task], selection: Selection | None, seed: int) -> Path:
+        """Where the downstream model is that was trained on the selection, or before it learns anything: its
+        state_dict."""
 
         def make(path: Path) -> None:
-            state = self.task.train(selection, seed).state_dict()
-            write_tensors(path, state)
-
-        return made(self._path("models", made_of, "safetensors"), make)
-
-    def untrained(self: Workbench[Task], seed: int) -> Path:
-        """Where the downstream model is before it learns anything."""
-        recipe = self.task.recipe()
-        made_of = {
-            "code": self._task_code(),
-            "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
-            "untrained": True,
-            "seed": seed,
-        }
-
-        def make(path: Path) -> None:
+            if selection is not None:
+                write_tensors(path, self.task.train(selection, seed).state_dict())
+                return
             with seeded(seed):
                 write_tensors(path, self.task.downstream().state_dict())
 
-        return made(self._path("models", made_of, "safetensors"), make)
+        return made(self.model_of(selection, seed), make)
 
     def trained_model(self: Workbench[Task[Model]], trained: Path) -> Model:
         """The model of a state_dict on disk, in eval mode. Raises InputError where the file is damaged."""
@@ -309,14 +303,18 @@ class Workbench(Generic[T]):
 
     def evaluate(self: Workbench[Task], trained: Path, split: Split = "test") -> dict[str, float]:
         """The task's metrics of a trained model; the headline metric first. Other splits than test may have fewer."""
-        asked = self.task.recipe().get("evaluation")
 
         def make(path: Path) -> None:
             path.write_text(json.dumps(self.task.evaluate(self.trained_model(trained), split)))
 
+        return kept(self.metrics_of(trained, split), make, _json)
+
+    def metrics_of(self: Workbench[Task], trained: Path, split: Split = "test") -> Path:
+        """Where the task's metrics of a model are, or will be."""
+        asked = self.task.recipe().get("evaluation")
         how = [fingerprint({"evaluation": asked, "code": self._task_code()})]
         name = "-".join([trained.stem, *([] if split == "test" else [split]), *how])
-        return kept(self.cache / "metrics" / f"{name}.json", make, _json)
+        return self.cache / "metrics" / f"{name}.json"
 
     def _task_code(self) -> str:
         """What trains and evaluates."""

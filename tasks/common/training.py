@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, Share, check_options, progress
+from tarot.workers import LOCAL, Threads, Workers
 from tasks.common.snapshots import Snapshot, Snapshots, chance
 from tasks.task import Batch, Checkpoint, Model
 
@@ -198,6 +199,12 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         yield
+
+
+def trainers(engine: Workers) -> Workers:
+    """Whose workers train: those of the engine, or this thread in the place of several, which would share torch's
+    generators, and so what is drawn from them."""
+    return LOCAL if isinstance(engine, Threads) else engine
 
 
 def fit(
