@@ -297,6 +297,17 @@ class CostsSamples(Protocol):
 
 
 @runtime_checkable
+class SharesModels(Protocol):
+    """Gradients of models that do not fit one device."""
+
+    def shares_models(self) -> bool:
+        """Whether the frozen weights are to be shared out over the processes of the launcher."""
+
+    def share(self, model: nn.Module) -> None:
+        """Shares out those of a model on the CPU, in place; every process does so at the same time."""
+
+
+@runtime_checkable
 class DrawsPredictions(Protocol):
     """Reports show predictions before and after."""
 

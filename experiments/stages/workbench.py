@@ -32,7 +32,7 @@ from tasks.common.cache import cached_arrays, checked, kept, made, read_tensors,
 from tasks.common.code import parts_of, source_hash
 from tasks.common.training import seeded
 from tasks.features.task import FeatureTask
-from tasks.task import Checkpoint, Model, Split, Task, TaskData
+from tasks.task import Checkpoint, Model, SharesModels, Split, Task, TaskData
 
 log = logging.getLogger("tarot")
 _STAGES = ("tarot.api", "experiments.stages.features", "experiments.stages.views", __name__)
@@ -53,7 +53,8 @@ class Workbench(Generic[T]):
     """A task, and the features of one recipe by which its candidates are looked at.
 
     cache: the folder that results are kept in. device: where models are. engine: whose workers share the work, which
-    changes no result. What is trained and evaluated depends on no recipe, and asks for a task with a model.
+    changes no result. What is trained and evaluated depends on no recipe, and asks for a task with a model. Raises
+    InputError where the recipe asks for what a model in parts cannot give.
     """
 
     task: T
@@ -63,6 +64,13 @@ class Workbench(Generic[T]):
     engine: Workers = LOCAL
     _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, SharesModels) and self.task.shares_models():
+            if self.recipe.batch_size == "auto":
+                raise InputError("features.batch_size must be a number where the weights of a model are shared out")
+            if self.recipe.scores == "influence":
+                raise InputError("features=influence needs the whole model: its weights cannot be shared out")
 
     def features(self, checkpoints: list[Checkpoint] | None = None) -> Features:
         """Of all candidates and targets: read from the cache, computed where they are not there yet, or the user's own.

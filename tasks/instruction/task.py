@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, checked, fingerprint
+from tarot.workers import team
 from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
@@ -108,6 +109,15 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
         self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
+        if language.shard and team().size == 1:
+            raise InputError(
+                "task.language.shard=fsdp shares out weights over several processes, and there is one: "
+                "torchrun --nproc-per-node=2 run.py ..."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without a model of gigabytes, which other processes build themselves."""
+        return {**vars(self), "_spare": None}
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
@@ -336,6 +346,12 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         refuse_beyond(model, self.tokenizer, list(self.splits.values()), [self.pad, *self.stops])
         return model
 
+    def shares_models(self) -> bool:
+        return self.language.shard is not None
+
+    def share(self, model: LanguageModel) -> None:
+        model.share()
+
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
         """Each sample's mean cross-entropy over the tokens of its answers, [B]."""
         return model.losses(batch["input_ids"], batch["labels"])
@@ -355,7 +371,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         return ["\n".join(content for _, content in row.messages) for row in self.splits[split].rows]
 
     def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
-        """A warm-up."""
+        """A warm-up, by all processes of the launcher."""
+        return team().call(InstructionTask._warm_up, self, seed, run=run, keep=keep)
+
+    def _warm_up(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
         candidates = self.candidates()
         weights = self.surrogate.drawn(len(candidates), seed)
         self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
@@ -370,6 +389,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         return self.learner.model()
 
     def fit_downstream(self, weights: np.ndarray, seed: int) -> LanguageModel:
+        """By all processes of the launcher."""
+        return team().call(InstructionTask._tuned, self, weights, seed)
+
+    def _tuned(self, weights: np.ndarray, seed: int) -> LanguageModel:
         learner = self.learner
         if learner is not self:
             weights = self._for_learner(weights)
