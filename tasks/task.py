@@ -300,11 +300,9 @@ class CostsSamples(Protocol):
 class SharesModels(Protocol):
     """Gradients of models that do not fit one device."""
 
-    def shares_models(self) -> bool:
-        """Whether the frozen weights are to be shared out over the processes of the launcher."""
-
-    def share(self, model: nn.Module) -> None:
-        """Shares out those of a model on the CPU, in place; every process does so at the same time."""
+    def sharing(self) -> Callable[[Any], None] | None:
+        """What shares out the frozen weights of a model on the CPU over the processes of the launcher, in place and in
+        all of them at the same time; None where every process is to have them all."""
 
 
 @runtime_checkable

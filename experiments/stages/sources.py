@@ -71,15 +71,15 @@ class Surrogate:
     device: str
 
     @property
-    def shared(self) -> bool:
-        """Whether several processes have parts of it."""
-        return isinstance(self.task, SharesModels) and self.task.shares_models()
+    def sharing(self) -> Callable[[nn.Module], None] | None:
+        """What gives several processes parts of it."""
+        return self.task.sharing() if isinstance(self.task, SharesModels) else None
 
     @cached_property
     def _model(self) -> nn.Module:
         model = self.task.model()
-        if self.shared and isinstance(self.task, SharesModels):
-            self.task.share(model)
+        if self.sharing is not None:
+            self.sharing(model)
         return model.to(resolve_device(self.device))
 
     def at(self, checkpoint: Checkpoint) -> nn.Module:
@@ -233,7 +233,7 @@ def look(sources: Sequence[Source], cache: Path, surrogate: Surrogate, engine: W
     splits: tuple[Split, ...] = ("candidates", "targets")
     wanted = [source.wanted(split, cache) for source in sources for split in splits]
     setup = partial(Surrogate, surrogate.task, surrogate.device)
-    made = stored_rows_together(wanted, setup) if surrogate.shared else stored_rows(wanted, setup, engine)
+    made = stored_rows_together(wanted, setup) if surrogate.sharing else stored_rows(wanted, setup, engine)
     stores = iter(made)
     return [
         Seen(

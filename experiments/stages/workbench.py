@@ -66,7 +66,7 @@ class Workbench(Generic[T]):
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
 
     def __post_init__(self) -> None:
-        if isinstance(self.task, SharesModels) and self.task.shares_models():
+        if isinstance(self.task, SharesModels) and self.task.sharing():
             if self.recipe.batch_size == "auto":
                 raise InputError("features.batch_size must be a number where the weights of a model are shared out")
             if self.recipe.scores == "influence":

@@ -2,7 +2,7 @@
 
 from tarot.workers.given_up import stop_where_given_up
 from tarot.workers.in_process import LOCAL, Local
-from tarot.workers.launched import Team, team
+from tarot.workers.launched import team
 from tarot.workers.on_ray import Ray
 from tarot.workers.protocol import Workers, check_workers
 from tarot.workers.sums import pairwise, ranges
@@ -12,7 +12,6 @@ __all__ = [
     "LOCAL",
     "Local",
     "Ray",
-    "Team",
     "Threads",
     "Workers",
     "check_workers",

@@ -31,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 from tarot import InputError
 from tarot.common import Count, check_options, files_below, read_json, within
 from tarot.gradients import shard_frozen
+from tarot.workers import team
 from tasks.common.contents import hash_named
 from tasks.common.training import seeded
 from tasks.instruction.refusals import reason
@@ -133,6 +134,11 @@ class Language:
             raise InputError("task.language.quantize is of weights that exist: give task.language.path")
         if self.quantize and self.shard:
             raise InputError("task.language: weights of 4 bits cannot be shared out; give quantize or shard")
+        if self.shard and team().size == 1:
+            raise InputError(
+                "task.language.shard=fsdp shares out weights over several processes, and there is one: "
+                "torchrun --nproc-per-node=2 run.py ..."
+            )
         if self.hidden % self.heads or self.heads % self.key_heads:
             raise InputError(
                 "task.language: heads must divide hidden, and key_heads must divide heads; they are "

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, checked, fingerprint
-from tarot.workers import team
 from tasks.common.cache import cached_checkpoints
 from tasks.common.code import source_hash
 from tasks.common.supervised import SupervisedTask
@@ -35,7 +34,7 @@ from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.trained import Trained
-from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
+from tasks.instruction.training import Pretraining, Tuning, WarmUp, for_learner, pretrain, tune
 from tasks.task import SPLITS, Batch, Checkpoint, Split
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     Other options are `SupervisedTask`'s.
     """
 
+    trains_together = True
     training: Tuning
     surrogate_training: Tuning
     surrogate: WarmUp
@@ -109,11 +109,6 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
         self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
-        if language.shard and team().size == 1:
-            raise InputError(
-                "task.language.shard=fsdp shares out weights over several processes, and there is one: "
-                "torchrun --nproc-per-node=2 run.py ..."
-            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without a model of gigabytes, which other processes build themselves."""
@@ -346,11 +341,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         refuse_beyond(model, self.tokenizer, list(self.splits.values()), [self.pad, *self.stops])
         return model
 
-    def shares_models(self) -> bool:
-        return self.language.shard is not None
-
-    def share(self, model: LanguageModel) -> None:
-        model.share()
+    def sharing(self) -> Callable[[LanguageModel], None] | None:
+        return LanguageModel.share if self.language.shard else None
 
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
         """Each sample's mean cross-entropy over the tokens of its answers, [B]."""
@@ -371,10 +363,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         return ["\n".join(content for _, content in row.messages) for row in self.splits[split].rows]
 
     def fit_surrogate(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
-        """A warm-up, by all processes of the launcher."""
-        return team().call(InstructionTask._warm_up, self, seed, run=run, keep=keep)
-
-    def _warm_up(self, seed: int, *, run: int, keep: Surrogate) -> list[Checkpoint]:
+        """A warm-up."""
         candidates = self.candidates()
         weights = self.surrogate.drawn(len(candidates), seed)
         self.surrogate.refuse_short(int(weights.sum()))  # before minutes of pretraining
@@ -389,26 +378,13 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         return self.learner.model()
 
     def fit_downstream(self, weights: np.ndarray, seed: int) -> LanguageModel:
-        """By all processes of the launcher."""
-        return team().call(InstructionTask._tuned, self, weights, seed)
-
-    def _tuned(self, weights: np.ndarray, seed: int) -> LanguageModel:
         learner = self.learner
         if learner is not self:
-            weights = self._for_learner(weights)
+            ours, theirs = ([*task.ids("candidates"), *task.ids("targets")] for task in (self, learner))
+            weights = for_learner(weights, ours, theirs, self.max_length)
         model = learner.fresh(learner.model, seed)
         tune(model, learner.candidates() + learner.targets(), weights, self.training, seed, learner.pad)
         return model
-
-    def _for_learner(self, weights: np.ndarray) -> np.ndarray:
-        """Weights of our candidates and targets, as those of the learner's, of whom its tokenizer may have left other
-        ones out."""
-        ours, theirs = ([*task.ids("candidates"), *task.ids("targets")] for task in (self, self.learner))
-        known, there = dict(zip(ours, weights.tolist(), strict=True)), set(theirs)
-        lost = sum(weight > 0 for name, weight in known.items() if name not in there)
-        if lost:
-            log.warning("%d selected rows have no answer within %d tokens of the learner's", lost, self.max_length)
-        return np.array([known.get(name, 0) for name in theirs], dtype=np.int64)
 
     # --- results ------------------------------------------------------------------------------------------------------
 

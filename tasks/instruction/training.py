@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
 from tasks.task import Checkpoint
 
 Batch = dict[str, Tensor]
+log = logging.getLogger("tarot")
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,16 @@ def tune(
     with seeded(seed):  # of dropout
         told = "training" if keep is None else "warm-up"
         return fit(model, loss, batches, training, run=run, keep=keep, told=told, snapshots=snapshots)
+
+
+def for_learner(weights: np.ndarray, ours: Sequence[str], theirs: Sequence[str], max_length: int) -> np.ndarray:
+    """Weights of our candidates and targets, by their ids, as those of a learner's, int64, of whom its tokenizer may
+    have left other ones out."""
+    known, there = dict(zip(ours, weights.tolist(), strict=True)), set(theirs)
+    lost = sum(weight > 0 for name, weight in known.items() if name not in there)
+    if lost:
+        log.warning("%d selected rows have no answer within %d tokens of the learner's", lost, max_length)
+    return np.array([known.get(name, 0) for name in theirs], dtype=np.int64)
 
 
 def _steps(

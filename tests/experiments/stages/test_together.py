@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tarot.features import FeatureStore
-from tarot.workers import Team, team
+from tarot.workers import team
+from tarot.workers.launched import Team
 from tasks.common.cache import read_tensors
 from tests.experiments.running import ROOT, command, places
 from tests.experiments.selection.test_instruction_selected import SMALL
