@@ -1,12 +1,14 @@
 """What samples of motion take of memory, by their number: while scenes are read, features taken, a model trained.
 
     OMP_NUM_THREADS=1 python benchmarks/motion_scale.py                     # 2,000, 6,000 and 20,000 samples: minutes
-    OMP_NUM_THREADS=1 python benchmarks/motion_scale.py --rows 100000
+    OMP_NUM_THREADS=1 python benchmarks/motion_scale.py --stages read batches features train --rows 500 2000    # longer
 
 The paper's size is 3,032,000 samples. A few simulated scenes are written again and again under other names, as
 ScenarioNet writes them; they are seen as the paper's AutoBots sees them, by a model that is small. Each stage is
 measured in a process of its own, which finds what the ones before it have left in the cache. Two peaks are told: the
 resident set (ru_maxrss) and, of it, the memory of the process' own (RssAnon, looked at fifty times a second).
+
+read: scenes are read, and samples kept. batches: all samples, in an order of chance, as trainings are given them.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from tasks.motion.formats.scenarionet_writer import write_database
 from tasks.motion.simulator import database
 
 PAPER = 3_032_000
-STAGES = ("read", "features", "train")
+STAGES = ("read", "batches", "features", "train")
 PROFILE = Profile(name="paper_autobot", past=21, future=60, agents=15, segments=256, points=20, lines=("lane",))
 MIB = 2**20
 
@@ -103,7 +105,10 @@ def stage(name: str, folder: Path) -> dict[str, float]:
     task, memory, start = task_of(folder), Memory(), time.process_time()
     memory.start()
     n = len(task.candidates())
-    if name != "read":
+    if name == "batches":
+        for chosen in np.array_split(np.random.default_rng(0).permutation(n), -(-n // 256)):
+            task.candidates().batch(chosen)
+    elif name != "read":
         recipe = FeatureRecipe(
             kind="wfd",
             gradient="loss",
@@ -143,6 +148,7 @@ def stage(name: str, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 6_000, 20_000])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=["read", "batches"])
     parser.add_argument("--measure", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -150,11 +156,11 @@ def main() -> None:
         print(json.dumps(stage(options.measure, Path(options.folder))))
         return
     print(f"{'':9s}{'samples':>9s}{'resident':>10s}{'own':>8s}   MiB{'CPU s':>9s}{'on disk':>9s} MiB")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in STAGES}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in options.stages}
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             written(Path(folder), rows)
-            for name in STAGES:
+            for name in options.stages:
                 command = [sys.executable, __file__, "--measure", name, "--folder", folder]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 one = json.loads(done.stdout.splitlines()[-1])
