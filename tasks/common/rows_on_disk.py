@@ -36,20 +36,21 @@ class StoredArray:
         if not out.nbytes:
             return out
         content = out.reshape(-1).view(np.uint8).data
-        begins = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) != 1)  # of rows that stand one after another
-        with open(self.path, "rb", buffering=0) as file:
-            for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(numbers)], strict=True):
-                file.seek(self.offset + int(numbers[begin]) * each)
-                _fill(file, content[begin * each : end * each])
+        begins = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()]  # of rows that stand one after another
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            for begin, end in zip(begins, [*begins[1:], len(numbers)], strict=True):
+                self._fill(file, content[begin * each : end * each], self.offset + int(numbers[begin]) * each)
+        finally:
+            os.close(file)
         return out
 
-
-def _fill(file: Any, content: memoryview) -> None:
-    while content:
-        read = file.readinto(content)
-        if not read:
-            raise InputError(f"{file.name} is shorter than it was; delete it, and it is made again")
-        content = content[read:]
+    def _fill(self, file: int, content: memoryview, offset: int) -> None:
+        while content:
+            read = os.preadv(file, [content], offset)
+            if not read:
+                raise InputError(f"{self.path} is shorter than it was; delete it, and it is made again")
+            content, offset = content[read:], offset + read
 
 
 def stored_arrays(path: Path) -> dict[str, StoredArray]:
@@ -148,14 +149,20 @@ class LazyRows:
 
     def _rows(self, places: NDArray[np.int64]) -> NDArray[Any]:
         """By their places in all parts."""
+        if len(self.parts) == 1 and self.shape[1:] == self.parts[0].shape[1:]:
+            return _read(self.parts[0], places)
         out = np.zeros((len(places), *self.shape[1:]), self.dtype)
         of = np.searchsorted(self._ends, places, side="right")
         for number in np.unique(of).tolist():
             part, here = self.parts[number], np.flatnonzero(of == number)
-            within = places[here] - (int(self._ends[number - 1]) if number else 0)
-            found = part.rows(within) if isinstance(part, StoredArray) else part[within]
+            found = _read(part, places[here] - (int(self._ends[number - 1]) if number else 0))
             if len(self.shape) > 1:
                 out[here, : found.shape[1]] = found
             else:
                 out[here] = found
         return out
+
+
+def _read(part: StoredArray | NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """A copy."""
+    return part.rows(rows) if isinstance(part, StoredArray) else part[rows]
