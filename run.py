@@ -52,6 +52,29 @@ def main() -> None:
     # several times as long beside other programs; at once would be slower on cores of one's own.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, accelerate launch
+        work_together()
+    else:
+        work()
+
+
+def work_together() -> None:
+    """Several processes: the first one does what a run does, the others what it asks of them."""
+    from tarot.workers import team
+
+    if team().rank:
+        os.environ["TAROT_PROGRESS"] = "0"  # the leader says how far all are, and what it warns of
+        log.setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+        team().follow()
+        return
+    try:
+        work()
+    finally:
+        team().dismiss()
+
+
+def work() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands over every error, instead of printing it its own way
     register_resolvers()
     try:

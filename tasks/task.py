@@ -306,6 +306,15 @@ class CostsSamples(Protocol):
 
 
 @runtime_checkable
+class SharesModels(Protocol):
+    """Gradients of models that do not fit one device."""
+
+    def sharing(self) -> Callable[[Any], None] | None:
+        """What shares out the frozen weights of a model on the CPU over the processes of the launcher, in place and in
+        all of them at the same time; None where every process is to have them all."""
+
+
+@runtime_checkable
 class DrawsPredictions(Protocol):
     """Reports show predictions before and after."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.frame.methods import features_of
 from experiments.frame.repetitions import Repetition, training_seed
-from experiments.stages import Valued
+from experiments.stages import Evaluation, Training, Valued, evaluate_each, train_each
 from tarot import Selection
 from tarot.selectors import Selector
 from tasks.classification.domain_task import DomainTask
@@ -46,10 +46,12 @@ class Case:
         bench = self.repetition.benches[features_of(name)]
         return bench.value(self.methods[name], name, candidates)
 
-    def score(self, kept: np.ndarray) -> float:
-        """The task's headline metric of a model trained on these candidates, int64 [n], with the case's own seed: of
-        two that are compared, nothing differs but what they were trained on."""
-        selection = Selection(np.sort(kept), self.n, len(self.task.targets()), {})
-        bench = self.repetition.bench
-        trained = bench.train(selection, training_seed(self.seed, 500))
-        return next(iter(bench.evaluate(trained).values()))
+    def scores(self, kept: Sequence[np.ndarray], advance: Callable[[int], object]) -> list[float]:
+        """The task's headline metric of a model trained on each of these sets of candidates, int64 [n], with the case's
+        own seed: of two that are compared, nothing differs but what they were trained on. advance: told of each."""
+        m, benches = len(self.task.targets()), [self.repetition.bench]
+        selections = [Selection(np.sort(candidates), self.n, m, {}) for candidates in kept]
+        seed = training_seed(self.seed, 500)
+        trained = train_each(benches, [Training(0, selection, seed) for selection in selections], advance)
+        metrics = evaluate_each(benches, [Evaluation(0, path) for path in trained], lambda _: None)
+        return [next(iter(found.values())) for found in metrics]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -39,13 +39,11 @@ class Prune:
         worst_first = {name: np.argsort(case.value(name).values, kind="stable") for name in self.methods}
         chance = shuffled(case)
         worst_first |= {"random": chance, "oracle": oracle_order(chance, case.corrupted)}
-        scores: Scores = {}
-        for name, order in worst_first.items():
-            scores[name] = []
-            for fraction in self.fractions:
-                scores[name].append(case.score(order[dropped(fraction, case.n) :]))
-                advance(1)
-        return scores
+        kept = {
+            name: [order[dropped(fraction, case.n) :] for fraction in self.fractions]
+            for name, order in worst_first.items()
+        }
+        return _scored(case, kept, advance)
 
 
 @dataclass(frozen=True)
@@ -78,19 +76,23 @@ class Incremental:
 
     def run(self, case: Case, advance: Callable[[int], object]) -> Scores:
         arrival = shuffled(case)
-        scores: Scores = {name: [] for name in (*self.methods, "random", "no pruning")}
+        kept: dict[str, list[np.ndarray]] = {name: [] for name in (*self.methods, "random", "no pruning")}
         for size in self.sizes(case.n):
             arrived = np.sort(arrival[:size])
             drop = dropped(self.prune, size)
             chance = np.random.default_rng((case.seed, size)).permutation(arrived)
-            kept = {"random": chance[drop:], "no pruning": arrived}
+            kept["random"].append(chance[drop:])
+            kept["no pruning"].append(arrived)
             for name in self.methods:
                 values = case.value(name, None if size == case.n else arrived).values
-                kept[name] = arrived[np.argsort(values, kind="stable")[drop:]]
-            for name in scores:
-                scores[name].append(case.score(kept[name]))
-                advance(1)
-        return scores
+                kept[name].append(arrived[np.argsort(values, kind="stable")[drop:]])
+        return _scored(case, kept, advance)
+
+
+def _scored(case: Case, kept: Mapping[str, Sequence[np.ndarray]], advance: Callable[[int], object]) -> Scores:
+    """What the candidates are worth that each arm keeps."""
+    found = iter(case.scores([candidates for of_arm in kept.values() for candidates in of_arm], advance))
+    return {name: [next(found) for _ in of_arm] for name, of_arm in kept.items()}
 
 
 def dropped(fraction: float, n: int) -> int:

@@ -29,7 +29,7 @@ from experiments.stages import FeatureRecipe, Features, Workbench
 from tarot import InputError, Selection
 from tarot.common import remove_abandoned, resolve_device
 from tarot.selectors import Selector
-from tarot.workers import Ray, Workers
+from tarot.workers import Local, Ray, Workers, team
 from tasks.task import Task, TaskData
 
 log = logging.getLogger("tarot")
@@ -127,13 +127,13 @@ class Run(Generic[T]):
 
     def features(self) -> Features:
         """The bench's, timed."""
-        self.bench.check()
-        checkpoints = None
+        bench, checkpoints = self.bench, None
+        bench.check()
         if isinstance(self.task, Task) and self.recipe.without_surrogates is None:
             with self.clock("checkpoints"):
                 checkpoints = self.task.checkpoints()
         with self.clock("features"):
-            return self.bench.features(checkpoints)
+            return bench.features(checkpoints)
 
     def select(self, total: int | None = None) -> Selection:
         """The choice of the run's own selector, timed; its files are in the run's folder from then on."""
@@ -164,8 +164,11 @@ def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
 
 
 def _engine(config: DictConfig) -> Workers:
-    """Raises InputError where workers would be without the GPU that is asked for."""
+    """Raises InputError where workers would be without the GPU that is asked for, or beside the processes that a
+    launcher has started."""
     engine: Workers = hydra.utils.instantiate(config.engine)
+    if team().size > 1 and not isinstance(engine, Local):
+        raise InputError(f"{team().size} processes of a launcher share the work already: engine=local")
     if isinstance(engine, Ray) and engine.gpus == 0 and resolve_device(config.device).type == "cuda":
         raise InputError("engine.gpus is 0, so that workers have none: engine.gpus=1, or device=cpu")
     return engine

@@ -1,4 +1,4 @@
-"""Models of many selections, trained and judged one after the other; each is in the cache when it is there."""
+"""Models of the arms of every repetition, trained and judged side by side where the engine has several workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from experiments.frame.repetitions import Repetition, training_seed
 from experiments.frame.run import Run
+from experiments.stages import Evaluation, Training, evaluate_each, train_each
 from tarot import Selection
 from tarot.common import progress
 from tasks.task import Split, Task
@@ -30,13 +31,14 @@ def train_all(
         for arm, selections in by_arm.items()
         if training < len(selections)
     ]
+    trainings = [
+        Training(i, chosen[i][arm][training], training_seed(repetitions[i].seed, training)) for i, arm, training in jobs
+    ]
     models: list[dict[Key, list[Path]]] = [{arm: [] for arm in by_arm} for by_arm in chosen]
     with run.clock("train"), progress("trainings", len(jobs), "models") as advance:
-        for i, arm, training in jobs:
-            bench, seed = repetitions[i].bench, training_seed(repetitions[i].seed, training)
-            selection = chosen[i][arm][training]
-            models[i][arm].append(bench.untrained(seed) if selection is None else bench.train(selection, seed))
-            advance(1)
+        trained = train_each([one.bench for one in repetitions], trainings, advance)
+    for (i, arm, _), path in zip(jobs, trained, strict=True):
+        models[i][arm].append(path)
     return models
 
 
@@ -47,12 +49,11 @@ def evaluate_all(
     split: Split = "test",
 ) -> list[dict[Key, list[dict[str, float]]]]:
     """Of each repetition: arm -> the task's metrics of each of its models."""
+    jobs = [(i, arm, path) for i, by_arm in enumerate(models) for arm, paths in by_arm.items() for path in paths]
     metrics: list[dict[Key, list[dict[str, float]]]] = [{arm: [] for arm in by_arm} for by_arm in models]
-    total = sum(len(paths) for by_arm in models for paths in by_arm.values())
-    with run.clock("evaluate"), progress("evaluations", total, "models") as advance:
-        for one, by_arm, found in zip(repetitions, models, metrics, strict=True):
-            for arm, paths in by_arm.items():
-                for path in paths:
-                    found[arm].append(one.bench.evaluate(path, split))
-                    advance(1)
+    with run.clock("evaluate"), progress("evaluations", len(jobs), "models") as advance:
+        evaluations = [Evaluation(i, path, split) for i, _, path in jobs]
+        found = evaluate_each([one.bench for one in repetitions], evaluations, advance)
+    for (i, arm, _), outcome in zip(jobs, found, strict=True):
+        metrics[i][arm].append(outcome)
     return metrics

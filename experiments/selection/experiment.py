@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
 from experiments.frame.methods import method, refuse_lacking, refuse_on
-from experiments.frame.repetitions import training_seed
+from experiments.frame.repetitions import Repetition, training_seed
 from experiments.frame.run import Run, has_model
+from experiments.frame.trainings import evaluate_all, train_all
 from experiments.report import (
     Arm,
     Figure,
@@ -31,7 +30,7 @@ from experiments.report import (
     sources_of,
 )
 from tarot import InputError, Selection
-from tarot.common import Count, Natural, check_options, progress, resolve_device
+from tarot.common import Count, Natural, check_options, resolve_device
 from tarot.selectors import SELECTORS
 from tarot.space import Space
 from tasks.task import DrawsPredictions, Task, TaskData
@@ -111,16 +110,11 @@ class SelectionExperiment:
 
     def _train(self, run: Run[Task], arms: dict[str, Selection]) -> Scores:
         """The task's metrics of models trained on each arm."""
-        seeds = [training_seed(run.seed, training) for training in range(self.trainings)]
-        trained: dict[str, list[Path]] = {name: [] for name in arms}
         of_each = ", ".join(f"{name} ({len(selection):,} candidates)" for name, selection in arms.items())
-        log.info("to train: %d models, %d on each of %s", len(arms) * len(seeds), len(seeds), of_each)
-        with run.clock("train"), progress("trainings", len(arms) * len(seeds), "models") as advance:
-            for name, seed in product(arms, seeds):
-                trained[name].append(run.bench.train(arms[name], seed))
-                advance(1)
-        with run.clock("evaluate"):
-            outcomes = {name: [run.bench.evaluate(model) for model in models] for name, models in trained.items()}
+        log.info("to train: %d models, %d on each of %s", len(arms) * self.trainings, self.trainings, of_each)
+        alone = [Repetition(run.seed, run.task, {run.name["features"]: run.bench}, {})]
+        chosen = {name: [selection] * self.trainings for name, selection in arms.items()}
+        (outcomes,) = evaluate_all(run, alone, train_all(run, alone, [chosen]))
         return {
             name: {metric: mean_interval([outcome[metric] for outcome in found]) for metric in found[0]}
             for name, found in outcomes.items()

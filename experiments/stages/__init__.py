@@ -3,14 +3,19 @@
 from experiments.stages.encoders import ImageEncoder, NGrams, SentenceEncoder
 from experiments.stages.features import Features
 from experiments.stages.recipe import FeatureRecipe
+from experiments.stages.trainings import Evaluation, Training, evaluate_each, train_each
 from experiments.stages.workbench import Valued, Workbench
 
 __all__ = [
+    "Evaluation",
     "FeatureRecipe",
     "Features",
     "ImageEncoder",
     "NGrams",
     "SentenceEncoder",
+    "Training",
     "Valued",
     "Workbench",
+    "evaluate_each",
+    "train_each",
 ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.stages.recipe import FeatureRecipe
+from experiments.stages.together import stored_rows_together
 from tarot.common import fingerprint, hash_tensors, resolve_device
 from tarot.features import FeatureStore
 from tarot.featurize import RowsOf, stored_rows
@@ -33,7 +34,17 @@ from tarot.influence import influence_scores
 from tarot.workers import Workers
 from tasks.common.cache import kept, read_tensors, write_tensors
 from tasks.common.code import parts_of, source_hash
-from tasks.task import Batch, Checkpoint, CostsSamples, GivesEmbeddings, GivesErrorNorms, Split, Task, able
+from tasks.task import (
+    Batch,
+    Checkpoint,
+    CostsSamples,
+    GivesEmbeddings,
+    GivesErrorNorms,
+    SharesModels,
+    Split,
+    Task,
+    able,
+)
 
 RowMaker = GradientFeatures | AdamGradients | RankOneAdamGradients | Activations
 
@@ -59,9 +70,17 @@ class Surrogate:
     task: Task
     device: str
 
+    @property
+    def sharing(self) -> Callable[[nn.Module], None] | None:
+        """What gives several processes parts of it."""
+        return self.task.sharing() if isinstance(self.task, SharesModels) else None
+
     @cached_property
     def _model(self) -> nn.Module:
-        return self.task.model().to(resolve_device(self.device))
+        model = self.task.model()
+        if self.sharing is not None:
+            self.sharing(model)
+        return model.to(resolve_device(self.device))
 
     def at(self, checkpoint: Checkpoint) -> nn.Module:
         """In eval mode, as it was then. Whoever has been given it before has it no longer."""
@@ -213,7 +232,9 @@ def look(sources: Sequence[Source], cache: Path, surrogate: Surrogate, engine: W
     """What all of them say, kept in `cache`. The engine's workers make the rows, each with a surrogate of its own."""
     splits: tuple[Split, ...] = ("candidates", "targets")
     wanted = [source.wanted(split, cache) for source in sources for split in splits]
-    stores = iter(stored_rows(wanted, partial(Surrogate, surrogate.task, surrogate.device), engine))
+    setup = partial(Surrogate, surrogate.task, surrogate.device)
+    made = stored_rows_together(wanted, setup) if surrogate.sharing else stored_rows(wanted, setup, engine)
+    stores = iter(made)
     return [
         Seen(
             run=source.checkpoint.run,

@@ -32,7 +32,7 @@ from tasks.common.cache import cached_arrays, checked, kept, made, read_tensors,
 from tasks.common.code import parts_of, source_hash
 from tasks.common.training import seeded
 from tasks.features.task import FeatureTask
-from tasks.task import Checkpoint, Model, Split, Task, TaskData, able
+from tasks.task import Checkpoint, Model, SharesModels, Split, Task, TaskData, able
 
 log = logging.getLogger("tarot")
 _STAGES = ("tarot.api", "experiments.stages.features", "experiments.stages.views", __name__)
@@ -53,7 +53,8 @@ class Workbench(Generic[T]):
     """A task, and the features of one recipe by which its candidates are looked at.
 
     cache: the folder that results are kept in. device: where models are. engine: whose workers share the work, which
-    changes no result. What is trained and evaluated depends on no recipe, and asks for a task with a model.
+    changes no result. What is trained and evaluated depends on no recipe, and asks for a task with a model. Raises
+    InputError where the recipe asks for what a model in parts cannot give.
     """
 
     task: T
@@ -65,10 +66,16 @@ class Workbench(Generic[T]):
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
 
     def check(self) -> None:
-        """Raises InputError where the task does not give what rows are made of: before anything is trained for them."""
+        """Raises InputError, before anything is trained, where the task does not give what rows are made of, or where
+        they need a whole model and its weights are shared out."""
         if isinstance(self.task, Task):
             for ability in self.recipe.needs:
                 able(self.task, ability)
+        if isinstance(self.task, SharesModels) and self.task.sharing():
+            if self.recipe.batch_size == "auto":
+                raise InputError("features.batch_size must be a number where the weights of a model are shared out")
+            if self.recipe.scores == "influence":
+                raise InputError("features=influence needs the whole model: its weights cannot be shared out")
 
     def features(self, checkpoints: list[Checkpoint] | None = None) -> Features:
         """Of all candidates and targets: read from the cache, computed where they are not there yet, or the user's own.
@@ -274,38 +281,32 @@ class Workbench(Generic[T]):
         table = kept(self._path("values", made_of, "parquet", name), make, pq.read_table)
         return Valued(table["value"].to_numpy(), float(table.schema.metadata[b"seconds"]))
 
-    def train(self: Workbench[Task], selection: Selection, seed: int) -> Path:
-        """Where the downstream model is that was trained on the selection: its state_dict."""
+    def model_of(self: Workbench[Task], selection: Selection | None, seed: int) -> Path:
+        """Where the downstream model is that was trained on the selection (None: on nothing at all), or will be."""
         recipe = self.task.recipe()
+        learnt: dict[str, Any] = {"untrained": True}
+        if selection is not None:
+            learnt = {"indices": selection.indices.tolist(), "weights": selection.weights.tolist()}
         made_of = {
             "code": self._task_code(),
             "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
-            "indices": selection.indices.tolist(),
-            "weights": selection.weights.tolist(),
+            **learnt,
             "seed": seed,
         }
+        return self._path("models", made_of, "safetensors")
+
+    def train(self: Workbench[Task], selection: Selection | None, seed: int) -> Path:
+        """Where the downstream model is that was trained on the selection, or before it learns anything: its
+        state_dict."""
 
         def make(path: Path) -> None:
-            state = self.task.train(selection, seed).state_dict()
-            write_tensors(path, state)
-
-        return made(self._path("models", made_of, "safetensors"), make)
-
-    def untrained(self: Workbench[Task], seed: int) -> Path:
-        """Where the downstream model is before it learns anything."""
-        recipe = self.task.recipe()
-        made_of = {
-            "code": self._task_code(),
-            "task": {key: recipe[key] for key in ("name", "data", "model", "train")},
-            "untrained": True,
-            "seed": seed,
-        }
-
-        def make(path: Path) -> None:
+            if selection is not None:
+                write_tensors(path, self.task.train(selection, seed).state_dict())
+                return
             with seeded(seed):
                 write_tensors(path, self.task.downstream().state_dict())
 
-        return made(self._path("models", made_of, "safetensors"), make)
+        return made(self.model_of(selection, seed), make)
 
     def trained_model(self: Workbench[Task[Model]], trained: Path) -> Model:
         """The model of a state_dict on disk, in eval mode. Raises InputError where the file is damaged."""
@@ -315,14 +316,18 @@ class Workbench(Generic[T]):
 
     def evaluate(self: Workbench[Task], trained: Path, split: Split = "test") -> dict[str, float]:
         """The task's metrics of a trained model; the headline metric first. Other splits than test may have fewer."""
-        asked = self.task.recipe().get("evaluation")
 
         def make(path: Path) -> None:
             path.write_text(json.dumps(self.task.evaluate(self.trained_model(trained), split)))
 
+        return kept(self.metrics_of(trained, split), make, _json)
+
+    def metrics_of(self: Workbench[Task], trained: Path, split: Split = "test") -> Path:
+        """Where the task's metrics of a model are, or will be."""
+        asked = self.task.recipe().get("evaluation")
         how = [fingerprint({"evaluation": asked, "code": self._task_code()})]
         name = "-".join([trained.stem, *([] if split == "test" else [split]), *how])
-        return kept(self.cache / "metrics" / f"{name}.json", make, _json)
+        return self.cache / "metrics" / f"{name}.json"
 
     def _task_code(self) -> str:
         """What trains and evaluates."""

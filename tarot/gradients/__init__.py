@@ -9,6 +9,7 @@ from tarot.gradients.preconditioning import AdamGradients, OptimizerState, RankO
 from tarot.gradients.preflight import refuse_mixing
 from tarot.gradients.projection import Plan, Projection, ProjectionKind, plan
 from tarot.gradients.reference import loop_gradients, sample_gradient
+from tarot.gradients.sharded import shard_frozen
 
 __all__ = [
     "Activations",
@@ -38,6 +39,7 @@ __all__ = [
     "plan",
     "refuse_mixing",
     "sample_gradient",
+    "shard_frozen",
     "take",
     "to_device",
 ]

@@ -32,6 +32,7 @@ from tarot.gradients.preflight import MIXED, Layout, layout_of, refuse_mixing, s
 from tarot.gradients.projection import Projection, Sketch, fast_jl, plan
 from tarot.gradients.reference import sample_gradient
 from tarot.gradients.rules import is_formed
+from tarot.gradients.sharded import in_shares, sharing
 from tarot.gradients.watch import Shapes, Sink, Site, Watch, watchable
 
 CHECKED = 4  # samples that a check looks at
@@ -55,9 +56,15 @@ class _UnfitError(Exception):
         super().__init__(", ".join(reasons))
         self.reasons = reasons
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _UnfitError, (self.reasons,)
+
 
 class GradientFeatures:
     """Maps a batch to features: each sample's loss gradient for the chosen parameters, projected.
+
+    Of a model whose frozen weights are shared out over processes (FSDP2), each process makes a share of the rows and
+    has all of them; all must be given the same batches.
 
     parameters: which of the trainable parameters, by name; None for all.
     autocast: dtype of the forward pass under `torch.autocast`, such as torch.bfloat16; None for the model's own.
@@ -84,6 +91,7 @@ class GradientFeatures:
         sketches: Callable[[str, Sketch], Sketch] | None = None,
     ) -> None:
         self.model, self.losses, self.projection, self.autocast = model, losses, projection, autocast
+        self._sharing = sharing(model)
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         self._excluded = {}
         for parameter, name in self._names.items():
@@ -153,7 +161,9 @@ class GradientFeatures:
         with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model, set()):
             if self._check_is_due(samples):
                 self._until_fit(partial(self._check, take(batch, 0, CHECKED), min(samples, CHECKED)))
-            features = self._until_fit(partial(self._batch_pass, batch, samples))
+            whole = self._batch_pass
+            shares = whole if self._sharing is None else partial(in_shares, self._sharing, _UnfitError, whole)
+            features = self._until_fit(partial(shares, batch, samples))
             if self._slow:
                 self._sample_passes(batch, samples, features)
         return features if self._finish is None else self._finish(features)

@@ -46,7 +46,7 @@ from tarot.transport import (
     StreamedCost,
     solve_capacity,
 )
-from tarot.workers import LOCAL, Workers
+from tarot.workers import LOCAL, Workers, check_workers
 
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _FARTHEST = 2.0  # that unit vectors can be from each other
@@ -127,10 +127,7 @@ class SelectionProblem(InOrder):
         for name, value in known.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
         knowledge.check_weights(self.group_weights, self.target_groups)
-        if not isinstance(self.engine, Workers):
-            raise TypeError(
-                f"engine must be one of tarot.workers, such as tarot.workers.Threads(4); it is {self.engine!r}"
-            )
+        check_workers(self.engine)
 
     @property
     def n(self) -> int:

@@ -13,9 +13,9 @@ from tarot.space.choice import (
 )
 from tarot.space.content import content_order
 from tarot.space.distance import distances, row_distances
-from tarot.space.in_parts import nearest_in_parts
+from tarot.space.in_parts import nearest, nearest_in_parts
 from tarot.space.local import content_keys
-from tarot.space.neighbours import Closest, nearest, nearest_unit
+from tarot.space.neighbours import Closest, nearest_unit
 from tarot.space.norm import AskedNorm, unit_norm
 from tarot.space.ranking import MEMORY_BYTES, SORTED_AT_ONCE, ascending, distance_blocks, nearest_of_many
 from tarot.space.target_agreement import agreement

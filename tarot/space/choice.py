@@ -30,7 +30,7 @@ from tarot.space.whitening import (
     fit_centre,
     fit_whitener,
 )
-from tarot.workers import LOCAL, Workers
+from tarot.workers import LOCAL, Workers, check_workers
 
 Whitening = Literal["chosen", "local", "centred", "cholesky", "zca", "paper"] | None
 WHITENINGS: tuple[Whitening, ...] = ("chosen", "local", "centred", "cholesky", "zca", "paper", None)
@@ -161,6 +161,7 @@ def whiten(
     regularization: float | None = None,
     norm: AskedNorm = "auto",
     device: str = "auto",
+    engine: Workers = LOCAL,
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def whiten(
@@ -170,6 +171,7 @@ def whiten(
     regularization: float | None = None,
     norm: AskedNorm = "auto",
     device: str = "auto",
+    engine: Workers = LOCAL,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 @overload
 def whiten(
@@ -179,6 +181,7 @@ def whiten(
     regularization: float | None = None,
     norm: AskedNorm = "auto",
     device: str = "auto",
+    engine: Workers = LOCAL,
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]: ...
 def whiten(
     candidates: MatrixLike,
@@ -187,6 +190,7 @@ def whiten(
     regularization: float | None = None,
     norm: AskedNorm = "auto",
     device: str = "auto",
+    engine: Workers = LOCAL,
 ) -> tuple[NDArray[np.float32] | Tensor, NDArray[np.float32] | Tensor]:
     """Whitened, unit-norm candidates [N, d] and targets [M, d], float32; torch for torch input, else NumPy.
 
@@ -194,13 +198,16 @@ def whiten(
     space that it uses for `tarot_*`. `method=None` only normalises. Zero rows stay zero. Raises InputError on unequal
     dimensions, an unknown option, features that do not vary, or a covariance that is singular without a larger ridge.
     device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
+    engine: whose workers go over the rows to find the space, where that is the CPU; it changes no result.
     """
+    check_workers(engine)
     sources = {"candidates": as_rows(candidates, "candidates"), "targets": as_rows(targets, "targets")}
     asked = resolved(method, regularization)
     check_space(asked, regularization, norm)
     pair = sources["candidates"], sources["targets"]
     place = selection_device(device)
-    (mapping,) = fit_space([pair], asked, regularization, norm, place).maps
+    workers = engine if place == CPU else LOCAL
+    (mapping,) = fit_space([pair], asked, regularization, norm, place, workers).maps
     results: list[NDArray[np.float32] | Tensor] = []
     for name, rows in sources.items():
         home = rows.device if isinstance(rows, Tensor) else CPU

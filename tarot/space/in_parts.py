@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.features import Rows
-from tarot.space.neighbours import Closest, nearest_unit
-from tarot.workers import LOCAL, Workers, ranges
+from tarot.common import CPU, InputError, selection_device
+from tarot.features import MatrixLike, Rows, as_rows
+from tarot.space.choice import Whitening, check_space, fit_space, resolved
+from tarot.space.neighbours import Closest, nearest_unit, tf32_screen
+from tarot.space.norm import AskedNorm
+from tarot.space.whitening import WhitenedRows
+from tarot.workers import LOCAL, Workers, check_workers, ranges
 
 PART = 262_144  # candidates: many, since each part looks again at the k nearest of every target in it
 
@@ -38,6 +42,44 @@ class _Range:
             start, stop, step = index.indices(self.shape[0])
             return self.rows[self.start + start : self.start + stop : step]
         return self.rows[np.asarray(index) + self.start]
+
+
+def nearest(
+    candidates: MatrixLike,
+    targets: MatrixLike,
+    k: int = 100,
+    whitening: Whitening | Literal["auto"] = "auto",
+    regularization: float | None = None,
+    norm: AskedNorm = "auto",
+    device: str = "auto",
+    engine: Workers = LOCAL,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
+
+    Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening as `tarot.select` describes it; "auto" is
+    what it uses for `tarot_*`, None takes the rows as they are. Exact; ties go to the smaller index. Zero rows are
+    nobody's neighbours: places that no usable candidate fills, and all places of a zero target, hold distance +inf and
+    index -1. device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
+    engine: whose workers go over the candidates, where that is the CPU; it changes no result.
+
+    Raises InputError for a k outside 1..N and as `fit_whitener` does.
+    """
+    check_workers(engine)
+    candidates, targets = as_rows(candidates, "candidates"), as_rows(targets, "targets")
+    if not 1 <= k <= candidates.shape[0]:
+        raise InputError(f"k must be between 1 and the number of candidates, {candidates.shape[0]}; it is {k!r}")
+    asked = resolved(whitening, regularization)
+    check_space(asked, regularization, norm)
+    place = selection_device(device)
+    workers = engine if place == CPU else LOCAL
+    (mapping,) = fit_space([(candidates, targets)], asked, regularization, norm, place, workers).maps
+    white = WhitenedRows(targets, mapping, "targets", place)[:]
+    pool = WhitenedRows(candidates, mapping, "candidates", place)
+    if place == CPU:
+        distance, index = nearest_in_parts(pool, white, k, engine=workers)
+    else:
+        distance, index = nearest_unit(pool, white, k, screen=tf32_screen(candidates.shape[1]))
+    return distance.numpy(), index.numpy()
 
 
 def nearest_in_parts(

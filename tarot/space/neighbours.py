@@ -10,56 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import CPU, InputError, products_in, selection_device
-from tarot.features import MatrixLike, Rows, as_rows, block_size, blocks, read_rows
-from tarot.space.choice import Whitening, check_space, fit_space, resolved
-from tarot.space.norm import AskedNorm
-from tarot.space.whitening import WhitenedRows
+from tarot.common import CPU, InputError, products_in
+from tarot.features import Rows, block_size, blocks, read_rows
 
 BLOCK_SIMILARITIES = 1 << 23  # at most, per block: they are screened from cache
 GATHER_BYTES = 4 << 20  # small: fresh memory costs more than the arithmetic done in it
 _GROUP, _FEW_ROWS = 16, 256  # of rows whose maxima are looked for together; below, all at once is as fast
 _ROUNDING = 1e-5  # of a similarity that is computed from a distance
 NORM_TOLERANCE = 1e-6  # float32 rounding stays below; rows of a float16 store do not and are normalised again (L-16)
-
-
-def nearest(
-    candidates: MatrixLike,
-    targets: MatrixLike,
-    k: int = 100,
-    whitening: Whitening | Literal["auto"] = "auto",
-    regularization: float | None = None,
-    norm: AskedNorm = "auto",
-    device: str = "auto",
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Distances (float32 [M, k], ascending) and indices (int64 [M, k]) of each target's k nearest candidates.
-
-    Distances are between unit-norm rows, sqrt(2 - 2 cos), after whitening as `tarot.select` describes it; "auto" is
-    what it uses for `tarot_*`, None takes the rows as they are. Exact; ties go to the smaller index. Zero rows are
-    nobody's neighbours: places that no usable candidate fills, and all places of a zero target, hold distance +inf and
-    index -1. device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
-
-    Raises InputError for a k outside 1..N and as `fit_whitener` does.
-    """
-    candidates, targets = as_rows(candidates, "candidates"), as_rows(targets, "targets")
-    if not 1 <= k <= candidates.shape[0]:
-        raise InputError(f"k must be between 1 and the number of candidates, {candidates.shape[0]}; it is {k!r}")
-    asked = resolved(whitening, regularization)
-    check_space(asked, regularization, norm)
-    place = selection_device(device)
-    (mapping,) = fit_space([(candidates, targets)], asked, regularization, norm, place).maps
-    white = WhitenedRows(targets, mapping, "targets", place)[:]
-    screen = tf32_screen(candidates.shape[1]) if place.type == "cuda" else None
-    pool = WhitenedRows(candidates, mapping, "candidates", place)
-    distance, index = nearest_unit(pool, white, k, screen=screen)
-    return distance.numpy(), index.numpy()
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from tarot.workers.given_up import stop_where_given_up
 from tarot.workers.in_process import LOCAL, Local
+from tarot.workers.launched import team
 from tarot.workers.on_ray import Ray
-from tarot.workers.protocol import Workers
+from tarot.workers.protocol import Workers, check_workers
 from tarot.workers.sums import pairwise, ranges
 from tarot.workers.threads import Threads
 
@@ -13,7 +14,9 @@ __all__ = [
     "Ray",
     "Threads",
     "Workers",
+    "check_workers",
     "pairwise",
     "ranges",
     "stop_where_given_up",
+    "team",
 ]

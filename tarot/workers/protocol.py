@@ -45,3 +45,9 @@ class Workers(Protocol):
     def close(self) -> None:
         """Ends the workers. A later map starts others."""
         ...
+
+
+def check_workers(engine: object) -> None:
+    """Raises TypeError unless it is one of these."""
+    if not isinstance(engine, Workers):
+        raise TypeError(f"engine must be one of tarot.workers, such as tarot.workers.Threads(4); it is {engine!r}")

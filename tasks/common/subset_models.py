@@ -23,7 +23,7 @@ from tarot.common import fingerprint, progress
 from tarot.workers import LOCAL, Local, Workers
 from tasks.common.cache import checked, made, remove_damaged
 from tasks.common.code import parts_of, source_hash
-from tasks.common.training import Surrogate
+from tasks.common.training import Surrogate, trainers
 from tasks.task import MeasuresSubsets, StacksSubsets, Task, able
 
 STACKED = 32  # models trained as one
@@ -87,6 +87,7 @@ def _rounds(task: Task, missing: Sequence[_Job], workers: int | None, engine: Wo
         return
     task.candidates(), task.targets()  # read before the task is sent to workers, not by each of them
     stacked = isinstance(task, StacksSubsets) and task.stacks_subsets()
+    engine = trainers(engine)
     if isinstance(engine, Local) and not stacked:
         yield from _train_in_processes(task, missing, _workers(task, workers))
         return

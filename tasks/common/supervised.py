@@ -6,7 +6,7 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from tarot import Selection
 from tarot.common import Natural, checked, fingerprint, resolve_device
 from tarot.gradients import Samples
+from tarot.workers import team
 from tasks.common.cache import cached_surrogates
 from tasks.common.code import parts_of, source_hash
 from tasks.common.snapshots import Snapshots
@@ -21,6 +22,7 @@ from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weig
 from tasks.task import Checkpoint, Model, Split, Task
 
 Made = TypeVar("Made", bound=nn.Module)
+Result = TypeVar("Result")
 
 
 class SupervisedTask(Task[Model]):
@@ -30,6 +32,9 @@ class SupervisedTask(Task[Model]):
     surrogate: how many of them there are. seed: of the splits and of the surrogates. device: auto is a GPU where there
     is one. Raises InputError for a seed below 0 and a device that is not there.
     """
+
+    trains_together: ClassVar[bool] = False
+    """Whether its trainings share out the rows of a step over the processes of a launcher (`tarot.workers.team`)."""
 
     @checked("task")
     def __init__(
@@ -146,12 +151,17 @@ class SupervisedTask(Task[Model]):
     def _train_surrogates(self) -> list[Checkpoint]:
         kept: list[Checkpoint] = []
         for run in range(self.surrogate.runs):
-            kept += self.fit_surrogate(1000 * self.seed + run, run=run, keep=self.surrogate)
+            seed, options = 1000 * self.seed + run, {"run": run, "keep": self.surrogate}
+            kept += self._by_all(self.fit_surrogate, seed, **options)
         return kept
 
     def train(self, selection: Selection, seed: int) -> Model:
         n, m = len(self.candidates()), len(self.targets())
-        return self.fit_downstream(epoch_weights(selection, n, m, self.training.merge_targets), seed)
+        return self._by_all(self.fit_downstream, epoch_weights(selection, n, m, self.training.merge_targets), seed)
+
+    def _by_all(self, fit: Callable[..., Result], *args: Any, **options: Any) -> Result:
+        """By all processes of a launcher, where the task's trainings can be shared out."""
+        return team().call(fit, *args, **options) if self.trains_together else fit(*args, **options)
 
     def fresh(self, make: Callable[[], Made], seed: int) -> Made:
         """What `make` gives (`model` or `downstream`), on the device; its weights are decided by the seed."""

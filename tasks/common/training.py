@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
 from tarot.common import Count, NonNegative, Positive, Share, check_options, progress
+from tarot.workers import LOCAL, Threads, Workers, team
 from tasks.common.snapshots import Snapshot, Snapshots, chance
 from tasks.task import Batch, Checkpoint, Model
 
@@ -200,6 +201,12 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def trainers(engine: Workers) -> Workers:
+    """Whose workers train: those of the engine, or this thread in the place of several, which would share torch's
+    generators, and so what is drawn from them."""
+    return LOCAL if isinstance(engine, Threads) else engine
+
+
 def fit(
     model: Model,
     loss: Callable[[Model, Batch], Tensor],
@@ -249,7 +256,7 @@ def fit(
             if watch is not None:
                 watch(model, step + 1)
                 model.train()
-            if snapshots is not None and (step + 1 in saved or snapshots.due()):
+            if snapshots is not None and team().rank == 0 and (step + 1 in saved or snapshots.due()):
                 state = _checkpoint("now", model, optimizer, 0.0, run)
                 moments = state.optimizer_state or {}
                 snapshots.save(Snapshot(step + 1, rates, state.state, moments, kept, chance()))

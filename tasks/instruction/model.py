@@ -30,6 +30,8 @@ from transformers.utils import logging as transformers_logging
 
 from tarot import InputError
 from tarot.common import Count, check_options, files_below, read_json, within
+from tarot.gradients import shard_frozen
+from tarot.workers import team
 from tasks.common.contents import hash_named
 from tasks.common.training import seeded
 from tasks.instruction.refusals import reason, refuse_no_folder
@@ -38,6 +40,8 @@ from tasks.instruction.tokens import IGNORE
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 _PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")  # logits are head(last hidden state) and nothing else
 _WEIGHTS_PER_BYTE = 4  # of files in 2 bits each; nobody keeps fewer
+
+_NOT_WEIGHTS = ("attention", "checkpointing", "shard")  # options by which nothing else is computed
 
 State = Mapping[str, Tensor]
 
@@ -104,6 +108,8 @@ class Language:
     dtype: of the weights, float32 or bfloat16; null: the file's, float32 for random weights.
     quantize: 4bit loads the frozen weights as NF4 (needs bitsandbytes and a GPU); null: as they are.
     checkpointing: activations are computed again in training's backward pass: less memory, a third more time.
+    shard: fsdp shares out the frozen weights of the layers over the processes of torchrun, for gradients of models that
+        do not fit one GPU; null: every process has them all.
     """
 
     path: str | None = None
@@ -120,11 +126,19 @@ class Language:
     dtype: Literal["float32", "bfloat16"] | None = None
     quantize: Literal["4bit"] | None = None
     checkpointing: bool = False
+    shard: Literal["fsdp"] | None = None
 
     def __post_init__(self) -> None:
         check_options(self, "task.language")
         if self.quantize and self.path is None:
             raise InputError("task.language.quantize is of weights that exist: give task.language.path")
+        if self.quantize and self.shard:
+            raise InputError("task.language: weights of 4 bits cannot be shared out; give quantize or shard")
+        if self.shard and team().size == 1:
+            raise InputError(
+                "task.language.shard=fsdp shares out weights over several processes, and there is one: "
+                "torchrun --nproc-per-node=2 run.py ..."
+            )
         if self.hidden % self.heads or self.heads % self.key_heads:
             raise InputError(
                 "task.language: heads must divide hidden, and key_heads must divide heads; they are "
@@ -134,7 +148,7 @@ class Language:
     def recipe(self, cache: Path | None = None) -> dict[str, Any]:
         """What determines the weights and what is computed of them, as plain data. cache: where hashes of files are
         remembered."""
-        known = {key: value for key, value in asdict(self).items() if key not in ("attention", "checkpointing")}
+        known = {key: value for key, value in asdict(self).items() if key not in _NOT_WEIGHTS}
         if self.path is None:
             return known
         return {
@@ -257,6 +271,14 @@ class LanguageModel(nn.Module):
     def causal(self) -> PreTrainedModel:
         """transformers' own model, its layers with adapters."""
         return cast("PreTrainedModel", self.net.get_base_model())
+
+    def share(self) -> None:
+        """Shares out the frozen weights of its layers over all processes; embeddings and head stay whole. Raises
+        InputError where the layers are not where transformers' decoders have them."""
+        layers = getattr(self.causal.base_model, "layers", None)
+        if not isinstance(layers, nn.ModuleList):
+            raise InputError(f"task.language.shard: {type(self.causal).__name__} has no list of layers to share out")
+        shard_frozen(layers)
 
     def without_adapters(self) -> PreTrainedModel:
         """What they were attached to, as it was before; this model is not to be used any more."""

@@ -35,7 +35,7 @@ from tasks.instruction.template import Template, stop_tokens, template_of
 from tasks.instruction.tokenizer import cached_tokenizer, identity, load_tokenizer, padding_id, train_tokenizer
 from tasks.instruction.tokens import IGNORE, Sample, Tokenized, collate, tokenize
 from tasks.instruction.trained import Trained
-from tasks.instruction.training import Pretraining, Tuning, WarmUp, pretrain, tune
+from tasks.instruction.training import Pretraining, Tuning, WarmUp, for_learner, pretrain, tune
 from tasks.task import SPLITS, Batch, Checkpoint, Split
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     Other options are `SupervisedTask`'s.
     """
 
+    trains_together = True
     training: Tuning
     surrogate_training: Tuning
     surrogate: WarmUp
@@ -109,6 +110,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         self.one_of_each = data.by_features
         self.learner = self if transfer is None else self._with(transfer)
         self._spare: PreTrainedModel | None = None  # of a warm-up, for the model that is asked for next
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without a model of gigabytes, which other processes build themselves."""
+        return {**vars(self), "_spare": None}
 
     def _with(self, language: Language) -> InstructionTask:
         """The same task for another language."""
@@ -337,6 +342,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
         refuse_beyond(model, self.tokenizer, self._extent, [self.pad, *self.stops])
         return model
 
+    def sharing(self) -> Callable[[LanguageModel], None] | None:
+        return LanguageModel.share if self.language.shard else None
+
     def losses(self, model: LanguageModel, batch: Batch) -> Tensor:
         """Each sample's mean cross-entropy over the tokens of its answers, [B]."""
         return model.losses(batch["input_ids"], batch["labels"])
@@ -373,20 +381,11 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def fit_downstream(self, weights: np.ndarray, seed: int) -> LanguageModel:
         learner = self.learner
         if learner is not self:
-            weights = self._for_learner(weights)
+            ours, theirs = ([*task.ids("candidates"), *task.ids("targets")] for task in (self, learner))
+            weights = for_learner(weights, ours, theirs, self.max_length)
         model = learner.fresh(learner.model, seed)
         tune(model, learner.candidates() + learner.targets(), weights, self.training, seed, learner.pad)
         return model
-
-    def _for_learner(self, weights: np.ndarray) -> np.ndarray:
-        """Weights of our candidates and targets, as those of the learner's, of whom its tokenizer may have left other
-        ones out."""
-        ours, theirs = ([*task.ids("candidates"), *task.ids("targets")] for task in (self, self.learner))
-        known, there = dict(zip(ours, weights.tolist(), strict=True)), set(theirs)
-        lost = sum(weight > 0 for name, weight in known.items() if name not in there)
-        if lost:
-            log.warning("%d selected rows have no answer within %d tokens of the learner's", lost, self.max_length)
-        return np.array([known.get(name, 0) for name in theirs], dtype=np.int64)
 
     # --- results ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tarot import InputError
 from tarot.common import Count, NonNegative, Positive, Share, at_least, check_options, within
+from tarot.workers import team
 from tasks.common.snapshots import Snapshots
 from tasks.common.training import EpochTraining, Surrogate, Training, endless_batches, fit, seeded
 from tasks.instruction.model import LanguageModel, State
@@ -22,6 +24,7 @@ from tasks.instruction.tokens import IGNORE, Tokenized, collate, token_batches
 from tasks.task import Checkpoint
 
 Batch = dict[str, Tensor]
+log = logging.getLogger("tarot")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Tuning(EpochTraining):
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         learnt, most = list(parameters), self.clip
         optimizer = super().make_optimizer(learnt)
+
+        def add_up(*_: Any) -> None:
+            team().add_up([p.grad for p in learnt if p.grad is not None])
+
+        optimizer.register_step_pre_hook(add_up)
         if most is not None:
 
             def clip(*_: Any) -> None:
@@ -123,7 +131,7 @@ def tune(
 
     def loss(model: LanguageModel, parts: list[Batch]) -> Tensor:
         """Of a step. All but the last part are done with, gradient and all, when the next begins."""
-        size, done = sum(len(part["labels"]) for part in parts), torch.zeros((), device=device)
+        size, done = training.batch_size, torch.zeros((), device=device)
         for i, part in enumerate(parts):
             with training.precision(device):
                 value = model.losses(part["input_ids"], part["labels"]).sum() / size
@@ -134,18 +142,34 @@ def tune(
         raise AssertionError("a step has at least one part")
 
     training = training.of(int(weights.sum()))
+    if team().together and training.batch_size < team().size:
+        raise InputError(f"{team().size} processes cannot share {training.batch_size} rows a step: start fewer")
     batches = _steps(rows, weights, training, seed, pad, device)
     with seeded(seed):  # of dropout
         told = "training" if keep is None else "warm-up"
         return fit(model, loss, batches, training, run=run, keep=keep, told=told, snapshots=snapshots)
 
 
+def for_learner(weights: np.ndarray, ours: Sequence[str], theirs: Sequence[str], max_length: int) -> np.ndarray:
+    """Weights of our candidates and targets, by their ids, as those of a learner's, int64, of whom its tokenizer may
+    have left other ones out."""
+    known, there = dict(zip(ours, weights.tolist(), strict=True)), set(theirs)
+    lost = sum(weight > 0 for name, weight in known.items() if name not in there)
+    if lost:
+        log.warning("%d selected rows have no answer within %d tokens of the learner's", lost, max_length)
+    return np.array([known.get(name, 0) for name in theirs], dtype=np.int64)
+
+
 def _steps(
     rows: Tokenized, weights: np.ndarray, training: Tuning, seed: int, pad: int, device: torch.device
 ) -> Iterator[list[Batch]]:
-    """Endless steps, each the parts that it is split into."""
+    """Endless steps, each the parts that it is split into; of several processes that train together each has some of a
+    step's rows, which alternate by length."""
     lengths, joined = rows.lengths, collate(pad)
     for indices in endless_batches(weights, training.batch_size, seed):
+        if team().together:
+            by_length = indices[np.argsort(lengths[indices], kind="stable")]
+            indices = by_length[team().rank :: team().size]
         parts = token_batches(lengths[indices], training.tokens)
         yield [
             {

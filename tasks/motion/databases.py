@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tarot import InputError
-from tarot.common import Natural, NonNegative, Positive, check_options, entries, files_below, fingerprint
+from tarot.common import Count, Natural, NonNegative, Positive, check_options, entries, files_below, fingerprint
+from tarot.workers import ranges
 from tasks.common.code import source_hash
 from tasks.common.contents import hash_named
 from tasks.motion.formats import (
@@ -23,11 +26,14 @@ from tasks.motion.formats import (
     databases,
     is_argoverse2_name,
     read_argoverse2,
-    read_database,
+    read_scenarios,
     scenario_files,
 )
+from tasks.motion.simulator import START
 from tasks.motion.sources import MotionData, Splits, joined, pairs, report, wanted
 from tasks.motion.views import MotionSamples, Profile, TargetFilter, cached_samples, samples_of
+
+RECORDS = 128  # of a part, which is in memory while it is made, and made whole or not at all
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Databases(MotionData):
     every: seconds from window to window, as many as a record has; None: one window of each, and what lies outside of it
     is counted. kinds: of agents that are forecast. moving_distance: metres that a vehicle moves at least, where a
     record does not say who is to be forecast. allow_outside: merged databases point to files outside their own folder.
+    processes: that read records; results are the same with any number.
     """
 
     candidates: Mapping[str, str | None]
@@ -57,6 +64,7 @@ class Databases(MotionData):
     moving_distance: NonNegative = 2.0
     scene_fields: Natural = 0
     allow_outside: bool = False
+    processes: Count = 1
 
     def __post_init__(self) -> None:
         check_options(self, "task.data")
@@ -109,37 +117,11 @@ class Databases(MotionData):
         self._refuse_shared(
             {name: {str(path.resolve()) for path in source.paths()} for name, source in self._sources.items()}, "file"
         )
+        parts = {name: self._parts(name, profile, cache) for name in self._sources}
+        _keep_all([part for of_source in parts.values() for part in of_source], self.processes)
         made: dict[str, MotionSamples] = {}
-        for name, source in self._sources.items():
-            dataset = self._dataset(name)
-            start, select = self.start.get(dataset), self._select
-            made_of = {
-                "files": source.content(cache),
-                "start": start,
-                "select": asdict(select) | {"kinds": list(select.kinds)},
-                "profile": profile.recipe(),
-                "code": source_hash(read_database, read_argoverse2, samples_of),
-                "dataset": dataset,
-                **self._cut,
-            }
-
-            def make(
-                source: Source = source,
-                dataset: str = dataset,
-                start: int | None = start,
-                select: TargetFilter = select,
-            ) -> MotionSamples:
-                skipped: Counter[str] = Counter()
-                return samples_of(
-                    source.scenarios(dataset, skipped),
-                    profile,
-                    select=select,
-                    start=start,
-                    every=self.every,
-                    skipped=skipped,
-                )
-
-            made[name] = cached_samples(cache / f"{dataset}-{fingerprint(made_of)}.npz", profile, make)
+        for name, of_source in parts.items():
+            made[name] = joined(part.samples() for part in of_source)
             report(name, made[name])
         self._refuse_shared(
             {name: {_scene(i, 0) for i in found.ids.tolist()} for name, found in made.items()}, "scenario"
@@ -150,6 +132,26 @@ class Databases(MotionData):
         self._refuse_shared({self._targets: of_targets, self._held: set(scenes)}, "scene")
         validation, test = self._in_turn(held, scenes) if self.disjoint else (held, held)
         return {"candidates": joined(made.values()), "targets": targets, "validation": validation, "test": test}
+
+    def _parts(self, name: str, profile: Profile, cache: Path) -> list[_Part]:
+        """Of a source."""
+        source, dataset, select = self._sources[name], self._dataset(name), self._select
+        parts = []
+        for start, stop in ranges(len(source.records), RECORDS) or [(0, 0)]:
+            records = source.records[start:stop]
+            made_of = {
+                "files": source.content(cache, records),
+                "start": self.start.get(dataset),
+                "select": asdict(select) | {"kinds": list(select.kinds)},
+                "profile": profile.recipe(),
+                "code": source_hash(read_scenarios, read_argoverse2, samples_of),
+                "dataset": dataset,
+                **self._cut,
+            }
+            path = cache / f"{dataset}-{fingerprint(made_of)}.npz"
+            window = (self.start.get(dataset), self.every)
+            parts.append(_Part(path, tuple(records), source.argoverse, dataset, select, *window, profile))
+        return parts
 
     def _in_turn(self, held: MotionSamples, scenes: Sequence[str]) -> tuple[MotionSamples, MotionSamples]:
         """The samples of every other scene, and of the rest."""
@@ -196,6 +198,48 @@ class Databases(MotionData):
         }
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some records of a source, and where their samples are kept."""
+
+    path: Path
+    records: Sequence[Path]
+    argoverse: bool
+    dataset: str
+    select: TargetFilter
+    start: int | None
+    every: float | None
+    profile: Profile
+
+    def samples(self) -> MotionSamples:
+        return cached_samples(self.path, self.profile, self._made)
+
+    def _made(self) -> MotionSamples:
+        skipped: Counter[str] = Counter()
+        read = _argoverse2 if self.argoverse else _scenarionet
+        return samples_of(
+            read(self.records, self.dataset, skipped),
+            self.profile,
+            select=self.select,
+            start=self.start,
+            every=self.every,
+            skipped=skipped,
+        )
+
+
+def _keep_all(parts: Sequence[_Part], processes: int) -> None:
+    """Makes what is missing in as many processes; what they stumble over is said where the parts are read."""
+    missing = [part for part in parts if not part.path.exists()]
+    if processes > 1 and len(missing) > 1:
+        with ProcessPoolExecutor(min(processes, len(missing)), mp_context=get_context(START)) as pool:
+            for part in missing:
+                pool.submit(_keep, part)
+
+
+def _keep(part: _Part) -> None:
+    part.samples()
+
+
 class Source:
     """A folder of databases or of Argoverse 2's scenarios."""
 
@@ -204,26 +248,36 @@ class Source:
         self.argoverse = any(is_argoverse2_name(path.name) for path in files_below(folder))
         self.parts = argoverse2_folders(folder) if self.argoverse else databases(folder)
 
-    def content(self, cache: Path | None = None) -> str:
-        """Which files they are: the SHA-256 of their names and of what is in them."""
-        return hash_named(((path.name, path) for path in self.paths()), cache)
-
-    def paths(self) -> Iterator[Path]:
+    @cached_property
+    def records(self) -> list[Path]:
+        """Argoverse's folders, ScenarioNet's files."""
         if self.argoverse:
-            return chain.from_iterable([path for path in entries(part) if path.is_file()] for part in self.parts)
-        return chain.from_iterable(scenario_files(part, self.allow_outside).values() for part in self.parts)
+            return self.parts
+        return [path for part in self.parts for path in scenario_files(part, self.allow_outside).values()]
 
-    def scenarios(self, dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:
-        if not self.argoverse:
-            yield from read_database(self.parts, dataset=dataset, allow_outside=self.allow_outside, skipped=skipped)
-            return
-        for part in self.parts:
-            try:
-                scenario = read_argoverse2(part)
-            except InputError as error:
-                count_unreadable(skipped, part, error)
-                continue
-            yield replace(scenario, dataset=dataset)
+    def content(self, cache: Path | None = None, records: Sequence[Path] | None = None) -> str:
+        """Which files they are: the SHA-256 of their names and of what is in them. records: of these alone."""
+        return hash_named(((path.name, path) for path in self.paths(records)), cache)
+
+    def paths(self, records: Sequence[Path] | None = None) -> Iterator[Path]:
+        chosen = self.records if records is None else records
+        if self.argoverse:
+            return chain.from_iterable([path for path in entries(part) if path.is_file()] for part in chosen)
+        return iter(chosen)
+
+
+def _scenarionet(records: Sequence[Path], dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:
+    return read_scenarios(records, dataset=dataset, skipped=skipped)
+
+
+def _argoverse2(records: Sequence[Path], dataset: str, skipped: Counter[str]) -> Iterator[Scenario]:
+    for folder in records:
+        try:
+            scenario = read_argoverse2(folder)
+        except InputError as error:
+            count_unreadable(skipped, folder, error)
+            continue
+        yield replace(scenario, dataset=dataset)
 
 
 def _scene(sample: str, fields: int) -> str:

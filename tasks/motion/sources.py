@@ -7,9 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import reduce
 from multiprocessing import get_context
-from operator import add
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,7 +105,7 @@ def pairs(named: Mapping[str, Any]) -> list[list[Any]]:
 
 def joined(sources: Iterable[MotionSamples]) -> MotionSamples:
     """Samples of several sources, one after the other. Raises InputError where two have one name."""
-    joined = reduce(add, sources)
+    joined = MotionSamples.joined([*sources])
     names, counts = np.unique(joined.ids, return_counts=True)
     if (counts > 1).any():
         raise InputError(

@@ -45,6 +45,7 @@ def test_signatures_are_those_of_the_design():
         "regularization",
         "norm",
         "device",
+        "engine",
     ]
     assert [p.name for p in parameters(tarot.nearest)][:3] == ["candidates", "targets", "k"]
     assert inspect.signature(tarot.nearest).parameters["k"].default == 100

@@ -2,7 +2,13 @@
 
 from tasks.motion.formats.argoverse2 import argoverse2_folders, is_argoverse2_name, read_argoverse2
 from tasks.motion.formats.scenario import CYCLIST, PEDESTRIAN, RATE, VEHICLE, MapLine, Scenario, TrafficLight, placed
-from tasks.motion.formats.scenarionet import count_unreadable, databases, read_database, read_scenario, scenario_files
+from tasks.motion.formats.scenarionet import (
+    count_unreadable,
+    databases,
+    read_scenario,
+    read_scenarios,
+    scenario_files,
+)
 
 __all__ = [
     "CYCLIST",
@@ -18,7 +24,7 @@ __all__ = [
     "is_argoverse2_name",
     "placed",
     "read_argoverse2",
-    "read_database",
     "read_scenario",
+    "read_scenarios",
     "scenario_files",
 ]

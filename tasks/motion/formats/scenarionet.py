@@ -144,15 +144,22 @@ def read_database(
     skipped: counts the files that cannot be read, by reason, instead of raising InputError at the first one.
     """
     for folder in [folders] if isinstance(folders, str | Path) else folders:
-        for path in scenario_files(folder, allow_outside).values():
-            try:
-                scenario = read_scenario(path, dataset)
-            except InputError as error:
-                if skipped is None:
-                    raise
-                count_unreadable(skipped, path, error)
-                continue
-            yield scenario
+        yield from read_scenarios(scenario_files(folder, allow_outside).values(), dataset=dataset, skipped=skipped)
+
+
+def read_scenarios(
+    paths: Iterable[Path], *, dataset: str | None = None, skipped: Counter[str] | None = None
+) -> Iterator[Scenario]:
+    """The scenarios of files, as `read_database`."""
+    for path in paths:
+        try:
+            scenario = read_scenario(path, dataset)
+        except InputError as error:
+            if skipped is None:
+                raise
+            count_unreadable(skipped, path, error)
+            continue
+        yield scenario
 
 
 def count_unreadable(skipped: Counter[str], path: Path, error: InputError) -> None:

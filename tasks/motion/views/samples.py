@@ -1,10 +1,10 @@
-"""Targets as a dataset: arrays in memory, a cache of them on disk, and the batches that models are given."""
+"""Targets as a dataset: arrays that stay on disk where they are kept there, and the batches that models are given."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tarot import InputError
-from tasks.common.cache import cached_arrays
+from tasks.common.cache import kept
+from tasks.common.rows_on_disk import LazyRows, stored_arrays
 from tasks.motion.formats import Scenario, placed
 from tasks.motion.views.lanes import lines_of
 from tasks.motion.views.profile import STATE_WIDTH, Profile
@@ -25,6 +26,8 @@ Batch = dict[str, Tensor]
 
 _LANES = ("lane_points", "lane_counts", "lane_codes")
 _TEXT = ("ids", "tags", "datasets")
+_HELD = (*_TEXT, "type", "difficulty", "frame", "origin")
+"""What is in memory of every sample: a few hundred bytes. The rest, a thousand times as much, is read when needed."""
 
 
 class Frames(NamedTuple):
@@ -67,8 +70,17 @@ class MotionSamples:
     skipped: how many agents, windows, frames or files were left out, by reason
     """
 
-    def __init__(self, profile: Profile, arrays: Mapping[str, np.ndarray], skipped: Mapping[str, int] | None = None):
-        self.profile, self.arrays, self.skipped = profile, dict(arrays), Counter(skipped or {})
+    def __init__(
+        self,
+        profile: Profile,
+        arrays: Mapping[str, np.ndarray | LazyRows],
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        self.profile, self.skipped = profile, Counter(skipped or {})
+        self.arrays: dict[str, Any] = {
+            name: array if name in _HELD or isinstance(array, LazyRows) else LazyRows([array])
+            for name, array in arrays.items()
+        }
         self.ids, self.tags, self.datasets = (self.arrays[name] for name in _TEXT)
         self.types, self.difficulty = self.arrays["type"], self.arrays["difficulty"]
 
@@ -97,19 +109,34 @@ class MotionSamples:
         indices = np.asarray(indices)
         if not indices.size:
             indices = indices.astype(np.int64)
-        return MotionSamples(self.profile, {name: array[indices] for name, array in self.arrays.items()})
+        arrays = {
+            name: array.take(indices) if isinstance(array, LazyRows) else array[indices]
+            for name, array in self.arrays.items()
+        }
+        return MotionSamples(self.profile, arrays)
 
     def __add__(self, other: MotionSamples) -> MotionSamples:
-        if self.profile.recipe() != other.profile.recipe():
-            raise InputError(
-                f"samples of profile {self.profile.name} cannot stand beside those of another, {other.profile.name}"
-            )
-        most = max(self.arrays["lane_codes"].shape[1], other.arrays["lane_codes"].shape[1])
-        arrays = {}
-        for name, array in self.arrays.items():
-            pair = [array, other.arrays[name]]
-            arrays[name] = np.concatenate([_widened(a, most) for a in pair] if name in _LANES else pair)
-        return MotionSamples(self.profile, arrays, self.skipped + other.skipped)
+        return MotionSamples.joined([self, other])
+
+    @staticmethod
+    def joined(several: Sequence[MotionSamples]) -> MotionSamples:
+        """One after the other. Raises InputError where profiles differ."""
+        first = several[0]
+        for other in several[1:]:
+            if first.profile.recipe() != other.profile.recipe():
+                raise InputError(
+                    f"samples of profile {first.profile.name} cannot stand beside those of another, "
+                    f"{other.profile.name}"
+                )
+        arrays: dict[str, Any] = {}
+        for name, array in first.arrays.items():
+            all_of_them = [samples.arrays[name] for samples in several]
+            lazy = isinstance(array, LazyRows)
+            arrays[name] = LazyRows.joined(all_of_them) if lazy else np.concatenate(all_of_them)
+        skipped: Counter[str] = Counter()
+        for samples in several:
+            skipped += samples.skipped
+        return MotionSamples(first.profile, arrays, skipped)
 
     def scene(self, index: int) -> Scene:
         """What there is to draw of a sample."""
@@ -136,13 +163,6 @@ class MotionSamples:
         """Points [..., 2] of a sample's frame in the frame of its scenario, float64."""
         x, y, heading = self.arrays["frame"][index]
         return placed(xy, (x, y), heading)
-
-
-def _widened(array: np.ndarray, n: int) -> np.ndarray:
-    """Room for n pieces of the map."""
-    out = np.zeros((len(array), n, *array.shape[2:]), array.dtype)
-    out[:, : array.shape[1]] = array
-    return out
 
 
 def sample_id(window: Scenario, agent: str) -> str:
@@ -241,23 +261,29 @@ def _none(profile: Profile) -> dict[str, np.ndarray]:
 
 
 def cached_samples(path: Path, profile: Profile, make: Callable[[], MotionSamples]) -> MotionSamples:
-    """Load `path` (.npz), or make and save it. The path's name must tell all that determines the samples: a fingerprint
-    of `profile.recipe()` and of what the scenarios are made of.
+    """Open `path` (.npz), or make and save it; what is large stays there. The path's name must tell all that determines
+    the samples: a fingerprint of `profile.recipe()` and of what the scenarios are made of.
 
     Raises InputError where the file does not hold samples of the profile.
     """
 
-    def arrays() -> dict[str, np.ndarray]:
+    def save(temporary: Path) -> None:
         samples = make()
         notes = {"profile": samples.profile.recipe(), "skipped": dict(samples.skipped)}
-        return {**samples.arrays, "notes": np.array(json.dumps(notes))}
+        arrays: Mapping[str, Any] = {**samples.arrays, "notes": np.array(json.dumps(notes))}
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
 
-    loaded = cached_arrays(path, arrays)
+    stored = kept(path, save, stored_arrays)
     try:
-        notes = json.loads(str(loaded.pop("notes")))
+        notes = json.loads(str(stored.pop("notes").rows(np.zeros(1, np.int64))[0]))
         made_for = notes["profile"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
         raise InputError(f"{path} does not hold motion samples; delete it to make them again") from error
     if made_for != profile.recipe():
         raise InputError(f"{path} holds samples of another profile than {profile.name}; delete it to make them again")
-    return MotionSamples(profile, loaded, notes["skipped"])
+    arrays = {
+        name: array.rows(np.arange(array.shape[0])) if name in _HELD else LazyRows([array])
+        for name, array in stored.items()
+    }
+    return MotionSamples(profile, arrays, notes["skipped"])

@@ -222,9 +222,11 @@ class FakeCase:
         self.valued.append(chosen.tolist())
         return SimpleNamespace(values=-chosen.astype(float))
 
-    def score(self, kept):
-        self.trained.append(sorted(kept.tolist()))
-        return float(len(kept))
+    def scores(self, kept, advance):
+        for candidates in kept:
+            self.trained.append(sorted(candidates.tolist()))
+            advance(1)
+        return [float(len(candidates)) for candidates in kept]
 
 
 def test_pruning_drops_the_lowest_values():

@@ -92,7 +92,7 @@ def test_strata_are_the_order_of_round_robin(bench):
 
 
 def test_an_untrained_model_is_a_fresh_one(bench, first):
-    model = bench.trained_model(bench.untrained(0))
+    model = bench.trained_model(bench.train(None, 0))
     found = bench.task.evaluate(model)
     assert found["loss"] == pytest.approx(first.metrics["lines"]["untrained"]["loss"]["values"][0])
 

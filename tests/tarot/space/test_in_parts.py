@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import tarot
 from tarot.space import covariance, in_parts
 from tarot.space.distance import SMALL_ROW, distances, row_distances
 from tarot.space.in_parts import nearest_in_parts
@@ -54,6 +55,31 @@ def test_moments_are_those_of_all_rows_and_the_same_bits_on_every_engine(monkeyp
     assert torch.equal(
         covariance.mean_of(sources, as_they_are, engine=Threads(2)), covariance.mean_of(sources, as_they_are)
     )
+
+
+class Counting(Threads):
+    """Two threads, and how often they were asked."""
+
+    maps = 0
+
+    def map(self, *args, **kwargs):
+        Counting.maps += 1
+        return super().map(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("name", "maps"), [("auto", 3), ("cholesky", 3), (None, 1)])
+def test_public_functions_take_an_engine(monkeypatch, name, maps):
+    monkeypatch.setattr(covariance, "PART", 50)
+    monkeypatch.setattr(in_parts, "PART", 60)
+    monkeypatch.setattr(Counting, "maps", 0)
+    c, t = unit_rows(230, 5, 2).numpy(), unit_rows(21, 5, 3).numpy()
+    spaced = {"device": "cpu", "engine": Counting(2)}
+    assert all(map(np.array_equal, tarot.whiten(c, t, name, device="cpu"), tarot.whiten(c, t, name, **spaced)))
+    assert all(map(np.array_equal, tarot.nearest(c, t, 7, name, device="cpu"), tarot.nearest(c, t, 7, name, **spaced)))
+    assert Counting.maps >= maps
+    for function in (tarot.whiten, tarot.nearest):
+        with pytest.raises(TypeError, match=r"engine must be one of tarot\.workers"):
+            function(c, t, engine=2)
 
 
 def test_samples_are_those_of_one_pass(monkeypatch):

@@ -5,7 +5,8 @@ import torch
 import tarot.space.neighbours
 from tarot.common.errors import InputError
 from tarot.space import fit_whitener, unit_norm, whiten
-from tarot.space.neighbours import nearest, nearest_unit
+from tarot.space.in_parts import nearest
+from tarot.space.neighbours import nearest_unit
 
 
 def brute_force(candidates, targets, k):

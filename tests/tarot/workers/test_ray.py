@@ -7,16 +7,22 @@ import os
 import warnings
 from pathlib import Path
 
+import hydra
+import numpy as np
 import pytest
 
 pytest.importorskip("ray")
 
 import tarot
-from tarot import InputError
+from experiments.stages import Evaluation, Training, Workbench, evaluate_each, train_each
+from tarot import InputError, Selection
 from tarot.common import hash_content
 from tarot.space import covariance, in_parts
-from tarot.workers import LOCAL, Ray, Threads
+from tarot.workers import LOCAL, Ray, Threads, Workers
+from tests.experiments.command.test_configs import composed
+from tests.experiments.running import SMALL
 from tests.tarot.workers import work
+from tests.tasks.test_contract import options_of
 
 pytestmark = pytest.mark.ray
 
@@ -79,6 +85,36 @@ def test_selections_have_the_same_bits(engine, tmp_path, monkeypatch):
             tarot.select(candidates, targets, "tarot_otm", **options).save(path)
             files.setdefault(whitening, set()).add(hash_content(path))
     assert {name: len(hashes) for name, hashes in files.items()} == {"cholesky": 1, "auto": 1}
+
+
+@pytest.mark.parametrize("name", ["digits", pytest.param("segmentation", marks=pytest.mark.slow)])
+def test_trainings_have_the_same_bits(engine, tmp_path, name):
+    """And metrics: two models of two repetitions each, of which one learns nothing."""
+    files = [trained_files(name, tmp_path / str(place), where) for place, where in enumerate((LOCAL, engine))]
+    assert files[0] == files[1] and len(files[0]) == 2 * 2 + 2 * 2 * 2  # metrics, models with checksums
+    assert trained_files(name, tmp_path / "0", engine) == files[0]
+
+
+def trained_files(name: str, cache: Path, where: Workers) -> dict[str, str]:
+    options = SMALL if name == "digits" else (f"task={name}", *options_of(name, "train.steps=1"), "device=cpu")
+    benches = []
+    for seed in range(2):
+        config = composed(*options, f"seed={seed}", f"cache_dir={cache.parent / 'data'}")
+        task, recipe = (hydra.utils.instantiate(config[key]) for key in ("task", "features"))
+        benches.append(Workbench(task, recipe, cache, "cpu", where))
+    steps: list[int] = []
+    n, m = (len(benches[0].task.ids(split)) for split in ("candidates", "targets"))
+    chosen = Selection(np.arange(0, n, 2), n, m, {})
+    trainings = [Training(place, selection, place) for place in range(2) for selection in (chosen, None, chosen)]
+    paths = train_each(benches, trainings, steps.append)
+    assert len(set(paths)) == 4 and sum(steps) == 6
+    found = evaluate_each(benches, [Evaluation(place, paths[3 * place]) for place in range(2)], steps.append)
+    assert sum(steps) == 8 and found[0] != found[1]
+    return {
+        file.name: hash_content(file)
+        for file in cache.rglob("*")
+        if file.suffix in (".safetensors", ".json", ".sha256")
+    }
 
 
 def test_a_cache_that_a_worker_does_not_see_is_refused(engine, tmp_path, monkeypatch):

@@ -298,6 +298,7 @@ def test_modules_that_are_not_there_are_named():
         (lambda: Language(heads=3), "heads must divide hidden"),
         (lambda: Language(dtype="float64"), "dtype must be"),
         (lambda: Language(quantize="4bit"), "give task.language.path"),
+        (lambda: Language(path="x", quantize="4bit", shard="fsdp"), "give quantize or shard"),
         (lambda: Adapter(rank=0), "task.adapter.rank must be at least 1"),
         (lambda: Adapter(modules=[]), "task.adapter.modules must name one or more"),
     ],

@@ -110,6 +110,26 @@ def test_databases_become_splits_of_which_no_two_share_a_scene(folders, tmp_path
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_databases_are_kept_in_parts_of_which_each_is_made_once(folders, tmp_path, monkeypatch, processes):
+    """As if they were whole, by any number of processes; what is there stays where others are missing."""
+    whole = paper_data(folders).splits(0, MINI, tmp_path / "whole")
+    monkeypatch.setattr("tasks.motion.databases.RECORDS", 1)
+    cache = tmp_path / "parts"
+    parts = paper_data(folders, processes=processes).splits(0, MINI, cache)
+    for split, expected in whole.items():
+        found = parts[split]
+        assert found.ids.tolist() == expected.ids.tolist() and found.skipped == expected.skipped
+        one, two = found.batch(), expected.batch()
+        assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    names = {file.name: file.stat().st_mtime_ns for file in cache.glob("*.npz")}
+    assert len(names) > len(list((tmp_path / "whole").glob("*.npz")))
+    gone = cache / min(names)
+    gone.unlink()
+    paper_data(folders, processes=processes).splits(0, MINI, cache)
+    assert [n for n, stamp in names.items() if (cache / n).stat().st_mtime_ns != stamp] == [gone.name]
+
+
 def test_all_that_is_held_out_may_be_both_validation_and_test(folders, tmp_path):
     """The paper reports the best on nuScenes's whole val split, and has no other."""
     halves = paper_data(folders).splits(0, MINI, tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from tarot import InputError
-from tasks.motion.databases import Source
+from tasks.motion.databases import Source, _argoverse2
 from tasks.motion.formats.argoverse2 import argoverse2_folders, read_argoverse2
 from tasks.motion.formats.records import NO_AREAS
 from tasks.motion.views.profile import MINI, PAPER_WAYFORMER
@@ -117,7 +117,7 @@ def test_a_source_is_called_as_the_configuration_says_and_faults_are_counted_wit
         shutil.copytree(folder, tmp_path / f"bad{i}")
         (tmp_path / f"bad{i}" / f"log_map_archive_{NAME}.json").write_text("{")
     skipped = Counter()
-    (scenario,) = Source(tmp_path, allow_outside=False).scenarios("mine", skipped)
+    (scenario,) = _argoverse2(Source(tmp_path, allow_outside=False).records, "mine", skipped)
     assert scenario.dataset == "mine" and scenario.name == NAME
     ((reason, count),) = skipped.items()
     assert count == 2 and reason.startswith("file unreadable: is no map of Argoverse 2")
