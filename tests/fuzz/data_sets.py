@@ -366,7 +366,7 @@ def small_data_sets() -> dict[str, Reader]:
 
 
 def left_by_runs() -> dict[str, Reader]:
-    """What runs and the engine write beside features and selections. Where there is none, nothing is said to be wrong."""
+    """What runs and the engine write beside features and selections, and what is no error where it is not there."""
     return _finished() | _kept()
 
 

@@ -2,7 +2,7 @@
 
 The short profile draws the same examples each time. The long one (`-m slow`) goes on for FUZZ_SECONDS of the processor
 for each kind of file, in a process of its own, and begins from what ended in a new way so far: what passes one check of
-a reader then meets the next. What it finds is written to the folder FUZZ_KEEP.
+a reader then meets the next. What it finds is written to the folder FUZZ_KEEP; what it once found is in `corpus`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ KINDS = {
     "tables": ("cifar10 table", "clothing1m keys", "clothing1m labels", "clothing1m names"),
 }
 """Readers, by kind of file."""
+FOUND = sorted((Path(__file__).parent / "corpus").glob("*/*"))
 SECONDS = 10.0
 """After which a reader hangs."""
 MEMORY = 2**32
@@ -110,6 +111,14 @@ def test_spoilt_files_are_read_or_refused(name):
     reader = known()[name]
     assert feed(name, reader, reader.good()) == "read"
     refuse_other_errors(name, reader)
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_was_found_once_is_read_or_refused(path):
+    """Files on which a reader once ended otherwise, in folders by the reader's name, called by how and where."""
+    name = path.parent.name.replace("_", " ")
+    reader = known().get(name) or known()[path.parent.name]
+    feed(name, reader, path.read_bytes())
 
 
 # --- for minutes -----------------------------------------------------------------------------------------------------
