@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-
 _READER_ENDED = re.compile(r"DataLoader worker .* (is killed by signal|exited unexpectedly)")
 
 
