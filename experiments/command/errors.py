@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 _CONF = Path(__file__).parents[2] / "conf"
+_READER_ENDED = re.compile(r"DataLoader worker .* (is killed by signal|exited unexpectedly)")
 
 
 class JobFailed(Exception):
@@ -32,6 +33,11 @@ def message_of(error: BaseException) -> str | None:
             return f"a job of the sweep failed: {cause}"
         if type(cause).__name__ == "OutOfMemoryError" or isinstance(cause, MemoryError) or _no_memory(cause):
             return f"out of memory: {_one_line(cause)} (try a smaller features.batch_size or features.dim)"
+        if isinstance(cause, RuntimeError) and _READER_ENDED.match(str(cause)):
+            return (
+                f"a process that reads samples was ended from outside, as it is where memory ends: {_one_line(cause)} "
+                "(try fewer features.workers or task.workers, or 0)"
+            )
     for cause in causes:
         if isinstance(cause, OSError):
             return _one_line(cause)

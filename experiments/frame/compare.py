@@ -19,10 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.command.resolvers import register_resolvers
+from experiments.frame.finished import read_compared
 from experiments.frame.one_space import distances_in_one_space
 from experiments.frame.outputs import DONE, clear
 from experiments.report import Figure, Interval, Page, Table, explain, figures, mean_interval
-from tarot.common import atomic_file, read_json
+from tarot.common import atomic_file
 
 _FACTS = {"size": "{:,.4g}", "ratio": "{:.1%}", "precision": "{:.0%}", "ot_distance": "{:.3f}", "lower_bound": "{:.3f}"}
 
@@ -88,7 +89,7 @@ def settings(folder: Path) -> list[Setting]:
     What did not apply (the ratio of a selector that chooses its own size) tells no settings apart, and its repetitions
     count once."""
     paths = sorted(folder.glob(f"*/{DONE}"), key=_job_number)
-    runs = [{**read_json(path), "folder": path.parent} for path in paths]
+    runs = [{**read_compared(path), "folder": path.parent} for path in paths]
     groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for run in runs:
         idle = {"seed", *run["run"]["not_applied"]}

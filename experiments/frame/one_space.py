@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
-import yaml
 
+from experiments.frame.finished import read_config
 from experiments.frame.methods import COMMON
 from experiments.stages import Workbench
 from tarot import Selection
+from tarot.common import check_fields
 
 
 def distances_in_one_space(runs: Iterable[dict[str, Any]]) -> tuple[str, dict[Path, float]]:
@@ -23,7 +24,9 @@ def distances_in_one_space(runs: Iterable[dict[str, Any]]) -> tuple[str, dict[Pa
     """
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for run in runs:
-        config = yaml.safe_load((run["folder"] / "config.yaml").read_text())
+        path = run["folder"] / "config.yaml"
+        config = read_config(path)
+        check_fields(str(path), config, {"task": Any, "features": Mapping[str, Any], "cache_dir": str, "device": str})
         if (run["folder"] / "selection.parquet").exists():
             groups.setdefault(repr(config["task"]), []).append((run["folder"], config))
     names: set[str] = set()

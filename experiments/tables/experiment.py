@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 import yaml
 
+from experiments.frame.finished import read_config, read_metrics
 from experiments.frame.run import Run
 from experiments.report import FEWEST, Interval, Result, Table, mean_interval
 from tarot import InputError
-from tarot.common import Natural, canonical, check_options, read_json
+from tarot.common import Natural, canonical, check_options
 from tasks.task import TaskData
 
 _GROUPS = ("task", "selector", "features", "experiment")
@@ -181,7 +182,7 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     """Of the folder and those in it, the oldest first."""
     paths = [path for path in folder.rglob("metrics.json") if path.with_name("config.yaml").is_file()]
     paths.sort(key=lambda path: path.stat().st_mtime)
-    return [FinishedRun(read_json(path), yaml.safe_load(path.with_name("config.yaml").read_text())) for path in paths]
+    return [FinishedRun(read_metrics(path), read_config(path.with_name("config.yaml"))) for path in paths]
 
 
 def _without(tree: Any, names: frozenset[str]) -> Any:

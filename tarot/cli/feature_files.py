@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tarot.cli.choosing import VALUES_FORMAT
-from tarot.common import InputError, atomic_file, progress
+from tarot.common import InputError, atomic_file, check_is_file, progress
 from tarot.features import (
+    BAD_PARQUET,
     FeatureStore,
     Rows,
     StoredDtype,
@@ -117,9 +118,10 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _metadata(path: Path) -> dict[bytes, bytes]:
+    check_is_file(path)
     try:
         metadata: dict[bytes, bytes] | None = pq.read_schema(path).metadata
-    except (pa.ArrowInvalid, OSError) as error:
+    except BAD_PARQUET as error:
         raise InputError(f"{path} is not a whole parquet file: {error}") from error
     return metadata or {}
 
@@ -161,8 +163,13 @@ def _facts_of_selection(path: Path) -> dict[str, Any]:
 
 
 def _facts_of_values(path: Path) -> dict[str, Any]:
-    table = pq.read_table(path)
-    values = table["value"].to_numpy()
+    try:
+        table = pq.read_table(path)
+        values = table["value"].to_numpy()
+    except BAD_PARQUET as error:
+        raise InputError(f"{path} is damaged, and holds no values of candidates any more: {error}") from error
+    if values.dtype.kind != "f" or not len(values):
+        raise InputError(f"{path} is damaged: its values are {len(values)} of {values.dtype}")
     return {
         "kind": "values",
         "candidates": len(values),

@@ -144,6 +144,16 @@ def check_option(name: str, value: Any, annotation: Any) -> None:
         raise InputError(f"{misfit.name} must be {_either(misfit.allowed)}; it is {misfit.value!r}")
 
 
+def check_fields(name: str, value: Any, annotations: Mapping[str, Any]) -> None:
+    """Raises InputError unless a value, such as one that was read from a file, is a mapping that has these fields, each
+    as its annotation allows. name: of the value."""
+    check_option(name, value, Mapping[str, Any])
+    for field, annotation in annotations.items():
+        if field not in value:
+            raise InputError(f"{name} has no {field}")
+        check_option(f"{name}.{field}", value[field], annotation)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Misfit:
     """A value that is not allowed, or the first within it that is not, and what would be in its place."""
@@ -202,7 +212,15 @@ def _misfit_number(name: str, value: Any, kind: Any, interval: Interval) -> _Mis
         return _Misfit(name, value, [interval.of(noun)])
     if value not in interval:
         return _Misfit(name, value, [str(interval)])
-    return None if math.isfinite(value) else _Misfit(name, value, ["finite"])
+    return None if _is_finite(value) else _Misfit(name, value, ["finite"])
+
+
+def _is_finite(number: Any) -> bool:
+    """Also as a float, which an integer of hundreds of digits is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _misfit_union(name: str, value: Any, annotations: Sequence[Any]) -> _Misfit | None:

@@ -16,7 +16,7 @@ from tarot.common import Count, InputError, Natural, atomic_file, checked, resol
 from tarot.distillation.distilled import Distilled
 from tarot.distillation.per_class import ClassStatistics, Survey, surveyed
 from tarot.distillation.synthesis import Arrays, Keep, Pixels, Synthesis, Task, synthesise
-from tarot.features import PartRows
+from tarot.features import BAD_NPZ, PartRows
 from tarot.transport import Barycenter, barycenter, matched
 
 
@@ -213,7 +213,10 @@ def _in_folder(cache: str | os.PathLike[str] | None) -> Keep:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except BAD_NPZ as error:
+            raise InputError(f"{path} is damaged ({error}); delete it to have it made again") from error
 
     return keep

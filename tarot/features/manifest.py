@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import torch
 
-from tarot.common import InputError, atomic_file, difference, fingerprint, hash_content, read_json
+from tarot.common import (
+    Count,
+    InputError,
+    Natural,
+    atomic_file,
+    check_fields,
+    difference,
+    fingerprint,
+    hash_content,
+    read_json,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -52,11 +63,32 @@ class Manifest(TypedDict):
     checksum: str
 
 
+_BEGUN: dict[str, Any] = {
+    "fingerprint": str,
+    "recipe": Mapping[str, Any],
+    "dim": Count | None,
+    "dtype": StoredDtype,
+    "columns": Sequence[str],
+    "rows_per_shard": Count,
+    "ids": Any,
+}
+_FINISHED: dict[str, Any] = {"dim": Count, "notes": Mapping[str, Any], "zero_rows": Natural, "shards": Sequence[Any]}
+_SHARD: dict[str, Any] = {"file": str, "bytes": Natural, "sha256": str, "zero_rows": Natural}
+
+
 def finished_manifest(path: Path) -> Manifest:
     """The manifest of a finished store; StoreError where there is none, or it is not as it was written."""
     if not (path / MANIFEST).is_file():
         raise StoreError(f"{path} is not a finished feature store: it has no {MANIFEST}")
     manifest: Manifest = checked_manifest(path)
+    with _damage(path / MANIFEST):
+        check_fields("it", manifest, _FINISHED)
+        for shard in manifest["shards"]:
+            check_fields("a shard", shard, _SHARD)
+            if Path(shard["file"]).name != shard["file"]:
+                raise InputError(f"{shard['file']!r} is no name of a file in it")
+        if len(manifest["shards"]) != -(-len(manifest["ids"]) // manifest["rows_per_shard"]):
+            raise InputError(f"{len(manifest['ids'])} rows are not in {len(manifest['shards'])} shards")
     return manifest
 
 
@@ -75,7 +107,20 @@ def checked_manifest(path: Path) -> Any:
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     if manifest.get("checksum") != fingerprint(content):
         raise StoreError(f"{file} is damaged: it differs from its own checksum. {REBUILD}")
+    with _damage(file):
+        check_fields("it", manifest, _BEGUN)
+        if not isinstance(manifest["ids"], list) or set(map(type, manifest["ids"])) not in ({str}, {int}):
+            raise InputError("its ids are neither all text nor all integers")
     return manifest
+
+
+@contextlib.contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Whoever wrote such a manifest meant something else by it."""
+    try:
+        yield
+    except InputError as error:
+        raise StoreError(f"{file} is damaged: {error}. {REBUILD}") from error
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:

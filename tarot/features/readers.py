@@ -124,7 +124,7 @@ def _read_torch(path: Path, name: str | None) -> Rows:
     try:
         with zipfile.ZipFile(path):
             mapped = True
-    except (zipfile.BadZipFile, OSError):  # as torch saved before 1.6
+    except BAD_NPZ:  # as torch saved before 1.6
         mapped = False
     try:
         found = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
@@ -151,8 +151,11 @@ def _read_npz(path: Path, name: str | None) -> Rows:
             if name is not None or len(arrays.files) == 1:
                 chosen = _the_matrix(path, dict.fromkeys(arrays.files, ()), name or arrays.files[0])
             else:
-                chosen = _the_matrix(path, {key: arrays[key].shape for key in arrays.files}, name)
-            return as_rows(arrays[chosen], f"{path}:{chosen}")
+                chosen = _the_matrix(path, {key: np.shape(arrays[key]) for key in arrays.files}, name)
+            array = arrays[chosen]
+            if not isinstance(array, np.ndarray):  # the archive has other files, too
+                raise InputError(f"{path}:{chosen} is no array; give an archive that numpy.savez wrote")
+            return as_rows(array, f"{path}:{chosen}")
     except BAD_NPZ as error:
         if isinstance(error, InputError):
             raise

@@ -17,13 +17,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tarot.common import InputError, canonical, progress
 from tarot.features.arrays import Rows
 from tarot.features.building import Blueprint, Filling, build_missing
 from tarot.features.manifest import (
+    DTYPES,
     MANIFEST,
     REBUILD,
     Manifest,
@@ -125,7 +126,14 @@ class FeatureStore:
         if number not in self._verified:
             self._check_bits(number)
             self._verified.add(number)
-        return _map_shard(self.path / self.manifest["shards"][number]["file"])
+        file = self.path / self.manifest["shards"][number]["file"]
+        shard, step = _map_shard(file), self.manifest["rows_per_shard"]
+        rows = min(step, len(self) - number * step)
+        wanted = {"features": (rows, self.shape[1])} | dict.fromkeys(self.manifest["columns"], (rows,))
+        found = {name: tuple(tensor.shape) for name, tensor in shard.items()}
+        if found != wanted or shard["features"].dtype != DTYPES[self.manifest["dtype"]]:
+            raise StoreError(f"{file} is damaged: it holds {found} where the manifest says {wanted}. {REBUILD}")
+        return shard
 
     def _check_bits(self, number: int) -> None:
         damage = bit_damage(self.path, self.manifest["shards"][number])
@@ -240,8 +248,11 @@ class _Given:
 
 
 def _map_shard(file: Path) -> dict[str, Tensor]:
-    with safe_open(file, "pt") as shard:  # the tensors are views of a memory map
-        return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(file, "pt") as shard:  # the tensors are views of a memory map
+            return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{file} cannot be read: {error}. {REBUILD}") from error
 
 
 def _as_numpy(tensor: Tensor) -> NDArray[Any]:

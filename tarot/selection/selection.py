@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
 
 _LARGEST_TOTAL = 2**53
+_NO_SELECTION = (ArithmeticError, KeyError, TypeError, ValueError, RecursionError)  # an InputError is a ValueError
 _FORMAT = "tarot.selection/1"  # of the file, whatever module writes it
 
 
@@ -265,7 +266,7 @@ class Selection:
             raise InputError(f"{path} is a parquet file, but not a selection saved by tarot ({_FORMAT})")
         try:
             return cls._loaded({name: table[name].to_numpy() for name in table.column_names}, metadata[b"selection"])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:  # an InputError is a ValueError
+        except _NO_SELECTION as error:
             raise InputError(f"{path} is damaged, and not a selection saved by tarot any more: {error}") from error
 
     @classmethod

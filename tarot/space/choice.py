@@ -82,7 +82,7 @@ class Space:
         """What `as_dict` made. Raises InputError where it is not that."""
         try:
             space = cls(**{**saved, "regularization": tuple(float(ridge) for ridge in saved["regularization"])})
-        except (TypeError, ValueError, KeyError) as error:
+        except (ArithmeticError, TypeError, ValueError, KeyError) as error:
             raise InputError(f"its space is not one: {error}") from error
         if space.whitening not in WHITENINGS or space.norm not in NORMS or not isinstance(space.chosen, bool):
             raise InputError(f"its space is not one: {saved}")

@@ -69,7 +69,7 @@ class TrainedAdapter(Adapter):
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 in the words of 4
                 warnings.filterwarnings("ignore", "The PEFT config's")  # the base may lie elsewhere now
                 return get_peft_model(net, self.config)
-        except ValueError as error:
+        except Exception as error:  # peft raises whatever an odd config makes it come upon
             raise InputError(
                 f"{self.folder}: the adapters are of another model than {type(net).__name__}: "
                 f"{' '.join(str(error).split())}"
@@ -227,23 +227,25 @@ def _of_trainer(path: Path, model: LanguageModel) -> dict[str, dict[str, Tensor]
         raise InputError(
             f"{path} is no optimizer's state that can be read without running code ({type(error).__name__})"
         ) from error
-    if not (isinstance(saved, dict) and isinstance(saved.get("state"), dict) and "param_groups" in saved):
-        raise InputError(f"{path} is no state of an optimizer of torch")
     decays = set(Trainer.get_decay_parameter_names(None, model.net))  # type: ignore[arg-type]  # it looks at no trainer
     names = [name.removeprefix("net.") for name in model.adapters]
     order = [name for name in names if name in decays] + [name for name in names if name not in decays]
-    places = [place for group in saved["param_groups"] for place in group["params"]]
+    try:
+        places = [place for group in saved["param_groups"] for place in group["params"]]
+        states = {place: dict(saved["state"].get(place, {})) for place in places}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no state of an optimizer of torch") from error
     if len(places) != len(order):
         raise InputError(f"{path} is of {len(places)} parameters, and the adapters are {len(order)}")
     found = {}
     for name, place in zip(order, places, strict=True):
-        state = saved["state"].get(place, {})
-        if not set(KEYS) <= set(state):
+        state = {key: states[place].get(key) for key in KEYS}
+        if not all(isinstance(value, Tensor | int | float) for value in state.values()):
             raise InputError(
                 f"{path} has no exp_avg, exp_avg_sq and step of {name}: it must be Adam's or AdamW's of torch (optim="
                 "adamw_torch), not of 8 bit"
             )
-        found[f"net.{name}"] = {key: torch.as_tensor(state[key]) for key in KEYS}
+        found[f"net.{name}"] = {key: torch.as_tensor(value) for key, value in state.items()}
     return found
 
 
@@ -269,8 +271,8 @@ def _rate(folder: Path, before: int, step: int | None) -> float | None:
         return named.learning_rate
     try:
         history = read_json(folder / "trainer_state.json")["log_history"]
-        logged = [(entry["step"], float(entry["learning_rate"])) for entry in history if "learning_rate" in entry]
-    except (ValueError, KeyError, TypeError):  # an InputError is a ValueError
+        logged = [(int(entry["step"]), float(entry["learning_rate"])) for entry in history if "learning_rate" in entry]
+    except (ValueError, KeyError, TypeError, OverflowError):  # an InputError is a ValueError
         return None
     rates = [rate for at, rate in logged if before < at <= (at if step is None else step)]
     return float(np.mean(rates)) if rates and np.isfinite(rates).all() and np.mean(rates) > 0 else None

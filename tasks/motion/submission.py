@@ -43,7 +43,7 @@ class Forecast:
             raise InputError(f"{where} must have two tokens")
         try:
             futures, shares = (np.asarray(given, dtype=np.float64) for given in (self.futures, self.probabilities))
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"{where}: its futures and probabilities must be arrays of numbers") from error
         k = len(shares) if shares.ndim == 1 else 0
         if not 1 <= k <= MOST_FUTURES or futures.shape != (k, POINTS, 2):

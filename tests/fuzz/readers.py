@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -18,12 +19,18 @@ import torch
 from PIL import Image
 
 import tarot
-from tarot import FeatureStore, Selection
+from tarot import FeatureStore, InputError, Selection
+from tarot.cli import main
+from tarot.common import hash_content, read_json
 from tarot.features import as_rows, blocks, open_features, read_vector
+from tarot.features.manifest import write_manifest
 from tasks.common.images import read_image
 from tasks.common.safe_pickle import load_pickle
 from tasks.motion.formats.scenarionet import read_scenario
+from tasks.motion.views import MINI, samples_of
 from tasks.segmentation.labels import read_classes
+from tests.fuzz import changes
+from tests.fuzz.changes import Form
 from tests.tasks.motion.scenes import record
 
 MOST = 2**24  # bytes of a pickle
@@ -32,12 +39,13 @@ MOST = 2**24  # bytes of a pickle
 @dataclass(frozen=True)
 class Reader:
     """name: of the file within a folder. good: its bytes. beside: writes what else the folder holds. read: of the
-    folder; it returns, or raises an InputError, whatever the file's bytes are."""
+    folder; it returns, or raises an InputError, whatever the file's bytes are. forms: how to spoil what is in it."""
 
     name: str
     good: Callable[[], bytes]
     read: Callable[[Path], Any]
     beside: Callable[[Path], None] = lambda folder: None
+    forms: tuple[Form, ...] = ()
 
 
 def _rows() -> np.ndarray:
@@ -90,10 +98,23 @@ def _selection(folder: Path) -> bytes:
     return (folder / "selection.parquet").read_bytes()
 
 
-def _image() -> bytes:
+def _image(kind: str, mode: str = "RGB") -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(file, "PNG")
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).convert(mode).save(file, kind)
     return file.getvalue()
+
+
+def _images() -> dict[str, Reader]:
+    kinds = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
+    return {
+        "image" if kind == "PNG" else kind.lower(): Reader(
+            f"i.{kind.lower()}",
+            lambda kind=kind: _image(kind),
+            lambda f, kind=kind: read_image(f / f"i.{kind.lower()}"),
+            forms=(changes.of_png,) if kind == "PNG" else (),
+        )
+        for kind in kinds
+    }
 
 
 def _classes() -> bytes:
@@ -106,23 +127,118 @@ def readers(folder: Path) -> dict[str, Reader]:
     folder.mkdir()
     store, selection = _store(folder / "store"), _selection(folder)
     shard = next(name for name in store if name.endswith("safetensors"))
-    return {
-        "npy": Reader("f.npy", lambda: _npy(_rows()), lambda f: _features(f / "f.npy")),
-        "safetensors": Reader(
-            "f.safetensors", lambda: safetensors.numpy.save({"x": _rows()}), lambda f: _features(f / "f.safetensors")
-        ),
-        "parquet": Reader("f.parquet", _parquet, lambda f: _features(f / "f.parquet")),
-        "vector": Reader("v.npy", lambda: _npy(np.arange(4)), lambda f: read_vector(f / "v.npy", "labels", 4)),
-        "lines": Reader("v.txt", lambda: b"a\nb\nc\nd\n", lambda f: read_vector(f / "v.txt", "labels", 4)),
-        "pickle": Reader(
-            "p.pkl", lambda: pickle.dumps(record()["metadata"]), lambda f: load_pickle(f / "p.pkl", max_bytes=MOST)
-        ),
-        "scenario": Reader("sd_x.pkl", lambda: pickle.dumps(record()), lambda f: read_scenario(f / "sd_x.pkl")),
-        "classes": Reader("classes.json", _classes, lambda f: read_classes(f / "classes.json")),
-        "image": Reader("i.png", _image, lambda f: read_image(f / "i.png")),
-        "selection": Reader("selection.parquet", lambda: selection, lambda f: Selection.load(f / "selection.parquet")),
-        "manifest": Reader(
-            "store/manifest.json", lambda: store["manifest.json"], lambda f: _features(f / "store"), _written(store)
-        ),
-        "shard": Reader(f"store/{shard}", lambda: store[shard], lambda f: _features(f / "store"), _written(store)),
+    return (
+        _features_files()
+        | _images()
+        | {
+            "vector": Reader(
+                "v.npy",
+                lambda: _npy(np.arange(4)),
+                lambda f: read_vector(f / "v.npy", "labels", 4),
+                forms=(changes.of_npy_header,),
+            ),
+            "lines": Reader("v.txt", lambda: b"a\nb\nc\nd\n", lambda f: read_vector(f / "v.txt", "labels", 4)),
+            "pickle": Reader(
+                "p.pkl",
+                lambda: pickle.dumps(record()["metadata"]),
+                lambda f: load_pickle(f / "p.pkl", max_bytes=MOST),
+                forms=(changes.of_opcodes, changes.of_pickled),
+            ),
+            "scenario": Reader(
+                "sd_x.pkl",
+                lambda: pickle.dumps(record()),
+                lambda f: samples_of([read_scenario(f / "sd_x.pkl")], MINI, every=1.0),
+                forms=(changes.of_pickled, changes.of_pickled, changes.of_opcodes),
+            ),
+            "classes": Reader(
+                "classes.json", _classes, lambda f: read_classes(f / "classes.json"), forms=(changes.of_json,)
+            ),
+            "selection": Reader(
+                "selection.parquet",
+                lambda: selection,
+                _selected,
+                forms=(changes.of_table, changes.of_table, changes.of_footer),
+            ),
+            "manifest": Reader(
+                "store/manifest.json",
+                lambda: store["manifest.json"],
+                lambda f: _features(f / "store"),
+                _written(store),
+                (changes.of_json,),
+            ),
+            "sealed manifest": Reader(
+                "store/manifest.json",
+                lambda: store["manifest.json"],
+                _sealed_manifest,
+                _written(store),
+                (changes.of_json,),
+            ),
+            "shard": Reader(f"store/{shard}", lambda: store[shard], lambda f: _features(f / "store"), _written(store)),
+            "sealed shard": Reader(
+                f"store/{shard}",
+                lambda: store[shard],
+                lambda f: _sealed_shard(f / "store", shard),
+                _written(store),
+                (changes.of_safetensors_header,),
+            ),
+        }
+    )
+
+
+def _features_files() -> dict[str, Reader]:
+    made: dict[str, tuple[Callable[[], bytes], tuple[Form, ...]]] = {
+        "npy": (lambda: _npy(_rows()), (changes.of_npy_header,)),
+        "npz": (_npz, (changes.of_archive(changes.of_npy_header), changes.of_archive(changes.of_bytes))),
+        "safetensors": (lambda: safetensors.numpy.save({"x": _rows()}), (changes.of_safetensors_header,)),
+        "pt": (_torch, (changes.of_archive(changes.of_opcodes), changes.of_archive(changes.of_bytes))),
+        "parquet": (_parquet, (changes.of_table, changes.of_footer)),
     }
+    return {
+        kind: Reader(f"f.{kind}", good, lambda f, kind=kind: _features(f / f"f.{kind}"), forms=forms)
+        for kind, (good, forms) in made.items()
+    }
+
+
+def _npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, features=_rows(), labels=np.arange(4))
+    return file.getvalue()
+
+
+def _torch() -> bytes:
+    file = io.BytesIO()
+    torch.save({"features": torch.from_numpy(_rows()), "labels": torch.arange(4)}, file)
+    return file.getvalue()
+
+
+def _selected(folder: Path) -> None:
+    """As a person looks at it, too."""
+    path = folder / "selection.parquet"
+    Selection.load(path)
+    inspected(path)
+
+
+def inspected(path: Path) -> None:
+    """By the command, which prints an InputError and ends with 1."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = main(["inspect", str(path)])
+    if code:
+        raise InputError(said.getvalue().strip())
+
+
+def _sealed_manifest(folder: Path) -> None:
+    """With a checksum that is right, as if a program had written it that has another opinion of what a store is."""
+    content = read_json(folder / "store" / "manifest.json")
+    if isinstance(content, dict):
+        write_manifest(folder / "store", {key: value for key, value in content.items() if key != "checksum"})
+    _features(folder / "store")
+
+
+def _sealed_shard(store: Path, name: str) -> None:
+    content = read_json(store / "manifest.json")
+    entry = next(entry for entry in content["shards"] if entry["file"] == name)
+    if (store / name).is_file():
+        entry.update(bytes=(store / name).stat().st_size, sha256=hash_content(store / name))
+    write_manifest(store, {key: value for key, value in content.items() if key != "checksum"})
+    _features(store)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tarot import InputError
-from tarot.common import read_json
+from tarot.common import check_fields, read_json
 from tasks.instruction.reading.columns import Columns
 
 NAME = "dataset_info.json"
@@ -30,6 +30,11 @@ _TAGS = {
     "observation_tag": ("observation", "tool"),
     "function_tag": ("function_call", "function_call"),
     "system_tag": ("system", "system"),
+}
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("file_name", "hf_hub_url", "split"), str),
+    **dict.fromkeys(("subset", "formatting"), str | None),
+    **dict.fromkeys(("columns", "tags"), Mapping[str, str | None] | None),
 }
 _OTHER_PLACES = ("ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 _UNUSED = {"file_name", "hf_hub_url", "subset", "split", "folder", "formatting", "columns", "tags", "ranking"}
@@ -76,6 +81,7 @@ def _listed(name: str, entries: Mapping[str, Any], path: Path) -> Listed:
     if name not in entries:
         raise InputError(f"{path} lists no dataset {name!r}, but {', '.join(entries)}")
     entry, where = entries[name], f"{path}: {name}"
+    check_fields(where, entry, {key: wanted for key, wanted in _FIELDS.items() if key in entry})
     if entry.get("ranking"):
         raise InputError(
             f"{where} is of pairs of answers (ranking), for learning which is better; to learn the chosen ones, give "

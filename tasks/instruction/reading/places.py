@@ -40,6 +40,13 @@ def sources_of(place: str) -> list[Source]:
     files; a folder that `datasets` saved, with :SPLIT where it has several; FOLDER/dataset_info.json:NAME; hub:NAME.
     Raises InputError where nothing is there.
     """
+    try:
+        return _sources_of(place)
+    except OSError as error:  # a name that is too long for one
+        raise InputError(f"{place} cannot be opened ({error.strerror})") from error
+
+
+def _sources_of(place: str) -> list[Source]:
     if place.startswith(HUB):
         label = place.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
         return [Source(place, label, partial(hub_records, place))]

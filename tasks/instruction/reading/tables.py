@@ -98,6 +98,7 @@ def _arrow_rows(path: Path) -> Iterator[Raw]:
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Raw]:
     for batch in batches:
+        batch.validate(full=True)  # arrow trusts what a file says of where its texts begin, and reads beside it
         yield from batch.to_pylist()
 
 
@@ -130,6 +131,10 @@ def saved_splits(folder: Path) -> list[str] | None:
     if not listed.is_file():
         return None
     try:
-        return [str(name) for name in read_json(listed)["splits"]]
+        splits = [str(name) for name in read_json(listed)["splits"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{listed} does not say which splits there are: {error}") from error
+    for name in splits or [""]:
+        if not name or Path(name).name != name:
+            raise InputError(f"{listed} does not say which splits there are: {name!r} is no name of a folder")
+    return splits

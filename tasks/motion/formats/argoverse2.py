@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyarrow import parquet
 
 from tarot import InputError
@@ -34,6 +35,10 @@ COLUMNS = (
     "num_timestamps",
     "focal_track_id",
 )
+TEXTS = ("track_id", "object_type", "scenario_id", "focal_track_id")
+WHOLE = ("object_category", "timestep", "num_timestamps")
+MOST_FRAMES = 10_000
+"""Of a scenario; the dataset's have 110."""
 KINDS = {"vehicle": VEHICLE, "bus": VEHICLE, "cyclist": CYCLIST, "pedestrian": PEDESTRIAN}
 # the dataset has no sizes; length, width and height that ScenarioNet's conversion gives them
 SIZES = {"vehicle": (4.0, 2.0, 1.0), "bus": (4.0, 2.0, 1.0), "cyclist": (2.0, 0.7, 1.0), "pedestrian": (0.5, 0.5, 1.0)}
@@ -77,7 +82,9 @@ def read_argoverse2(folder: str | Path, *, scored: bool = False) -> Scenario:
     table = _table(_only(folder, "scenario_*.parquet"))
     where = str(folder)
     frames = int(table["num_timestamps"][0])
-    steps = table["timestep"]
+    if not 1 <= frames <= MOST_FRAMES:
+        raise InputError(f"{where}: a scenario has 1 to {MOST_FRAMES:,} frames, not {frames:,}")
+    steps = table["timestep"].astype(np.int64)
     if steps.min() < 0 or steps.max() >= frames:
         raise InputError(f"{where}: time steps {steps.min()}..{steps.max()} do not fit {frames} frames")
     tracks, first, row = np.unique(table["track_id"], return_index=True, return_inverse=True)
@@ -134,11 +141,22 @@ def _table(path: Path) -> dict[str, np.ndarray]:
         missing = [name for name in COLUMNS if name not in table.column_names]
         if missing or not table.num_rows:
             raise InputError(f"{path} is no table of tracks of Argoverse 2: it lacks {', '.join(missing) or 'rows'}")
+        for name in COLUMNS:
+            _check_column(path, name, table[name])
         return {name: table[name].to_numpy() for name in COLUMNS}
     except InputError:
         raise
     except BAD_PARQUET as error:  # names and texts are decoded when they are asked for
         raise InputError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _check_column(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    kind = column.type
+    number = pa.types.is_integer(kind) or (name not in WHOLE and pa.types.is_floating(kind))
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    fits = text if name in TEXTS else pa.types.is_boolean(kind) if name == "observed" else number
+    if not fits or column.null_count:
+        raise InputError(f"{path} is no table of tracks of Argoverse 2: {name} is {kind}, {column.null_count} missing")
 
 
 def _map(path: Path) -> tuple[tuple[MapLine, ...], Counter[str]]:

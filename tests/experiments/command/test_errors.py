@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from experiments.command.errors import is_interrupt, message_of
 from tasks.common.cache import cached_checkpoints, load_checkpoints
@@ -247,6 +250,23 @@ def test_a_traceback_can_be_asked_for(folder, monkeypatch):
 
 def test_memory_that_ran_out_says_what_to_lower():
     assert "features.batch_size" in message_of(MemoryError("cannot allocate"))
+
+
+class Killed(Dataset):
+    """Its first sample ends whoever reads it."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_reads_samples_and_is_killed_is_one_line():
+    with pytest.raises(RuntimeError) as raised:
+        list(DataLoader(Killed(), num_workers=1, multiprocessing_context="fork"))
+    said = message_of(raised.value)
+    assert said.startswith("a process that reads samples was ended") and "features.workers" in said
 
 
 def test_an_interrupt_is_one_whatever_error_comes_of_it():

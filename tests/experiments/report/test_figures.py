@@ -266,6 +266,16 @@ def test_a_comparison_of_runs_without_a_common_metric(tmp_path):
     assert "data:image" not in (tmp_path / "comparison.html").read_text()
 
 
+def test_a_metric_that_is_not_a_number_is_left_empty_and_the_others_stand(tmp_path):
+    for number, seed in enumerate(range(4)):
+        a_run(
+            tmp_path, number, f"selector={('random', 'all')[number % 2]}", seed=seed, accuracy=(None, 0.5)[number % 2]
+        )
+    compare.write(tmp_path)
+    rows = (tmp_path / "comparison.csv").read_text().splitlines()
+    assert rows[1].startswith("random,2,,,") and rows[2].startswith("all,2,0.5,")
+
+
 def test_distances_in_different_features_are_said_not_to_compare(tmp_path):
     for number, features in enumerate(("wfd", "wfd", "trak")):
         a_run(tmp_path, number, f"selector={number}")

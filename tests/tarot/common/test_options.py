@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from tarot.common.options import (
     Share,
     above,
     at_least,
+    check_fields,
     check_option,
     check_options,
     checked,
@@ -137,6 +139,7 @@ def test_what_is_refused_says_what_is_allowed(annotation, value, allowed):
         (Sequence[int], np.array([1]), "name must be a list; it is array([1])"),
         (Literal["a"], np.array(["a", "a"]), "name must be a; it is array(['a', 'a'], dtype='<U1')"),
         (int, [1], "name must be an integer; it is [1]"),
+        (float, 10**400, f"name must be finite; it is {10**400}"),
     ],
 )
 def test_what_is_inside_is_named(annotation, value, message):
@@ -227,3 +230,15 @@ def test_intervals_contain_what_they_say():
         (above(0.5), [1, 2]),
     ):
         assert [number for number in numbers if number in interval] == inside, interval
+
+
+def test_the_fields_of_what_was_read():
+    wanted = {"dim": Count, "ids": Sequence[str]}
+    check_fields("f.json", {"dim": 3, "ids": [], "more": None}, wanted)
+    for value, words in (
+        ([], "f.json must be a mapping; it is []"),
+        ({"dim": 3}, "f.json has no ids"),
+        ({"dim": 0, "ids": []}, "f.json.dim must be at least 1; it is 0"),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(words)}$"):
+            check_fields("f.json", value, wanted)

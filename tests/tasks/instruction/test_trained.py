@@ -146,6 +146,13 @@ BAD = {
     "nowhere": (lambda folder: shutil.rmtree(folder), "is not there"),
     "no adapters": (lambda folder: (folder / "adapter_config.json").unlink(), "holds neither adapters"),
     "odd config": (lambda folder: (folder / "adapter_config.json").write_text("{"), "is no adapter's of peft"),
+    "odd tokens": (lambda folder: _say(folder, trainable_token_indices=[[], "a", {"": None}]), "of another model than"),
+    "odd modules": (lambda folder: _say(folder, target_modules=[{}]), "adapter_config|of another model than"),
+    "odd groups": (lambda folder: torch.save({"state": {}, "param_groups": 3}, folder / "optimizer.pt"), "is no state"),
+    "odd state": (
+        lambda folder: torch.save({"state": {0: 3}, "param_groups": [{"params": [0]}]}, folder / "optimizer.pt"),
+        "is no state",
+    ),
     "cut weights": (lambda folder: _cut(folder / "adapter_model.safetensors"), "does not hold a whole adapter"),
     "a bomb": (
         lambda folder: torch.save({"state": Bomb(folder / "exploded")}, folder / "optimizer.pt"),
@@ -162,6 +169,11 @@ BAD = {
     ),
     "other moments": (lambda folder: (folder / FILE).write_bytes(b"x" * 20), "does not hold Adam's moments"),
 }
+
+
+def _say(folder: Path, **said: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
 
 
 def _cut(path: Path) -> None:
