@@ -57,7 +57,9 @@ KINDS = {
 """Readers, by kind of file."""
 FOUND = sorted((Path(__file__).parent / "corpus").glob("*/*"))
 SECONDS = 10.0
-"""After which a reader hangs."""
+"""Of the processor, after which a reader hangs."""
+LONGEST = 600.0
+"""By the clock, after which one that waits for something does."""
 MEMORY = 2**32
 """Bytes that a reader may take."""
 OURS = tuple(str(Path(__file__).parents[2] / room) for room in ("tarot", "tasks", "experiments"))
@@ -78,14 +80,14 @@ def feed(name: str, reader: Reader, content: bytes) -> str:
         path = Path(folder, reader.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             reader.read(Path(folder))
         except InputError as error:
             assert "\n" not in str(error), f"{name}: more than a line, {error}"
             return f"refused: {error}"
         finally:
-            assert time.monotonic() - start < SECONDS, f"{name} hangs"
+            assert time.process_time() - start < SECONDS, f"{name} hangs"
     return "read"
 
 
@@ -160,7 +162,7 @@ class Search:
     def one(self, name: str, reader: Reader, content: bytes) -> None:
         last = self.kept / "last" / name.replace("/", " ")
         last.write_bytes(content)  # where the process does not live to say
-        faulthandler.dump_traceback_later(60, exit=True)
+        faulthandler.dump_traceback_later(LONGEST, exit=True)
         try:
             how = feed(name, reader, content)
         except hypothesis.errors.HypothesisException:
@@ -190,7 +192,10 @@ class Search:
 def search(kind: str, folder: Path, kept: Path) -> None:
     logging.disable(logging.CRITICAL)
     (kept / "last").mkdir(parents=True, exist_ok=True)
-    of_kind = Search(kind, readers(folder / "good") | data_sets(folder / "better"), kept)
+    found = known()
+    if not set(KINDS[kind]) <= set(found):
+        found = found | data_sets(folder / "better")
+    of_kind = Search(kind, found, kept)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     seconds = float(os.environ.get("FUZZ_SECONDS", "20"))
