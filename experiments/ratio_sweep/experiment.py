@@ -77,7 +77,7 @@ class RatioSweep:
             with run.clock("select"):
                 selections = dict(self._select(one, references))
                 chosen.append(selections)
-                distances.append({arm: self._distance(one, arm, selections[arm]) for arm in selections})
+                distances.append(_distances(one, selections))
             repetitions.append(one)
         of_each = [{arm: [selection] * self.trainings for arm, selection in arms.items()} for arms in chosen]
         metrics = evaluate_all(run, repetitions, train_all(run, repetitions, of_each))
@@ -128,8 +128,11 @@ class RatioSweep:
         for name in references:
             yield choice(Arm(name))
 
-    def _distance(self, one: Repetition[Task], arm: Arm, selection: Selection) -> float:
-        """To the targets, in the one space in which selections of all methods are measured."""
-        if features_of(arm.selector) == COMMON:
-            return selection.ot_distance
-        return one.benches[COMMON].distance(selection)
+
+
+def _distances(one: Repetition[Task], selections: Mapping[Arm, Selection]) -> dict[Arm, float]:
+    """To the targets, in the one space in which selections of all methods are measured."""
+    elsewhere = [arm for arm in selections if features_of(arm.selector) != COMMON]
+    measured = one.benches[COMMON].distances([selections[arm] for arm in elsewhere])
+    found = dict(zip(elsewhere, measured, strict=True))
+    return {arm: found[arm] if arm in found else selection.ot_distance for arm, selection in selections.items()}
