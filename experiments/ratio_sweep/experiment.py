@@ -129,10 +129,8 @@ class RatioSweep:
             yield choice(Arm(name))
 
 
-
 def _distances(one: Repetition[Task], selections: Mapping[Arm, Selection]) -> dict[Arm, float]:
     """To the targets, in the one space in which selections of all methods are measured."""
-    elsewhere = [arm for arm in selections if features_of(arm.selector) != COMMON]
-    measured = one.benches[COMMON].distances([selections[arm] for arm in elsewhere])
-    found = dict(zip(elsewhere, measured, strict=True))
-    return {arm: found[arm] if arm in found else selection.ot_distance for arm, selection in selections.items()}
+    elsewhere = {arm for arm in selections if features_of(arm.selector) != COMMON}
+    measured = iter(one.benches[COMMON].distances([found for arm, found in selections.items() if arm in elsewhere]))
+    return {arm: next(measured) if arm in elsewhere else found.ot_distance for arm, found in selections.items()}
