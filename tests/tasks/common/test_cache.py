@@ -84,7 +84,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         made(tmp_path / "m.json", fail)
-    assert [file.name for file in tmp_path.iterdir()] == [".m.json.lock"]
+    assert not list(tmp_path.iterdir())
 
 
 def somebody_else(folder: Path, queue: multiprocessing.Queue) -> None:
