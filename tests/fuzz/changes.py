@@ -11,8 +11,8 @@ import io
 import json
 import pickle
 import pickletools
-import random
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,6 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from numpy.lib import format as npy_format
+
+from tasks.common.safe_pickle import load_pickle
 
 KINDS = ("flip", "put", "insert", "cut", "double", "end")
 TOKENS = (
@@ -189,8 +191,12 @@ _ODD = (
 
 
 def of_pickled(good: bytes, changes: Sequence[Change]) -> bytes:
-    """What is in a pickle."""
-    return pickle.dumps(of_values(pickle.loads(good), changes, _in_pickle), protocol=changes[0].number % 6)
+    """What is in a pickle, which may have been spoilt before: it is read as the project reads it."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(good)
+        file.flush()
+        found = load_pickle(file.name, max_bytes=len(good))
+    return pickle.dumps(of_values(found, changes, _in_pickle), protocol=changes[0].number % 6)
 
 
 def of_opcodes(good: bytes, changes: Sequence[Change]) -> bytes:
@@ -371,12 +377,3 @@ def _other(column: pa.ChunkedArray, change: Change) -> Any:
         lambda: pa.array([-1.0] * count),
     )
     return ways[change.number // 8 % len(ways)]()
-
-
-# --- two of them -----------------------------------------------------------------------------------------------------
-
-
-def spliced(one: bytes, other: bytes, change: Change) -> bytes:
-    """The beginning of one file and the end of another."""
-    at = random.Random(change.number).random()
-    return one[: int(change.where * len(one))] + other[int(at * len(other)) :]
