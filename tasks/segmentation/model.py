@@ -1,14 +1,15 @@
-"""DeepLabV3 as a module that gives logits and remembers how it did on validation."""
+"""Segmentation networks of torchvision as a module that gives logits and remembers how it did on validation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import segmentation
+from torchvision.models.segmentation.lraspp import LRASPP
 
 from tarot import InputError
 from tarot.common import Share, check_options
@@ -16,25 +17,39 @@ from tarot.features import BAD_TORCH
 from tasks.common.contents import hash_file
 from tasks.segmentation.small_network import small_network
 
+Net: TypeAlias = segmentation.DeepLabV3 | segmentation.FCN | LRASPP
 _OF_TORCHVISION = {
     "resnet50": segmentation.deeplabv3_resnet50,
+    "resnet101": segmentation.deeplabv3_resnet101,
     "mobilenet_v3_large": segmentation.deeplabv3_mobilenet_v3_large,
+    "fcn_resnet50": segmentation.fcn_resnet50,
+    "fcn_resnet101": segmentation.fcn_resnet101,
+    "lraspp_mobilenet_v3_large": segmentation.lraspp_mobilenet_v3_large,
 }
 _IMAGENET_HEADS = ("fc.", "classifier.")  # of the classifiers whose weights a backbone can start from
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """backbone: resnet50 (39.6M parameters with the head of 19 classes), mobilenet_v3_large (11.0M), or small (0.3M):
-    six convolutions of our own and a narrow head, for images of 64 x 128 pixels and minutes of a CPU.
+    """backbone: of DeepLabV3, resnet50 (39.6M parameters with the head of 19 classes), resnet101, mobilenet_v3_large
+    (11.0M), or small (0.3M): six convolutions of our own and a narrow head, for images of 64 x 128 pixels and minutes
+    of a CPU; or another network of torchvision, fcn_resnet50, fcn_resnet101 or lraspp_mobilenet_v3_large (3.2M).
 
     batch_norm_momentum: null is the network's own, .1, and .01 of MobileNetV3: too slow for trainings of
     a few hundred steps, at whose end evaluation mode would still use statistics of its beginning.
-    weights: a file of torch with a state_dict to start from, null for none: of torchvision's DeepLabV3 with this
-    backbone (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet.
+    weights: a file of torch with a state_dict to start from, null for none: of torchvision's network with this backbone
+    (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet.
     """
 
-    backbone: Literal["resnet50", "mobilenet_v3_large", "small"] = "mobilenet_v3_large"
+    backbone: Literal[
+        "resnet50",
+        "resnet101",
+        "mobilenet_v3_large",
+        "fcn_resnet50",
+        "fcn_resnet101",
+        "lraspp_mobilenet_v3_large",
+        "small",
+    ] = "mobilenet_v3_large"
     batch_norm_momentum: Share | None = None
     weights: str | None = None
 
@@ -44,7 +59,7 @@ class Architecture:
     def recipe(self, cache: Path | None = None) -> dict[str, Any]:
         """What determines the model, as plain data. cache: where hashes of files are remembered."""
         recipe: dict[str, Any] = {
-            "kind": "deeplabv3",
+            "kind": "torchvision" if "_resnet" in self.backbone or "lraspp" in self.backbone else "deeplabv3",
             "backbone": self.backbone,
             "batch_norm_momentum": self.batch_norm_momentum,
         }
@@ -76,7 +91,7 @@ class Segmenter(nn.Module):
 
     validation: Tensor
 
-    def __init__(self, net: segmentation.DeepLabV3) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
         self.register_buffer("validation", torch.full((2,), -1.0, dtype=torch.float64))
@@ -85,7 +100,10 @@ class Segmenter(nn.Module):
         return self.net(images)["out"]
 
     def embeddings(self, images: Tensor) -> Tensor:
-        """What the last convolution is given, averaged over the image, [B, 256]."""
+        """What the last convolution is given, averaged over the image, [B, channels]: 256 of DeepLabV3."""
+        if isinstance(self.net, LRASPP):
+            deep, head = self.net.backbone(images)["high"], self.net.classifier
+            return (head.cbr(deep) * head.scale(deep)).mean((2, 3))
         deep = self.net.backbone(images)["out"]
         for layer in list(self.net.classifier)[:-1]:
             deep = layer(deep)
@@ -98,7 +116,14 @@ def _existing(weights: str) -> Path:
     return Path(weights)
 
 
-def _load(net: segmentation.DeepLabV3, path: Path) -> None:
+def _last_layers(net: Net) -> tuple[str, ...]:
+    """The beginnings of the names of what depends on the classes."""
+    if isinstance(net, LRASPP):
+        return ("classifier.low_classifier.", "classifier.high_classifier.")
+    return (f"classifier.{len(net.classifier) - 1}.",)
+
+
+def _load(net: Net, path: Path) -> None:
     try:
         given = torch.load(path, weights_only=True, map_location="cpu")
         given = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
@@ -107,7 +132,7 @@ def _load(net: segmentation.DeepLabV3, path: Path) -> None:
         raise InputError(f"{path} holds no state_dict of tensors: {what}") from error
     own = net.state_dict()
     if any(name.startswith("backbone.") for name in given):
-        last = f"classifier.{len(net.classifier) - 1}."
+        last = _last_layers(net)
         given = {
             name: value
             for name, value in given.items()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from torch.nn import functional
+from torchvision.models import segmentation
 
 from tarot import InputError
 from tarot.gradients.per_sample import GradientFeatures
@@ -66,7 +67,12 @@ def batch_of(scenes: Scenes, indices):
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["small", "mobilenet_v3_large", pytest.param("resnet50", marks=pytest.mark.slow)])
+LARGE = ["resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large"]
+
+
+@pytest.mark.parametrize(
+    "backbone", ["small", "mobilenet_v3_large", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+)
 def test_gradient_features_equal_the_loop(backbone, street):
     """Convolutions (depthwise, dilated, strided), BatchNorm, hardswish, squeeze-and-excitation, ASPP, bilinear."""
     torch.manual_seed(0)
@@ -108,8 +114,25 @@ def test_the_momentum_of_batch_norms_is_the_configs():
     own, ours = Architecture("mobilenet_v3_large").build(3), Architecture(batch_norm_momentum=0.1).build(3)
     momenta = [{m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} for net in (own, ours)]
     assert 0.01 in momenta[0] and momenta[1] == {0.1}
-    with pytest.raises(InputError, match=r"backbone must be resnet50, mobilenet_v3_large or small"):
+    with pytest.raises(InputError, match=r"backbone must be resnet50, .*lraspp_mobilenet_v3_large or small"):
         Architecture("vgg")
+
+
+@pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "fcn_resnet50"])
+def test_other_networks_of_torchvision(name, tmp_path):
+    """Logits of the image's size, and what the last convolution is given; its weights but those of the classes."""
+    with torch.device("meta" if name == "fcn_resnet50" else "cpu"):
+        model, images = Architecture(name).build(3).eval(), torch.zeros(1, 3, 32, 32)
+        assert model(images).shape == (1, 3, 32, 32)
+        given = {"fcn_resnet50": 512, "lraspp_mobilenet_v3_large": 128}[name]
+        assert model.embeddings(images).shape == (1, given)
+    if name == "fcn_resnet50":
+        return
+    whole = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21)
+    torch.save(whole.state_dict(), tmp_path / "w.pt")
+    built = Architecture(name, weights=str(tmp_path / "w.pt")).build(3).net
+    assert torch.equal(built.classifier.cbr[0].weight, whole.classifier.cbr[0].weight)
+    assert built.classifier.low_classifier.weight.shape[0] == 3
 
 
 def test_weights_from_a_file(tmp_path):
