@@ -264,7 +264,7 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         (["select", "pool.npy", "labels.npy"], "two dimensions"),
         ([*SELECT, "--selector", "nearest"], "there is no selector 'nearest'; there are all, batchwise_lava"),
         ([*SELECT, "--size", "4"], "selector 'tarot_otm' has no option 'size'; its options are: folds, side"),
-        ([*SELECT, "--ratio", ".1"], "min_cos, judge; it finds its own size, and tarot_fixed takes yours"),
+        ([*SELECT, "--ratio", ".1"], "min_cos, judge, tokens; it finds its own size, and tarot_fixed takes yours"),
         (
             [*SELECT, "--tensor", "features"],
             "--tensor features: tensors have names in .safetensors, .pt, .pth, .npz alone",
