@@ -6,6 +6,7 @@ given are not of the format any more, it raises an error, and the bytes themselv
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -119,11 +120,11 @@ def of_values(good: Any, changes: Sequence[Change], other: Callable[[Any, Change
         if change.kind == "cut" and node is not root:
             del node[key]
         elif change.kind == "double" and isinstance(node, list):
-            node.append(node[key])
+            node.append(copy.deepcopy(node[key]))
         elif change.kind == "double":
-            node[f"{key}2"] = node[key]
+            node[f"{key}2"] = copy.deepcopy(node[key])
         else:
-            node[key] = other(node[key], change)
+            node[key] = copy.deepcopy(other(node[key], change))  # one that is there twice could end up in itself
     return root.get("")
 
 
