@@ -51,7 +51,7 @@ from tarot.workers import LOCAL, Workers
 WHOLE_TABLE = 100_000_000  # multiplications of all candidates with all targets
 _FARTHEST = 2.0  # that unit vectors can be from each other
 _AT_ONCE = 4096  # candidates of an order
-FIRST_NEIGHBOURS = 32  # of every target, in the first pass over the pool
+FIRST_NEIGHBOURS = 32  # of every target, at least, in a pass over the pool
 _ORDERS = ("candidate_order", "candidate_places")  # cached, and the same whatever the targets are
 
 
@@ -319,7 +319,7 @@ class SelectionProblem(InOrder):
             distance, index = whole.neighbours(k)
             return distance[targets], index[targets]
         small = self.n * self.targets.numel() <= WHOLE_TABLE  # then all of them cost no more than a few
-        k = self.n if small else min(k, self.n)
+        k = self.n if small else min(max(k, FIRST_NEIGHBOURS), self.n)
         with self._lock:
             known = self._table.get("nearest")
             if known is None or known[0].shape[1] < k:

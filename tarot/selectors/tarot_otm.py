@@ -66,6 +66,7 @@ class TarotOTM:
         sides = self._sides(posed)
         judge = judge_for(self.judge, posed.n, sides)
         distances = _Distances(posed, kept=judge == "exact")
+        posed.neighbours(1)  # once, with all of the machine: every fold begins with them
         engine = posed.workers
         if isinstance(engine, Local):  # the network simplex and torch leave the GIL
             engine = Threads(min(len(sides), torch.get_num_threads()))

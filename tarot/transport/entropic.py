@@ -18,6 +18,7 @@ Vector = NDArray[np.float64]
 TOLERANCE = 1e-3  # L1 error of the marginal at which a Sinkhorn solve counts as converged
 _OVER_RELAXATION = 1.7
 _PLAIN_STEPS = 5  # before a streamed solve over-relaxes: far from the solution that overshoots
+_AT_REST = 1e-10  # L1 error of the marginal
 _ITERATIONS_PER_CHECK = 10
 _LEAST_EXPONENT = -87.0  # of float32: beyond, exp takes ten times as long for what adds nothing
 _KERNEL_RANGE = 40.0  # scalings beyond exp(+-40) are absorbed into the potentials, far inside float32
@@ -94,10 +95,11 @@ def _solved(
 
 
 def annealed(cost: Tensor, epsilon: float, a: Vector, b: Vector, iterations: int) -> Vector:
-    """g [m] after so many iterations in float64 at each of 2^k epsilon, from the largest cost down."""
+    """g [m] after at most so many iterations in float64 at each of 2^k epsilon, from the largest cost down: fewer where
+    another would move no potential by more than its rounding."""
     g = np.zeros(len(b))
     for eps in reversed(_halvings(epsilon, _largest(cost))):
-        g = _sinkhorn_dense(cost, eps, a, b, g, 0.0, iterations).g
+        g = _sinkhorn_dense(cost, eps, a, b, g, _AT_REST, iterations).g
     return g
 
 
