@@ -38,8 +38,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def read_compared(path: Path) -> dict[str, Any]:
-    """A run's metrics.json with all that a comparison needs; among `metrics`, null is NaN again. Raises InputError where
-    it lacks some of it."""
+    """A run's metrics.json with all that a comparison needs; among `metrics`, null is NaN again. Raises InputError
+    where it lacks some of it."""
     found = read_metrics(path)
     check_fields(str(path), found, _COMPARED | _there({"selection": Mapping[str, Any]}, found))
     check_fields(f"{path}: run", found["run"], _RUN)
