@@ -17,38 +17,37 @@ _RUN: dict[str, Any] = {
     "seed": int,
     **dict.fromkeys(("overrides", "not_applied"), Sequence[str]),
 }
-_METRICS: dict[str, Any] = {"run": Mapping[str, Any], "metrics": Mapping[str, float | None]}
 _COMPARED: dict[str, Any] = {
+    "metrics": Mapping[str, float | None],
     "interval": str,
     "intervals": Mapping[str, tuple[float | None, float | None]],
-    "selection": Mapping[str, Any],
 }
+_FACTS = dict.fromkeys(("size", "ratio", "precision", "ot_distance", "lower_bound"), float | None)
 _SPACE: dict[str, Any] = {"chosen": bool, "whitening": str | None}
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """A run's metrics.json, in which null stands for a number that is not finite; among `metrics` it is NaN again.
+    """A run's metrics.json, in which null stands for a number that is not finite.
 
     Raises InputError where it is not what a run writes.
     """
     found = read_json(path)
-    check_fields(str(path), found, _METRICS | _there(_COMPARED, found))
+    check_fields(str(path), found, {"run": Mapping[str, Any]})
     check_fields(f"{path}: run", found["run"], {"seed": int} | _there(_RUN, found["run"]))
-    selection = found.get("selection", {})
-    if selection.get("space") is not None:
-        check_fields(f"{path}: selection.space", selection["space"], _SPACE)
-    facts = dict.fromkeys(("size", "ratio", "precision", "ot_distance", "lower_bound"), float | None)
-    check_fields(f"{path}: selection", selection, _there(facts, selection))
-    found["metrics"] = {name: math.nan if value is None else value for name, value in found["metrics"].items()}
     return dict(found)
 
 
 def read_compared(path: Path) -> dict[str, Any]:
-    """A run's metrics.json with all that a comparison needs. Raises InputError where it lacks some of it."""
+    """A run's metrics.json with all that a comparison needs; among `metrics`, null is NaN again. Raises InputError
+    where it lacks some of it."""
     found = read_metrics(path)
-    check_fields(str(path), found, dict.fromkeys(("interval", "intervals"), Any))
+    check_fields(str(path), found, _COMPARED | _there({"selection": Mapping[str, Any]}, found))
     check_fields(f"{path}: run", found["run"], _RUN)
-    return found
+    selection = found.get("selection", {})
+    check_fields(f"{path}: selection", selection, _there(_FACTS, selection))
+    if selection.get("space") is not None:
+        check_fields(f"{path}: selection.space", selection["space"], _SPACE)
+    return found | {"metrics": {name: math.nan if value is None else value for name, value in found["metrics"].items()}}
 
 
 def read_config(path: Path) -> dict[str, Any]:
