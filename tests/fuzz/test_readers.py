@@ -100,7 +100,7 @@ def spoilt(reader: Reader, base: bytes, way: int, changes: Sequence[Change]) -> 
 
 
 def refuse_other_errors(name: str, reader: Reader) -> None:
-    @settings(max_examples=8, derandomize=True, **EASY)
+    @settings(max_examples=4, derandomize=True, **EASY)
     @hypothesis.given(st.integers(0, 5), CHANGES)
     def is_read_or_refused(way: int, changes: list[Change]) -> None:
         feed(name, reader, spoilt(reader, reader.good(), way, changes))
