@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tarot.selectors.baselines import All, Oracle, Random, TargetOnly
 from tarot.selectors.bids import Bids
-from tarot.selectors.contract import Needing, Selector, Valuing, check_selector, needs_of
+from tarot.selectors.contract import Selector, Valuing, check_selector, needs_of
 from tarot.selectors.doubly_greedy import DoublyGreedy
 from tarot.selectors.dsdm import Dsdm
 from tarot.selectors.dsir import Dsir
@@ -80,7 +80,6 @@ __all__ = [
     "KnnShapley",
     "Lava",
     "Less",
-    "Needing",
     "Oracle",
     "Ordered",
     "Prototypes",

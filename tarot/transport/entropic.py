@@ -136,18 +136,21 @@ def _sinkhorn_dense(
         kernel.add_(f.to(dtype)[:, None]).div_(epsilon).exp_()
         u, v, error, before = a, b, math.inf, math.inf
         good = u, v
+        rows = kernel @ v
         while error > tolerance and iterations < max_iterations and _in_range(u / a, v / b):
             for _ in range(_ITERATIONS_PER_CHECK):
                 if omega == 1:  # the same as below, to the bit
-                    u = a / (kernel @ v)
+                    u = a / rows
                     v = b / (u @ kernel)
                 else:
-                    u = u.pow(1 - omega) * (a / (kernel @ v)).pow(omega)
+                    u = u.pow(1 - omega) * (a / rows).pow(omega)
                     v = v.pow(1 - omega) * (b / (u @ kernel)).pow(omega)
+                rows = kernel @ v
             iterations += _ITERATIONS_PER_CHECK
-            now = float((u * (kernel @ v) - a).abs().sum() + (v * (u @ kernel) - b).abs().sum())
+            now = float((u * rows - a).abs().sum() + (v * (u @ kernel) - b).abs().sum())
             if omega > 1 and not now < 1.5 * before:
                 (u, v), omega = good, 1.0
+                rows = kernel @ v
                 continue
             if not math.isfinite(now):
                 raise ConvergenceError(f"Sinkhorn left the range of its numbers at epsilon {epsilon}: use a larger one")

@@ -384,7 +384,7 @@ def _bar_on_terminals_alone() -> Iterator[None]:
 def refuse_no_model(path: str | None) -> None:
     """Raises InputError where a path is given and a look at its place tells that no model is there."""
     if path is not None:
-        refuse_no_folder(path, "task.language.path", "config.json")
+        refuse_no_folder(path, "task.language.path", "config.json", "adapter_config.json")
 
 
 def _unreadable(path: str, error: Exception) -> str:

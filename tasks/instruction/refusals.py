@@ -16,13 +16,15 @@ def reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def refuse_no_folder(name: str | Path, option: str, needed: str | None = None) -> None:
-    """Raises InputError where a name is a path, and not one on the hub, and there is no folder, or one without the file
-    that it needs; transformers would look for it on the hub."""
+def refuse_no_folder(name: str | Path, option: str, *needed: str) -> None:
+    """Raises InputError where a name is a path, and not one on the hub, and there is no folder, or one with none of the
+    files of which it needs one; transformers would look for it on the hub."""
     path, what = Path(name), "give a folder in transformers' format, or a name on the hub"
     if path.is_dir():
-        if needed is not None and not (path / needed).is_file():
-            raise InputError(f"{option}: the folder {name} has no {needed}, so it is no model's; {what}")
+        if needed and not any((path / file).is_file() for file in needed):
+            raise InputError(
+                f"{option}: the folder {name} has no {' and no '.join(needed)}, so it is no model's; {what}"
+            )
     elif path.exists():
         raise InputError(f"{option}: {name} is no folder; {what}")
     elif path.is_absolute() or str(name).startswith((".", "~")) or len(Path(name).parts) > 2 or os.sep == str(name)[-1]:

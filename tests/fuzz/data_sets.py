@@ -29,7 +29,7 @@ from tasks.classification.clothing1m_files import find_clothing1m
 from tasks.common.weights import load_strictly
 from tasks.instruction.data import digest, distinct_rows
 from tasks.instruction.model import Adapter, Language
-from tasks.instruction.reading import read_rows
+from tasks.instruction.reading import Account, read_rows
 from tasks.instruction.targets import bbh_targets, mmlu_targets
 from tasks.instruction.template import template_of
 from tasks.instruction.tokenizer import load_tokenizer, train_tokenizer
@@ -171,7 +171,7 @@ def _tokenizer() -> Any:
 
 def _learned(place: Path) -> None:
     """The rows, and all that is done to them before there is a model."""
-    rows = distinct_rows(read_rows(place), "minhash")
+    rows = distinct_rows(read_rows(place), "minhash", Account())
     digest(rows)
     tokenize(rows, _tokenizer(), template_of("less", _tokenizer()), nothing_left="drop")
 

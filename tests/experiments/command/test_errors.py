@@ -123,8 +123,13 @@ def test_bad_input_is_one_sentence(folder, name):
     trusted = {
         path.parent.name for path in (folder / "cache").glob("*/*") if path.name[0] != "." and path.suffix != ".lock"
     }
-    known_before = {"an arm that lacks something", "no texts"}  # anything is trained
-    assert trusted <= (set() if name in known_before else {"checkpoints"}), "something was kept of a run that failed"
+    assert trusted <= {"checkpoints"}, "something was kept of a run that failed"
+
+
+@pytest.mark.parametrize("options", ["selector=dsir", "experiment.arms=[el2n]", "features=sentence selector=random"])
+def test_what_a_task_lacks_is_said_before_anything_is_trained(options, tmp_path):
+    refused(command(tmp_path, *SMALL, *options.split()))
+    assert not (tmp_path / "cache").exists()
 
 
 # --- a cache that has gone bad ---------------------------------------------------------------------------------------
