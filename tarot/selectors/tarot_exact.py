@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -143,10 +143,10 @@ def best_subset(problem: SelectionProblem, size: int, swaps: int) -> BestSubset:
     cost = problem.cost(pool)
     if not isinstance(cost, Tensor):
         return BestSubset(np.sort(starts[-1]), relaxed.lower_bound)
-    cost = cost.cpu()
+    swappable = _Pool(cost.cpu())
     members = [np.sort([place[candidate] for candidate in start.tolist()]) for start in starts]
-    subsets = [_settle(cost, _subset(cost, start)) for start in members]
-    best = _swap(cost, min(subsets, key=lambda s: s.plan.value), swaps)
+    subsets = [_settle(swappable, _subset(swappable, start)) for start in members]
+    best = _swap(swappable, min(subsets, key=lambda s: s.plan.value), swaps)
     return BestSubset(np.sort(pool[best.members]), relaxed.lower_bound)
 
 
@@ -177,43 +177,58 @@ def _best_within(problem: SelectionProblem, budget: Budget, swaps: int) -> BestS
     return best
 
 
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Candidates among which members are swapped: their cost float32 [n, m] to the targets."""
+
+    cost: Tensor
+
+    @cached_property
+    def by_target(self) -> NDArray[np.float64]:
+        """The cost [m, n], as a coupling is multiplied with it without a copy."""
+        return np.ascontiguousarray(self.cost.double().numpy().T)
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+
 @dataclass(frozen=True)
 class _Subset:
-    """Rows of the swap pool's cost matrix, and the optimal transport from them to the targets."""
+    """Rows of the pool's cost, and the optimal transport from them to the targets."""
 
     members: NDArray[np.int64]
     plan: Plan
 
 
-def _subset(cost: Tensor, members: NDArray[np.int64], g: NDArray[np.float64] | None = None) -> _Subset:
-    return _Subset(members, solve_exact(cost[members], g=g))
+def _subset(pool: _Pool, members: NDArray[np.int64], g: NDArray[np.float64] | None = None) -> _Subset:
+    return _Subset(members, solve_exact(pool.cost[members], g=g))
 
 
-def _settle(cost: Tensor, subset: _Subset) -> _Subset:
+def _settle(pool: _Pool, subset: _Subset) -> _Subset:
     """Optimise candidates and transport in turns until neither improves: given where each member's mass goes, the best
     distinct candidates to send it from are an assignment problem."""
-    while len(subset.members) * len(cost) <= _PAIRS:
-        price = (subset.plan.coupling.tocsr() @ cost.double().numpy().T).astype(np.float64)
+    while len(subset.members) * len(pool) <= _PAIRS:
+        price = subset.plan.coupling.tocsr() @ pool.by_target
         members = np.sort(linear_sum_assignment(price)[1])
-        moved = _subset(cost, members, subset.plan.g)
+        moved = _subset(pool, members, subset.plan.g)
         if moved.plan.value >= subset.plan.value * (1 - 1e-9):
             break
         subset = moved
     return subset
 
 
-def _swap(cost: Tensor, subset: _Subset, trials: int) -> _Subset:
+def _swap(pool: _Pool, subset: _Subset, trials: int) -> _Subset:
     """Swap the members of highest potential for the outsiders of lowest; fewer at a time where that does not help."""
     count = max(1, len(subset.members) // 4)
     for _ in range(trials):
-        price = (cost - cost.new_tensor(subset.plan.g)).amin(1).double().numpy()  # min_j C_ij - g_j
-        outside = np.setdiff1d(np.arange(len(cost)), subset.members)
+        price = (pool.cost - pool.cost.new_tensor(subset.plan.g)).amin(1).double().numpy()  # min_j C_ij - g_j
+        outside = np.setdiff1d(np.arange(len(pool)), subset.members)
         leave = subset.members[np.argsort(-price[subset.members], kind="stable")[:count]]
         enter = outside[np.argsort(price[outside], kind="stable")[: len(leave)]]
         if not len(enter):
             break
         members = np.union1d(np.setdiff1d(subset.members, leave[: len(enter)]), enter)
-        swapped = _settle(cost, _subset(cost, members, subset.plan.g))
+        swapped = _settle(pool, _subset(pool, members, subset.plan.g))
         if swapped.plan.value < subset.plan.value * (1 - 1e-9):
             subset = swapped
         elif count == 1:
