@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from own_memory import Memory
 
 import tarot
 from experiments.stages import FeatureRecipe, Workbench
@@ -42,22 +41,6 @@ from tasks.instruction.reading import read_rows
 PAPER = 270_679  # conversations: FLAN v2, CoT, Dolly, OASST1
 TARGETS = 285  # MMLU's development questions; BBH's are 81
 GIB = 2**30
-
-
-class Memory(threading.Thread):
-    """Looks at the process' own memory fifty times a second. own: its peak in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.own, self.done = 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.done.wait(0.02):
-            self.look()
-
-    def look(self) -> None:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        self.own = max(self.own, 1024 * int(found[1]))
 
 
 @contextmanager

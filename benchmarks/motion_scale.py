@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,6 +26,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from own_memory import Memory
 
 from experiments.stages import FeatureRecipe, Workbench
 from tarot import Selection
@@ -48,19 +47,6 @@ PAPER = 3_032_000
 STAGES = ("read", "batches", "features", "train")
 PROFILE = Profile(name="paper_autobot", past=21, future=60, agents=15, segments=256, points=20, lines=("lane",))
 MIB = 2**20
-
-
-class Memory(threading.Thread):
-    """Looks at the process' own memory fifty times a second. own: its peak in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.own, self.done = 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.done.wait(0.02):
-            found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-            self.own = max(self.own, 1024 * int(found[1]))
 
 
 def repeated(name: str, samples: int) -> Iterator[Scenario]:

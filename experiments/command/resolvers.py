@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 def register_resolvers() -> None:
     """`claimed`: a folder of one's own. `without`: a default, the last, that gives way where another option is given.
     `if`: the second where the first is given and not 0, else the third. `named`: whether the first language that is
-    given has a path, and not sizes alone. `unless_sweep`: a default that the runs of a
-    sweep do not have. `largest` of a list. `among`: those of a default list that another list has, too. `run_name`:
-    experiment, task, selector. `sweep_name`: the sweep of a run."""
+    given has a path, and not sizes alone. `unless_sweep`: a default that the runs of a sweep do not have. `largest` of
+    a list. `among`: those of a default list that another list has, too. `run_name`: experiment, task, selector.
+    `sweep_name`: the sweep of a run."""
     resolvers: dict[str, Callable[..., Any]] = {
         "without": _without,
         "unless_sweep": _unless_sweep,

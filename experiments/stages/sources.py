@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experiments.stages.encoders import Encoder
 from experiments.stages.recipe import FeatureRecipe
 from experiments.stages.together import stored_rows_together
 from tarot.common import fingerprint, hash_tensors, resolve_device
@@ -262,8 +263,7 @@ class EncodedSource:
 
     def wanted(self, split: Split, cache: Path) -> RowsOf:
         """The store of a split, which is kept in `cache`."""
-        ids, encoder = self.task.ids(split), self.recipe.without_surrogates
-        assert encoder is not None
+        ids, encoder = self.task.ids(split), self._encoder
         encoding = encoder.encoding(self.task, split, self.device)
         made_of = {
             "code": source_hash(type(encoder), *parts_of(self.task)),
@@ -291,9 +291,13 @@ class EncodedSource:
 
     def encoder(self, split: Split, state: None) -> Engine:
         """What makes the rows of a split."""
-        encoder = self.recipe.without_surrogates
-        assert encoder is not None
-        return encoder.encoding(self.task, split, self.device).maker()
+        return self._encoder.encoding(self.task, split, self.device).maker()
+
+    @property
+    def _encoder(self) -> Encoder:
+        found = self.recipe.without_surrogates
+        assert found is not None  # with surrogates there is a Source
+        return found
 
 
 def _nothing() -> None:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.command.resolvers import register_resolvers
 from tasks.task import Task
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -25,6 +26,7 @@ def _composed(name: str) -> bytes:
 
 def config_of(name: str, data_dir: Path | str, cache_dir: Path, *overrides: str) -> DictConfig:
     """The config of a task; overrides are as on the command line, such as "train.steps=4"."""
+    register_resolvers()  # which interpolations name
     config = pickle.loads(_composed(name))
     config.data_dir, config.cache_dir = str(data_dir), str(cache_dir)
     for one in OverridesParser.create().parse_overrides([f"++task.{override}" for override in overrides]):
