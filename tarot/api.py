@@ -130,10 +130,7 @@ def select(method: Selector, problem: SelectionProblem) -> Selection:
     from these candidates is refused.
     Raises InputError (a ValueError) or TypeError with what was wrong with which argument.
     """
-    if problem.group_weights is not None and method.features is not None and not isinstance(method, Ordered):
-        able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Ordered))
-        raise InputError(f"group_weights: {type(method).__name__} shares out no budget; these do: {able}")
-    return _checked_selection(method.select(problem), method, problem)
+    return chosen(method, problem)
 
 
 @_asking(_asked)
@@ -143,6 +140,19 @@ def value(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
     The arguments are those of `select`. Methods that choose a set without valuing its members (`random`, `all`, ...)
     raise InputError; and so does a method of your own whose values are anything else than these.
     """
+    return valued(method, problem)
+
+
+def chosen(method: Selector, problem: SelectionProblem) -> Selection:
+    """What `select` answers for a problem that is there already, whose space several methods may share."""
+    if problem.group_weights is not None and method.features is not None and not isinstance(method, Ordered):
+        able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Ordered))
+        raise InputError(f"group_weights: {type(method).__name__} shares out no budget; these do: {able}")
+    return _checked_selection(method.select(problem), method, problem)
+
+
+def valued(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
+    """What `value` answers for a problem that is there already."""
     if not isinstance(method, Valuing):
         able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
         raise InputError(f"{type(method).__name__} gives candidates no values; these do: {able}")

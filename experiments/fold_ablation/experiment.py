@@ -47,6 +47,8 @@ class FoldAblation:
         repetitions = [repeat(run, number, {"own": run.recipe}, ["own"]) for number in range(self.seeds)]
         with run.clock("select"):
             chosen = [self._select(run.selector, one, counts) for one in repetitions]
+        for one in repetitions:
+            one.release()
         of_each = [{folds: [selection] * self.trainings for folds, selection in one.items()} for one in chosen]
         models = train_all(run, repetitions, of_each)
         outcomes: dict[str, Any] = {where: evaluate_all(run, repetitions, models, where) for where in _SPLITS}

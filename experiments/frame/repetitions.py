@@ -36,6 +36,11 @@ class Repetition(Generic[T]):
         """Any of them: what models make of a selection depends on no recipe."""
         return next(iter(self.benches.values()))
 
+    def release(self) -> None:
+        """Lets go of what choosing needs and training does not."""
+        for bench in self.benches.values():
+            bench.release()
+
 
 def repeat(
     run: Run[T], number: int, recipes: Mapping[str, FeatureRecipe], wanted: Iterable[str], **changes: Any

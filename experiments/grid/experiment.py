@@ -83,6 +83,7 @@ class Grid:
             one = repeat(run, number, recipes, recipes)
             with run.clock("select"):
                 chosen.append(dict(self._select(one, lines)))
+            one.release()
             with run.clock("distances"):
                 distances.append(_distances(one, chosen[-1]))
             repetitions.append(one)

@@ -128,4 +128,5 @@ class Quantiles:
             strata = bench.strata([self._selector(one.seed, edge) for edge in inner])
             for number in range(self.bins):
                 found[Bin(name, number + 1)] = draws(np.flatnonzero(strata == number), number + 1)
+        one.release()
         return found

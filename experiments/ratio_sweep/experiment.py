@@ -78,6 +78,7 @@ class RatioSweep:
                 selections = dict(self._select(one, references))
                 chosen.append(selections)
                 distances.append(_distances(one, selections))
+            one.release()
             repetitions.append(one)
         of_each = [{arm: [selection] * self.trainings for arm, selection in arms.items()} for arms in chosen]
         metrics = evaluate_all(run, repetitions, train_all(run, repetitions, of_each))

@@ -23,10 +23,12 @@ from experiments.stages.recipe import FeatureRecipe
 from experiments.stages.sources import EncodedSource, Source, Surrogate, look
 from experiments.stages.views import joined, view_seed, views_of
 from tarot import InputError, Selection
+from tarot.api import chosen
 from tarot.common import fingerprint, resolve_device
 from tarot.gradients import Projection
 from tarot.selection import SelectionProblem
-from tarot.selectors import Selector, described
+from tarot.selectors import Selector, check_selector, described
+from tarot.space import resolved
 from tarot.workers import LOCAL, Workers
 from tasks.common.cache import cached_arrays, checked, kept, made, read_tensors, remove_damaged, write_tensors
 from tasks.common.code import parts_of, source_hash
@@ -63,6 +65,7 @@ class Workbench(Generic[T]):
     device: str
     engine: Workers = LOCAL
     _features: list[Features] = field(default_factory=list, init=False, repr=False)  # one, once they are there
+    _problems: dict[str, SelectionProblem] = field(default_factory=dict, init=False, repr=False)  # by space and total
     _selections: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)  # the last one made
 
     def check(self) -> None:
@@ -153,7 +156,7 @@ class Workbench(Generic[T]):
 
         remove_damaged(path)
         found = made(path, make)
-        self._selections.clear()
+        self.release()
         return found
 
     def _chosen(self, selector: Selector, total: int | None) -> Selection:
@@ -165,27 +168,43 @@ class Workbench(Generic[T]):
         return self._selections[key]
 
     def _choose(self, selector: Selector, total: int | None) -> Selection:
-        task = self.task
+        check_selector(selector)
+        return chosen(selector, self._posed(selector, total))
+
+    def _posed(self, selector: Selector, total: int | None) -> SelectionProblem:
+        """What the selector chooses from: fitted and looked through once for all that share a space."""
+        task, recipe = self.task, self.recipe
         at_least = task.total() if total is None else None
-        return tarot.select(
-            **self.features().arguments(),
-            engine=self.engine,
-            selector=selector,
-            whitening=self.recipe.whitening,
-            regularization=self.recipe.regularization,
-            norm=self.recipe.norm,
-            device=self.device,
-            total=total if at_least is None else at_least,
-            total_may_grow=at_least is not None,
-            candidate_labels=task.labels("candidates"),
-            target_labels=task.labels("targets"),
-            target_groups=task.target_groups(),
-            candidate_ids=task.ids("candidates"),
-            candidate_tags=task.candidate_tags(),
-            candidate_costs=task.candidate_costs(),
-            candidate_sources=task.candidate_sources(),
-            group_weights=task.target_weights(),
-        )
+        whitening = resolved(recipe.whitening, recipe.regularization, selector.whitening)
+        key = fingerprint({"whitening": whitening, "total": total, "at_least": at_least})
+        if key not in self._problems:
+            features = self.features().arguments()
+            self._problems[key] = SelectionProblem(
+                tuple(features.pop("candidates")),
+                tuple(features.pop("targets")),
+                **features,
+                engine=self.engine,
+                whitening=whitening,
+                regularization=recipe.regularization,
+                norm=recipe.norm,
+                device=self.device,
+                total=total if at_least is None else at_least,
+                total_may_grow=at_least is not None,
+                candidate_labels=task.labels("candidates"),
+                target_labels=task.labels("targets"),
+                target_groups=task.target_groups(),
+                candidate_ids=np.asarray(task.ids("candidates")),
+                candidate_tags=task.candidate_tags(),
+                candidate_costs=task.candidate_costs(),
+                candidate_sources=task.candidate_sources(),
+                group_weights=task.target_weights(),
+            )
+        return self._problems[key]
+
+    def release(self) -> None:
+        """Lets go of what choosing needs and training does not: spaces and tables of neighbours."""
+        self._problems.clear()
+        self._selections.clear()
 
     def _selection_made_of(self, selector: Selector, total: int | None) -> dict[str, Any]:
         task, named = self.task, described(selector)

@@ -92,6 +92,29 @@ class RemembersProblemsByTheirArrays(Honest):
         return values
 
 
+@caught_by(conformance.leaves_a_shared_problem_as_it_was)
+class WritesIntoTheTargets(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        problem.targets.neg_()
+        return values
+
+
+@caught_by(conformance.leaves_a_shared_problem_as_it_was)
+class WritesIntoTheNeighbours(Honest):
+    def values(self, problem):
+        _, index = problem.neighbours(2)
+        index[:] = index.flip(1)
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_a_shared_problem_as_it_was)
+class BelievesWhatItFindsInAProblem(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        return -values if problem._table else values
+
+
 @caught_by(conformance.leaves_global_state_alone)
 class SeedsTheGlobalGenerators(Honest):
     def values(self, problem):

@@ -30,6 +30,7 @@ from tests.tarot.selectors.conformance.character import (
     declares_its_facts,
     describes_itself,
     keeps_no_state,
+    leaves_a_shared_problem_as_it_was,
     leaves_global_state_alone,
 )
 from tests.tarot.selectors.conformance.knowledge import (
@@ -67,6 +68,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     describes_itself,
     keeps_no_state,
     answers_the_problem_at_hand,
+    leaves_a_shared_problem_as_it_was,
     leaves_global_state_alone,
     refuses_impossible_budgets,
     meets_its_size,

@@ -13,10 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from tarot.selectors import Selector
+from tarot.selection import SelectionProblem
+from tarot.selectors import Selector, TarotFixed
 from tarot.selectors.contract import check_selector
 from tarot.selectors.options import described
-from tests.tarot.selectors.conformance.subjects import N, NotPromised, Subject, assert_same, pool
+from tarot.space import resolved
+from tests.tarot.selectors.conformance.subjects import (
+    SIZE,
+    N,
+    NotPromised,
+    Subject,
+    assert_same,
+    pool,
+    quiet,
+    usual,
+)
 
 
 def declares_its_facts(subject: Subject) -> None:
@@ -62,6 +73,22 @@ def answers_the_problem_at_hand(subject: Subject) -> None:
         one[key][0][...] = other[key][0]
     labels = {key: other[key] for key in ("candidate_labels", "target_labels", "candidate_tags")}
     assert_same(second, subject.select({**one, **labels}), "other numbers in the same arrays")
+
+
+def leaves_a_shared_problem_as_it_was(subject: Subject) -> None:
+    """Several methods may be asked of one problem, which keeps what it found for one of them: who writes into that
+    spoils the answers of the others, and who is misled by it is spoilt by them."""
+    known = pool()
+    views = {"candidate_views": known.pop("candidates"), "target_views": known.pop("targets")}
+
+    def posed() -> SelectionProblem:
+        return SelectionProblem(**views, **known, whitening=resolved("auto", None, subject.kind.whitening))
+
+    shared, other = posed(), TarotFixed(size=SIZE)
+    with quiet():
+        TarotFixed(size=2).select(shared)
+        assert_same(usual(subject), subject.made().select(shared), "another method has asked the problem before")
+        assert_same(other.select(posed()), other.select(shared), "what another method finds in the problem after it")
 
 
 def leaves_global_state_alone(subject: Subject) -> None:
