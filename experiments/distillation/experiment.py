@@ -20,6 +20,7 @@ from experiments.frame.methods import known
 from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run
 from experiments.report import Result
+from experiments.stages import train_surrogates
 from tarot import InputError, Synthesis
 from tarot.common import Count, NonNegative, check_options, fingerprint, hash_tensors, progress
 from tarot.distillation import batch_norms, check_classes, write_images
@@ -67,7 +68,7 @@ class DistillationExperiment:
         task = run.task
         check_classes(np.asarray(task.labels("candidates")), task.classes, max(self.per_class))
         with run.clock("teacher"):
-            teacher = self._teacher(task)
+            teacher = self._teacher(run)
         pool = Pool(task, teacher, self.weights, self.starts, run.cache)
         found = Findings(
             arms=list(self.arms),
@@ -102,14 +103,16 @@ class DistillationExperiment:
 
     # --- the teacher -------------------------------------------------------------------------------------------------
 
-    def _teacher(self, task: ClassificationTask) -> nn.Module:
+    def _teacher(self, run: Run[ClassificationTask]) -> nn.Module:
         """Of the option's file, or the last checkpoint of the task's first surrogate; frozen, in eval mode."""
+        task = run.task
         model = task.model()
         if any(arm in (*SYNTHETIC, "rded") for arm in self.arms):
             batch_norms(model)  # which says so where it has none
         if self.teacher is not None:
             load_strictly(model, self.teacher, "experiment.teacher")
         else:
+            train_surrogates([task], run.cache, run.engine)
             checkpoints = task.checkpoints()
             model.load_state_dict(dict([one for one in checkpoints if one.run == checkpoints[0].run][-1].state))
         return model.to(task.device).eval().requires_grad_(False)

@@ -14,13 +14,14 @@ import pytest
 pytest.importorskip("ray")
 
 import tarot
-from experiments.stages import Evaluation, Training, Workbench, evaluate_each, train_each
+from experiments.stages import Evaluation, Training, Workbench, evaluate_each, train_each, train_surrogates
 from tarot import InputError, Selection
 from tarot.common import hash_content
 from tarot.space import covariance, in_parts
 from tarot.workers import LOCAL, Ray, Threads, Workers
+from tasks.classification import Digits
 from tests.experiments.command.test_configs import composed
-from tests.experiments.running import SMALL
+from tests.experiments.running import SMALL, changed
 from tests.tarot.workers import work
 from tests.tasks.test_contract import options_of
 
@@ -115,6 +116,31 @@ def trained_files(name: str, cache: Path, where: Workers) -> dict[str, str]:
         for file in cache.rglob("*")
         if file.suffix in (".safetensors", ".json", ".sha256")
     }
+
+
+def test_surrogates_have_the_same_bits(engine, tmp_path, monkeypatch):
+    """Two of each of two seeds; that some are there already is seen."""
+    expected = surrogate_files(tmp_path / "here", LOCAL)
+    assert len(expected) == 2
+    fit = Digits.fit_surrogate
+    monkeypatch.setattr(Digits, "fit_surrogate", lambda *_, **__: pytest.fail("trained here"))
+    assert surrogate_files(tmp_path / "there", engine) == expected
+    monkeypatch.setattr(Digits, "fit_surrogate", fit)
+    surrogate_tasks(tmp_path / "partly")[0].train_surrogate(1)
+    assert surrogate_files(tmp_path / "partly", engine) == expected
+
+
+def surrogate_tasks(cache: Path) -> list[Digits]:
+    options = changed(SMALL, "task.surrogate.runs=2", f"cache_dir={cache}")
+    return [hydra.utils.instantiate(composed(*options, f"seed={seed}").task) for seed in range(2)]
+
+
+def surrogate_files(cache: Path, where: Workers) -> dict[str, str]:
+    tasks = surrogate_tasks(cache)
+    train_surrogates(tasks, cache, where)
+    assert all(len(task.checkpoints()) == 2 for task in tasks)
+    assert not list((cache / "trainings").glob("*")), "parts are kept until all of them are there"
+    return {file.name: hash_content(file) for file in (cache / "checkpoints").glob("*.safetensors")}
 
 
 def test_a_cache_that_a_worker_does_not_see_is_refused(engine, tmp_path, monkeypatch):
