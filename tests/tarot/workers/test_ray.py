@@ -14,14 +14,18 @@ import pytest
 pytest.importorskip("ray")
 
 import tarot
+from experiments.distillation.students import OWN, Lesson, School
 from experiments.stages import Evaluation, Training, Workbench, evaluate_each, train_each, train_surrogates
-from tarot import InputError, Selection
+from tarot import InputError, Selection, Synthesis
 from tarot.common import hash_content
 from tarot.space import covariance, in_parts
 from tarot.workers import LOCAL, Ray, Threads, Workers
-from tasks.classification import Digits
+from tasks.classification import Digits, Student
+from tasks.common.training import seeded
 from tests.experiments.command.test_configs import composed
+from tests.experiments.distillation.test_distillation import SMALL as FEW_IMAGES
 from tests.experiments.running import SMALL, changed
+from tests.tarot.distillation.networks import MEAN, STD, network, pool
 from tests.tarot.workers import work
 from tests.tasks.test_contract import options_of
 
@@ -141,6 +145,36 @@ def surrogate_files(cache: Path, where: Workers) -> dict[str, str]:
     assert all(len(task.checkpoints()) == 2 for task in tasks)
     assert not list((cache / "trainings").glob("*")), "parts are kept until all of them are there"
     return {file.name: hash_content(file) for file in (cache / "checkpoints").glob("*.safetensors")}
+
+
+@pytest.mark.filterwarnings("ignore:synthesis of .* ends at a cost")  # three steps are few
+def test_distilled_images_have_the_same_bits(engine, tmp_path):
+    """Kept in a folder or not, and in threads, of which each watches a teacher of its own."""
+    images, labels = pool()
+    options = {"per_class": 2, "mean": MEAN, "std": STD, "synthesis": Synthesis(iterations=3, chunk=2), "device": "cpu"}
+    files = []
+    for place, where in enumerate((LOCAL, Threads(2), engine)):
+        cache = tmp_path / str(place)
+        kept = tarot.distill(network(), images, labels, cache=cache, engine=where, **options)
+        files.append({file.name: hash_content(file) for file in cache.glob("*.npz")})
+        again = tarot.distill(network(), images, labels, engine=where, **options)
+        np.testing.assert_array_equal(again.images, kept.images)
+    assert files[0] == files[1] == files[2] and len(files[0]) > 1
+
+
+def test_students_have_the_same_bits(engine, tmp_path):
+    task = hydra.utils.instantiate(composed(*FEW_IMAGES, f"cache_dir={tmp_path}").task)
+    with seeded(0):
+        teacher = task.model().eval()
+    weights = np.ones(len(task.candidates()))
+    lessons = [Lesson(None, weights, "everyone", OWN, labels, seed) for labels in ("hard", "soft") for seed in range(2)]
+    found = []
+    for place, where in enumerate((LOCAL, engine)):
+        school, steps = School(task, teacher, Student(steps=3), tmp_path / str(place), where), []
+        found.append(school.accuracies(lessons, steps.append))
+        assert sum(steps) == 4 and found[-1] == school.accuracies(lessons, steps.append)
+    files = [{file.name: hash_content(file) for file in (tmp_path / str(place)).rglob("*.json")} for place in range(2)]
+    assert files[0] == files[1] and len(files[0]) == 4
 
 
 def test_a_cache_that_a_worker_does_not_see_is_refused(engine, tmp_path, monkeypatch):
