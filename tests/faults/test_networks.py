@@ -64,19 +64,22 @@ class Hosts:
         return f"10.231.77.{number + 1}"
 
     def make(self) -> None:
-        for number in range(self.count):
-            ip("netns", "add", self.host(number))
-            ip("-n", self.host(number), "link", "set", "lo", "up")
         hub = self.host(0)
-        ip("-n", hub, "link", "add", "bridge", "type", "bridge")
+        try:
+            ip("netns", "add", hub)
+            ip("-n", hub, "link", "add", "bridge0", "type", "bridge")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"networks may not be made here: {error.stderr.strip()}")
+        for number in range(1, self.count):
+            ip("netns", "add", self.host(number))
+            ends = ["type", "veth", "peer", "name", "wire0", "netns", self.host(number)]
+            ip("-n", hub, "link", "add", f"to{number}", *ends)
+            ip("-n", hub, "link", "set", "dev", f"to{number}", "master", "bridge0", "up")
         for number in range(self.count):
-            at = self.host(number)
-            end = "bridge" if number == 0 else "link"
-            if number:
-                ip("-n", hub, "link", "add", f"to{number}", "type", "veth", "peer", "name", "link", "netns", at)
-                ip("-n", hub, "link", "set", f"to{number}", "master", "bridge", "up")
+            at, end = self.host(number), "wire0" if number else "bridge0"
             ip("-n", at, "address", "add", f"{self.address(number)}/24", "dev", end)
-            ip("-n", at, "link", "set", end, "up")
+            for device in ("lo", end):
+                ip("-n", at, "link", "set", "dev", device, "up")
             ip("-n", at, "route", "add", "default", "dev", end)  # by which Ray finds its own address
 
     def started(self, number: int, *command: str, **options: object) -> subprocess.Popen[str]:
@@ -93,7 +96,7 @@ class Hosts:
         assert process.returncode == 0, said
 
     def cut(self, number: int) -> None:
-        ip("-n", self.host(number), "link", "set", "link", "down")
+        ip("-n", self.host(number), "link", "set", "dev", "wire0", "down")
 
     def remove(self) -> None:
         for number in range(self.count):
@@ -121,10 +124,7 @@ def hosts(ray_home: Path) -> Iterator[Hosts]:
     environment = {**os.environ, **HEALTH, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     made = Hosts(f"tarot{os.getpid()}-", 3, environment)
     try:
-        try:
-            made.make()
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"networks may not be made here: {error.stderr.strip()}")
+        made.make()
         head = f"{made.address(0)}:{PORT}"
         made.ray(0, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
         for number in (1, 2):
