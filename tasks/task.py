@@ -235,6 +235,17 @@ class AccountsForSamples(Protocol):
 
 
 @runtime_checkable
+class TrainsSurrogates(Protocol):
+    """An engine's workers train its surrogates side by side; `checkpoints` trains those that are missing then."""
+
+    def surrogates(self) -> Sequence[int]:
+        """Those that are still to be trained, by number."""
+
+    def train_surrogate(self, number: int) -> None:
+        """Trains one, whose checkpoints are in the cache from then on."""
+
+
+@runtime_checkable
 class GivesEmbeddings(Protocol):
     """Methods that compare embeddings."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from experiments.corruption.case import Case
 from experiments.corruption.pruning import Incremental, Prune
 from experiments.corruption.report import Findings, Found, result
 from experiments.frame.methods import features_of, known, method, refuse
-from experiments.frame.repetitions import repeat
+from experiments.frame.repetitions import repeated
 from experiments.frame.run import Run
 from experiments.report import Result
 from experiments.stages import FeatureRecipe
@@ -81,14 +80,14 @@ class CorruptionExperiment:
     def _cases(self, run: Run[DomainTask], found: Findings) -> Iterator[Case]:
         """One kind after another, each with every seed, built when it is its turn."""
         wanted = dict.fromkeys(features_of(name) for name in self.methods)
-        for kind, number in product(dict.fromkeys(self.kinds), range(self.seeds)):
+        for kind in dict.fromkeys(self.kinds):
             log.info("%s", kind)
             corrupted = {"kind": kind} | ({} if self.fraction is None else {"fraction": self.fraction})
-            one = repeat(run, number, self.recipes, wanted, domain="corrupted", corrupted=corrupted)
-            for name, bench in one.benches.items():
-                facts = bench.features().facts() | {"seconds": one.seconds[name]}
-                found.recipes.setdefault(name, []).append(facts)
-            yield Case(kind, one, self._methods(one.seed))
+            for one in repeated(run, self.seeds, self.recipes, wanted, domain="corrupted", corrupted=corrupted):
+                for name, bench in one.benches.items():
+                    facts = bench.features().facts() | {"seconds": one.seconds[name]}
+                    found.recipes.setdefault(name, []).append(facts)
+                yield Case(kind, one, self._methods(one.seed))
 
     def _value(self, case: Case, found: Findings) -> None:
         """Every method's values, and how well they detect."""

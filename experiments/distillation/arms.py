@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,17 +77,39 @@ def _selected(selector: Any, pool: Pool, per_class: int, seed: int, _: Synthesis
     return real(pool, ordered.reshape(len(pool.names), per_class))
 
 
+@dataclass(frozen=True)
+class _Chunks:
+    """Chunks of images that are synthesised, in the cache. task: whose. code: what makes them."""
+
+    folder: Path
+    task: str
+    code: str
+
+    def has(self, name: str) -> bool:
+        return self._path(name).exists()
+
+    def __call__(self, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+        return cached_arrays(self._path(name), make)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{self.task}-{name}-{self.code}.npz"
+
+
 def _synthesised(arm: str, pool: Pool, per_class: int, seed: int, options: Synthesis) -> Few:
     coreset = pool.matched(per_class, seed)
     init = images_of(pool.bytes, initial(options, coreset, pool.labels, seed))
     task = task_of(pool.barycenters(per_class, seed), pool.survey.statistics, init, pool.names)
-    code = source_hash(synthesise, alone=(__name__,))
-
-    def keep(name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-        return cached_arrays(pool.cache / "distillation" / f"{pool.task.name}-{name}-{code}.npz", make)
-
     log.info("%s, %d per class, seed %d", arm, per_class, seed)
-    made = synthesise(pool.teacher, task, pool.pixels, options, seed=seed, device=pool.task.device, keep=keep)
+    made = synthesise(
+        pool.teacher,
+        task,
+        pool.pixels,
+        options,
+        seed=seed,
+        device=pool.task.device,
+        keep=_Chunks(pool.cache / "distillation", pool.task.name, source_hash(synthesise, alone=(__name__,))),
+        engine=pool.engine,
+    )
     return Few(made.images.reshape(-1, *made.images.shape[2:]), task.weights.ravel(), made.curve)
 
 

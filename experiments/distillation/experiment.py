@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,22 +15,30 @@ from experiments.distillation.arms import ARMS, SYNTHETIC, Few
 from experiments.distillation.findings import ALL, Cell, Findings
 from experiments.distillation.pool import Pool
 from experiments.distillation.report import result
+from experiments.distillation.students import OWN, Labels, Lesson, School
 from experiments.frame.methods import known
 from experiments.frame.repetitions import training_seed
 from experiments.frame.run import Run
 from experiments.report import Result
+from experiments.stages import train_surrogates
 from tarot import InputError, Synthesis
-from tarot.common import Count, NonNegative, check_options, fingerprint, hash_tensors, progress
+from tarot.common import Count, NonNegative, check_options, fingerprint, progress
 from tarot.distillation import batch_norms, check_classes, write_images
 from tarot.transport import quantisation_cost
-from tasks.classification import ClassificationTask, LabelledImages, Student, train_student
-from tasks.common.cache import kept
-from tasks.common.code import parts_of, source_hash
+from tasks.classification import ClassificationTask, LabelledImages, Student
 from tasks.common.weights import load_strictly
 
 log = logging.getLogger("tarot")
-Labels = Literal["hard", "soft"]
-OWN = "teacher's kind"
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What students of a cell are taught; see `Lesson`."""
+
+    cell: Cell
+    images: LabelledImages | None
+    weights: np.ndarray
+    made_of: str
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,9 @@ class DistillationExperiment:
         task = run.task
         check_classes(np.asarray(task.labels("candidates")), task.classes, max(self.per_class))
         with run.clock("teacher"):
-            teacher = self._teacher(task)
-        pool = Pool(task, teacher, self.weights, self.starts, run.cache)
+            teacher = self._teacher(run)
+        pool = Pool(task, teacher, self.weights, self.starts, run.cache, run.engine)
+        school = School(task, teacher, self.student, run.cache, run.engine)
         found = Findings(
             arms=list(self.arms),
             per_class=sorted(self.per_class),
@@ -81,35 +89,31 @@ class DistillationExperiment:
         )
         with run.clock("features"):
             found.classes = pool.survey.statistics.counts.tolist()
-        for arm, m, number in self._cells(found):
-            with run.clock("synthesis" if arm in SYNTHETIC else "arms"):
-                few = ARMS[arm](pool, m, run.seed + number, self._options(arm))
-            with run.clock("distances"):
-                self._look(found, pool, few, Cell(arm, m, number))
-            if self.export and number == 0:
-                self._write(run, pool, few, arm, m)
+        for m, arm in product(found.per_class, found.small):
+            taught = [self._taught(run, found, pool, Cell(arm, m, number)) for number in range(self.seeds)]
             with run.clock("students"):
-                images = few.as_images(pool, arm, m)
-                self._train(found, pool, images, few.weights, few.fingerprint, Cell(arm, m, number), run)
+                self._train(found, school, taught)
         if ALL in self.arms:
+            everyone = np.ones(len(pool.images))
+            made_of = fingerprint({"data": task.recipe()["data"]})
+            taught = [Taught(Cell(ALL, 0, number), None, everyone, made_of) for number in range(self.seeds)]
             with run.clock("students"):
-                everyone = np.ones(len(pool.images))
-                for number in range(self.seeds):
-                    made_of = fingerprint({"data": task.recipe()["data"]})
-                    self._train(found, pool, pool.images, everyone, made_of, Cell(ALL, 0, number), run)
+                self._train(found, school, taught)
         with run.clock("figures"):
             return result(run, found, pool, self.shown)
 
     # --- the teacher -------------------------------------------------------------------------------------------------
 
-    def _teacher(self, task: ClassificationTask) -> nn.Module:
+    def _teacher(self, run: Run[ClassificationTask]) -> nn.Module:
         """Of the option's file, or the last checkpoint of the task's first surrogate; frozen, in eval mode."""
+        task = run.task
         model = task.model()
         if any(arm in (*SYNTHETIC, "rded") for arm in self.arms):
             batch_norms(model)  # which says so where it has none
         if self.teacher is not None:
             load_strictly(model, self.teacher, "experiment.teacher")
         else:
+            train_surrogates([task], run.cache, run.engine)
             checkpoints = task.checkpoints()
             model.load_state_dict(dict([one for one in checkpoints if one.run == checkpoints[0].run][-1].state))
         return model.to(task.device).eval().requires_grad_(False)
@@ -117,14 +121,17 @@ class DistillationExperiment:
     def _options(self, arm: str) -> Synthesis:
         return self.synthesis.named(arm, self.released_weight) if arm in SYNTHETIC else self.synthesis
 
-    def _cells(self, found: Findings) -> Iterator[tuple[str, int, int]]:
-        """Every arm but `all`, at every number of images, with every seed."""
-        for m in found.per_class:
-            for arm in self.arms:
-                if arm != ALL:
-                    yield from ((arm, m, number) for number in range(self.seeds))
-
     # --- what comes of the images ------------------------------------------------------------------------------------
+
+    def _taught(self, run: Run[ClassificationTask], found: Findings, pool: Pool, cell: Cell) -> Taught:
+        """The images of a cell, which are looked at, and exported where that is asked for."""
+        with run.clock("synthesis" if cell.arm in SYNTHETIC else "arms"):
+            few = ARMS[cell.arm](pool, cell.m, run.seed + cell.number, self._options(cell.arm))
+        with run.clock("distances"):
+            self._look(found, pool, few, cell)
+        if self.export and cell.number == 0:
+            self._write(run, pool, few, cell.arm, cell.m)
+        return Taught(cell, few.as_images(pool, cell.arm, cell.m), few.weights, few.fingerprint)
 
     def _look(self, found: Findings, pool: Pool, few: Few, cell: Cell) -> None:
         """How far the arm's features are from those of the classes."""
@@ -138,61 +145,19 @@ class DistillationExperiment:
         ]
         found.features[cell] = positions
 
-    def _train(
-        self,
-        found: Findings,
-        pool: Pool,
-        images: LabelledImages,
-        weights: np.ndarray,
-        made_of: str,
-        cell: Cell,
-        run: Run[ClassificationTask],
-    ) -> None:
-        """Students of every kind with every kind of labels; each is trained once."""
-        makes: dict[str, Callable[[], nn.Module]] = {OWN: pool.task.model}
-        for name in self.students:
-            makes[name] = lambda name=name: pool.task.built(name)  # type: ignore[misc]
-        total = len(makes) * len(self.labels)
-        what = f"{cell.arm}, {cell.m or 'all'} per class, seed {cell.number}"
-        with progress(what, total, "students") as advance:
-            for kind, make in makes.items():
-                for labels in self.labels:
-                    accuracy = self._student(pool, images, weights, made_of, cell, kind, make, labels, run)
-                    found.accuracies.setdefault((cell.arm, kind, labels, cell.m), []).append(accuracy)
-                    advance(1)
-
-    def _student(
-        self,
-        pool: Pool,
-        images: LabelledImages,
-        weights: np.ndarray,
-        made_of: str,
-        cell: Cell,
-        kind: str,
-        make: Callable[[], nn.Module],
-        labels: Labels,
-        run: Run[ClassificationTask],
-    ) -> float:
-        """Accuracy on test at the end of the training."""
-        task, seed = pool.task, training_seed(run.seed + cell.number, 700)
-        recipe = task.recipe()
-        everything = {
-            "code": source_hash(*parts_of(task), train_student, alone=(__name__,)),
-            "task": {key: recipe[key] for key in ("name", "data", "model")},
-            "images": made_of,
-            "teacher": hash_tensors(pool.teacher.state_dict()) if labels == "soft" else None,
-            "student": {**asdict(self.student), "kind": kind},
-            "labels": labels,
-            "seed": seed,
-        }
-
-        def write(path: Path) -> None:
-            teacher = pool.teacher if labels == "soft" else None
-            model = train_student(make, images, weights, self.student, teacher=teacher, seed=seed, device=task.device)
-            path.write_text(json.dumps(task.evaluate(model)["accuracy"]))
-
-        path = run.cache / "students" / f"{task.name}-{fingerprint(everything)}.json"
-        return float(kept(path, write, lambda there: json.loads(there.read_text())))
+    def _train(self, found: Findings, school: School, taught: Sequence[Taught]) -> None:
+        """Students of every kind with every kind of labels, of each of these images of one arm."""
+        lessons = [
+            Lesson(one.images, one.weights, one.made_of, kind, labels, training_seed(found.seed + one.cell.number, 700))
+            for one in taught
+            for kind in found.students
+            for labels in self.labels
+        ]
+        cell = taught[0].cell
+        with progress(f"{cell.arm}, {cell.m or 'all'} per class", len(lessons), "students") as advance:
+            accuracies = school.accuracies(lessons, advance)
+        for lesson, accuracy in zip(lessons, accuracies, strict=True):
+            found.accuracies.setdefault((cell.arm, lesson.kind, lesson.labels, cell.m), []).append(accuracy)
 
     def _write(self, run: Run[ClassificationTask], pool: Pool, few: Few, arm: str, m: int) -> None:
         """The images as folders of PNGs in the run's own folder."""

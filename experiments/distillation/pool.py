@@ -23,6 +23,7 @@ from tarot.distillation import (
     surveyed,
 )
 from tarot.transport import Barycenter
+from tarot.workers import LOCAL, Workers
 from tasks.classification import ClassificationTask, LabelledImages
 from tasks.common.cache import cached_arrays
 from tasks.common.code import source_hash
@@ -47,13 +48,14 @@ class Bytes:
 @dataclass(frozen=True, eq=False)
 class Pool:
     """task: whose candidates they are. teacher: in eval mode, on the task's device. weights, starts: of the
-    barycenters. cache: where results are kept."""
+    barycenters. cache: where results are kept. engine: whose workers synthesise."""
 
     task: ClassificationTask
     teacher: nn.Module
     weights: Any
     starts: int | None
     cache: Path
+    engine: Workers = LOCAL
     _barycenters: dict[tuple[int, int], list[Barycenter]] = field(default_factory=dict)
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from experiments.fold_ablation.report import Folds, result
-from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.repetitions import Repetition, repeated
 from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
 from experiments.report import Outcome, Result
@@ -44,7 +44,7 @@ class FoldAblation:
                 f"experiment=fold_ablation is about the folds of selector=tarot_otm; {run.name['selector']} has none"
             )
         counts = self._counts(run)
-        repetitions = [repeat(run, number, {"own": run.recipe}, ["own"]) for number in range(self.seeds)]
+        repetitions = [*repeated(run, self.seeds, {"own": run.recipe}, ["own"])]
         with run.clock("select"):
             chosen = [self._select(run.selector, one, counts) for one in repetitions]
         for one in repetitions:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import hydra
 
 from experiments.frame.run import Run
-from experiments.stages import FeatureRecipe, Features, Workbench
+from experiments.stages import FeatureRecipe, Features, Workbench, train_surrogates
 from tasks.common.cache import kept
 from tasks.task import Task
 
@@ -42,33 +43,51 @@ class Repetition(Generic[T]):
             bench.release()
 
 
-def repeat(
-    run: Run[T], number: int, recipes: Mapping[str, FeatureRecipe], wanted: Iterable[str], **changes: Any
-) -> Repetition[T]:
-    """Repetition `number` of a run, from 0, with seed `run.seed + number`: what a run of its own with that seed has.
+def repeated(
+    run: Run[T], seeds: int, recipes: Mapping[str, FeatureRecipe], wanted: Iterable[str], **changes: Any
+) -> Iterator[Repetition[T]]:
+    """Of a run, so many, the first with seed `run.seed`: each is what a run of its own with that seed has. They are
+    computed one after another, but for their surrogates, which the engine's workers train in one map.
 
     wanted: which of the recipes are computed. changes: options of the task.
     """
+    chosen = {name: recipes[name] for name in wanted}
+    waiting = deque(_begun(run, number, chosen, changes) for number in range(seeds))
+    if any(recipe.without_surrogates is None for recipe in chosen.values()):
+        with run.clock("checkpoints"):
+            train_surrogates([one.task for one in waiting], run.cache, run.engine)
+    while waiting:
+        yield _computed(run, waiting.popleft())
+
+
+def _begun(run: Run[T], number: int, recipes: Mapping[str, FeatureRecipe], changes: Mapping[str, Any]) -> Repetition[T]:
+    """Repetition `number`, from 0, without its features."""
     seed = run.seed + number
     task = hydra.utils.instantiate(run.config["task"], **{"seed": seed, **changes})
-    log.info("seed %d: %d candidates, %d targets", seed, len(task.ids("candidates")), len(task.ids("targets")))
     benches = {
-        name: Workbench(task, _projected_anew(recipes[name], number), run.cache, run.device, run.engine)
-        for name in dict.fromkeys(wanted)
+        name: Workbench(task, _projected_anew(recipe, number), run.cache, run.device, run.engine)
+        for name, recipe in recipes.items()
     }
     for bench in benches.values():
         bench.check()
+    return Repetition(seed, task, benches, {})
+
+
+def _computed(run: Run[T], one: Repetition[T]) -> Repetition[T]:
+    """The same with its features."""
+    task = one.task
+    log.info("seed %d: %d candidates, %d targets", one.seed, len(task.ids("candidates")), len(task.ids("targets")))
     checkpoints = None
-    if any(bench.recipe.without_surrogates is None for bench in benches.values()):
+    if any(bench.recipe.without_surrogates is None for bench in one.benches.values()):
         with run.clock("checkpoints"):
             checkpoints = task.checkpoints()
     seconds: dict[str, float] = {}
     with run.clock("features"):
-        for name, bench in benches.items():
+        for name, bench in one.benches.items():
             start = time.perf_counter()
             features = bench.features(checkpoints)
             seconds[name] = _first_took(features, time.perf_counter() - start, run.cache)
-    return Repetition(seed, task, benches, seconds)
+    return replace(one, seconds=seconds)
 
 
 def training_seed(seed: int, training: int) -> int:

@@ -25,12 +25,12 @@ from experiments.frame.options import check_config
 from experiments.frame.outputs import Outputs
 from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
-from experiments.stages import FeatureRecipe, Features, Workbench
+from experiments.stages import FeatureRecipe, Features, Workbench, train_surrogates
 from tarot import InputError, Selection
 from tarot.common import remove_abandoned, resolve_device
 from tarot.selectors import Selector
 from tarot.workers import Local, Ray, Workers, team
-from tasks.task import Task, TaskData
+from tasks.task import Checkpoint, Task, TaskData
 
 log = logging.getLogger("tarot")
 T = TypeVar("T", bound=TaskData, covariant=True)
@@ -130,10 +130,15 @@ class Run(Generic[T]):
         bench, checkpoints = self.bench, None
         bench.check()
         if isinstance(self.task, Task) and self.recipe.without_surrogates is None:
-            with self.clock("checkpoints"):
-                checkpoints = self.task.checkpoints()
+            checkpoints = self.checkpoints(self.task)
         with self.clock("features"):
             return bench.features(checkpoints)
+
+    def checkpoints(self, task: Task) -> list[Checkpoint]:
+        """Of this task, timed; the engine's workers train those that are missing."""
+        with self.clock("checkpoints"):
+            train_surrogates([task], self.cache, self.engine)
+            return task.checkpoints()
 
     def select(self, total: int | None = None) -> Selection:
         """The choice of the run's own selector, timed; its files are in the run's folder from then on."""

@@ -16,7 +16,7 @@ from experiments.frame.methods import (
     refuse_optimizer,
     representations,
 )
-from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.repetitions import Repetition, repeated
 from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
 from experiments.grid.report import Landscape, result
@@ -79,8 +79,7 @@ class Grid:
         repetitions: list[Repetition[Task]] = []
         chosen: list[dict[Arm, Selection]] = []
         distances: list[dict[Arm, dict[str, float]]] = []
-        for number in range(self.seeds):
-            one = repeat(run, number, recipes, recipes)
+        for one in repeated(run, self.seeds, recipes, recipes):
             with run.clock("select"):
                 chosen.append(dict(self._select(one, lines)))
             one.release()

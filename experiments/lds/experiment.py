@@ -164,8 +164,7 @@ class LdsExperiment:
 
     def run(self, run: Run[Task]) -> Result:
         able(run.task, MeasuresSubsets)
-        with run.clock("checkpoints"):
-            checkpoints = run.task.checkpoints()
+        checkpoints = run.checkpoints(run.task)
         models = len({checkpoint.run for checkpoint in checkpoints})
         if max(self.ensembles) > models:
             raise InputError(

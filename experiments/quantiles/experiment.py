@@ -17,7 +17,7 @@ from experiments.frame.methods import (
     refuse_optimizer,
     representations,
 )
-from experiments.frame.repetitions import Repetition, repeat, training_seed
+from experiments.frame.repetitions import Repetition, repeated, training_seed
 from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
 from experiments.quantiles.findings import RANDOM, ZERO, Bin, Curves
@@ -69,8 +69,7 @@ class Quantiles:
         size = self._size(edges)
         repetitions: list[Repetition[Task]] = []
         drawn: list[dict[Bin, list[Selection | None]]] = []
-        for number in range(self.seeds):
-            one = repeat(run, number, recipes, recipes)
+        for one in repeated(run, self.seeds, recipes, recipes):
             with run.clock("order"):
                 drawn.append(self._drawn(one, edges, size))
             repetitions.append(one)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from experiments.frame.methods import COMMON, features_of, known, method, notes, options_of, refuse
-from experiments.frame.repetitions import Repetition, repeat
+from experiments.frame.repetitions import Repetition, repeated
 from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
 from experiments.ratio_sweep.report import result
@@ -72,8 +72,7 @@ class RatioSweep:
         distances: list[dict[Arm, float]] = []
         repetitions: list[Repetition] = []
         wanted = [COMMON, *(features_of(name) for name in self.selectors)]
-        for number in range(self.seeds):
-            one = repeat(run, number, self.recipes, wanted)
+        for one in repeated(run, self.seeds, self.recipes, wanted):
             with run.clock("select"):
                 selections = dict(self._select(one, references))
                 chosen.append(selections)

@@ -3,7 +3,7 @@
 from experiments.stages.encoders import ImageEncoder, NGrams, SentenceEncoder
 from experiments.stages.features import Features
 from experiments.stages.recipe import FeatureRecipe
-from experiments.stages.trainings import Evaluation, Training, evaluate_each, train_each
+from experiments.stages.trainings import Evaluation, Training, evaluate_each, train_each, train_surrogates
 from experiments.stages.workbench import Valued, Workbench
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Workbench",
     "evaluate_each",
     "train_each",
+    "train_surrogates",
 ]

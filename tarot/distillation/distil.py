@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from tarot.common import Count, InputError, Natural, atomic_file, checked, resolve_device
 from tarot.distillation.distilled import Distilled
 from tarot.distillation.per_class import ClassStatistics, Survey, surveyed
-from tarot.distillation.synthesis import Arrays, Keep, Pixels, Synthesis, Task, synthesise
+from tarot.distillation.synthesis import Arrays, Nowhere, Pixels, Synthesis, Task, synthesise
 from tarot.features import BAD_NPZ, PartRows
 from tarot.transport import Barycenter, barycenter, matched
+from tarot.workers import LOCAL, Workers, check_workers
 
 
 class Images(Protocol):
@@ -46,6 +48,7 @@ def distill(
     batch_size: Count = 256,
     device: str = "auto",
     seed: Natural = 0,
+    engine: Workers = LOCAL,
 ) -> Distilled:
     """`per_class` images of each class that train a network nearly as well as all of them (theory.md 12.3).
 
@@ -54,10 +57,12 @@ def distill(
     mean, std: per channel, of pixels from 0 to 1, that the model was trained with; None: 0 and 1. names: of classes.
     weights, starts: of the barycenter of each class's features. synthesis: how images are made; None: as `Synthesis()`
     says. cache: a folder in which finished chunks of classes are kept, so that a call that was killed goes on.
-    device: where the model is while images are made; "auto" is a GPU where there is one.
+    device: where the model is while images are made; "auto" is a GPU where there is one. engine: whose workers make the
+    chunks, such as `tarot.workers.Ray(workers=8, gpus=1)`; each has a copy of the model.
     Raises InputError for a class of fewer images than `per_class`, a model without what is needed, and numbers that are
     not finite.
     """
+    check_workers(engine)
     options = synthesis or Synthesis()
     shape = tuple(images.shape)
     if len(shape) != 4:
@@ -75,8 +80,8 @@ def distill(
         coreset = matched_images(survey, classes, barycenters)
         init = images_of(images, initial(options, coreset, classes, seed))
         task = task_of(barycenters, survey.statistics, init, known)
-        keep = _in_folder(cache)
-        made = synthesise(model, task, pixels, options, seed=seed, device=place, keep=keep)
+        keep = Nowhere() if cache is None else InFolder(Path(cache))
+        made = synthesise(model, task, pixels, options, seed=seed, device=place, keep=keep, engine=engine)
     finally:
         model.to(home)
     return Distilled(
@@ -201,16 +206,20 @@ def _per_channel(given: Sequence[float] | None, channels: int, default: float, n
     return numbers
 
 
-def _in_folder(cache: str | os.PathLike[str] | None) -> Keep:
-    if cache is None:
-        return lambda _, make: make()
-    folder = Path(cache)
+@dataclass(frozen=True)
+class InFolder:
+    """Chunks as files of a folder."""
 
-    def keep(name: str, make: Any) -> Arrays:
-        path = folder / f"{name}.npz"
+    folder: Path
+
+    def has(self, name: str) -> bool:
+        return self._path(name).exists()
+
+    def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        path = self._path(name)
         if not path.exists():
-            arrays = make()
-            folder.mkdir(parents=True, exist_ok=True)
+            arrays: Any = make()
+            self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
         try:
@@ -219,4 +228,5 @@ def _in_folder(cache: str | os.PathLike[str] | None) -> Keep:
         except BAD_NPZ as error:
             raise InputError(f"{path} is damaged ({error}); delete it to have it made again") from error
 
-    return keep
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"

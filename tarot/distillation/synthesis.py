@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,13 +22,38 @@ from tarot.distillation.aims import Aim, Loss, Parts, released, squared, sre2l
 from tarot.distillation.per_class import ClassStatistics
 from tarot.distillation.teacher import Seen, batch_norms, watched
 from tarot.distillation.views import LEAST_AREA, Augment, shown
+from tarot.workers import LOCAL, Local, Workers
 
 log = logging.getLogger("tarot")
 _FORMAT = 1  # of a chunk; a change of what it depends on is a new number
 
 Arrays = Mapping[str, NDArray[Any]]
-Keep = Callable[[str, Callable[[], Arrays]], Arrays]
-"""Of a name and what makes the arrays of that name: the arrays, made once."""
+
+
+class Keep(Protocol):
+    """Where chunks are kept. folder: that they are below, where workers may be other processes; None: nowhere."""
+
+    @property
+    def folder(self) -> Path | None: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        """The arrays of this name, made once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Nowhere:
+    """Every chunk is made whenever it is asked for."""
+
+    folder: ClassVar[None] = None
+
+    def has(self, name: str) -> bool:
+        return False
+
+    def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        return make()
 
 
 @dataclass(frozen=True)
@@ -138,6 +166,35 @@ class Task:
     init: NDArray[np.uint8]
     names: Sequence[str]
 
+    def of(self, classes: NDArray[np.int64]) -> Task:
+        """The same of these classes alone, int64 [k]."""
+        statistics = ClassStatistics(
+            self.statistics.counts[classes],
+            {name: of_layer[classes] for name, of_layer in self.statistics.means.items()},
+            {name: of_layer[classes] for name, of_layer in self.statistics.variances.items()},
+        )
+        names = [self.names[number] for number in classes.tolist()]
+        return Task(self.atoms[classes], self.weights[classes], statistics, self.init[classes], names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """name: that it is kept by. classes: int64 [k]. task: of these alone."""
+
+    name: str
+    classes: NDArray[np.int64]
+    task: Task
+
+
+@dataclass(frozen=True, eq=False)
+class _How:
+    """How chunks are made of a teacher. device: where."""
+
+    pixels: Pixels
+    options: Synthesis
+    seed: int
+    device: torch.device
+
 
 def synthesise(
     model: nn.Module,
@@ -147,41 +204,57 @@ def synthesise(
     *,
     seed: int = 0,
     device: torch.device | None = None,
-    keep: Keep = lambda _, make: make(),
+    keep: Keep = Nowhere(),  # it holds nothing
+    engine: Workers = LOCAL,
 ) -> Synthesised:
     """m images of each of C classes, in chunks of whole classes, each of which is made once and kept by its name.
 
-    With the squared loss an image depends on its class alone, and not on how classes are chunked.
+    engine: whose workers make those that are missing. With the squared loss an image depends on its class alone, and
+    not on how classes are chunked.
     Raises InputError where a cost becomes NaN, with the class and the weight of the statistics; warns where the last
     cost is above the first.
     """
     classes, m = task.weights.shape
     step = max(1, options.chunk // m)
-    chunks = [np.arange(start, min(start + step, classes)) for start in range(0, classes, step)]
+    numbers = [np.arange(start, min(start + step, classes)) for start in range(0, classes, step)]
+    how = _How(pixels, options, seed, device or next(model.parameters()).device)
     teacher = hash_tensors(model.state_dict())
+
+    def chunk(which: NDArray[np.int64]) -> _Chunk:
+        part = task.of(which)
+        return _Chunk(_name_of(part, which, teacher, how), which, part)
+
+    missing = [not keep.has(chunk(which).name) for which in numbers]
+    if any(missing) and keep.folder is not None:
+        engine.shares(keep.folder)
+    asked = (chunk(which) for which, absent in zip(numbers, missing, strict=True) if absent)
+    sent = model if isinstance(engine, Local) else copy.deepcopy(model).cpu()
+    made = engine.map(_made, asked, sent, how, keep, setup=_own)
     parts = []
-    for chunk in chunks:
-        name = _name_of(task, chunk, teacher, pixels, options, seed)
-        parts.append(keep(name, lambda chunk=chunk: _chunk(model, task, chunk, pixels, options, seed, device)))  # type: ignore[misc]
-        _say(chunk, classes, parts[-1]["curve"], task.names)
+    for which, absent in zip(numbers, missing, strict=True):
+        parts.append(next(made) if absent else _made(chunk(which), model, model, how, keep))
+        _say(which, classes, parts[-1]["curve"], task.names)
     return Synthesised(np.concatenate([part["images"] for part in parts]), np.sum([part["curve"] for part in parts], 0))
 
 
-def _chunk(
-    model: nn.Module,
-    task: Task,
-    chunk: NDArray[np.int64],
-    pixels: Pixels,
-    options: Synthesis,
-    seed: int,
-    device: torch.device | None,
-) -> Arrays:
-    device = device or next(model.parameters()).device
-    start = _noise(task.init.shape, chunk, seed) if options.init == "noise" else pixels.normalised(task.init[chunk])
-    images = start.to(device).requires_grad_()
+def _own(model: nn.Module, how: _How, keep: Keep) -> nn.Module:
+    """The teacher of one worker: while it is watched, nobody else may use it."""
+    return copy.deepcopy(model).to(how.device)
+
+
+def _made(chunk: _Chunk, model: nn.Module, sent: nn.Module, how: _How, keep: Keep) -> Arrays:
+    return keep(chunk.name, partial(_arrays, model, chunk, how))
+
+
+def _arrays(model: nn.Module, chunk: _Chunk, how: _How) -> Arrays:
+    """images: uint8 [k, m, channels, H, W]. curve: as of `Synthesised`, of these images."""
+    task, pixels, options, seed = chunk.task, how.pixels, how.options, how.seed
+    noise = options.init == "noise"
+    start = _noise(task.init.shape, chunk.classes, seed) if noise else pixels.normalised(task.init)
+    images = start.to(how.device).requires_grad_()
     with torch.no_grad():
         pixels.clip(images)
-    aim = _aim(model, task, chunk, options, device)
+    aim = _aim(model, chunk, options, how.device)
     optimizer = torch.optim.Adam([images], lr=options.learning_rate, betas=(0.5, 0.9), eps=1e-8)
     curve = np.zeros((options.iterations, 3))
     with watched(model) as see:
@@ -190,7 +263,7 @@ def _chunk(
             area = options.least_area(step)
             views = [
                 shown(of_class, options.augment, (seed, int(number), step), area)
-                for number, of_class in zip(chunk, images, strict=True)
+                for number, of_class in zip(chunk.classes, images, strict=True)
             ]
             parts = _parts(see(torch.cat(views)), aim, options)
             weighted = (
@@ -199,7 +272,7 @@ def _chunk(
                 parts.statistics * options.statistics_weight,
             )
             curve[step] = [part.item() for part in weighted]
-            _check(parts, curve[step], chunk, task.names, options)
+            _check(parts, curve[step], task.names, options)
             optimizer.zero_grad()
             torch.stack(weighted).sum().backward()
             optimizer.step()
@@ -208,20 +281,21 @@ def _chunk(
     return {"images": pixels.bytes_of(images.detach()), "curve": curve}
 
 
-def _aim(model: nn.Module, task: Task, chunk: NDArray[np.int64], options: Synthesis, device: torch.device) -> Aim:
+def _aim(model: nn.Module, chunk: _Chunk, options: Synthesis, device: torch.device) -> Aim:
+    task = chunk.task
     if options.statistics == "class":
-        means = {name: of_layer[chunk] for name, of_layer in task.statistics.means.items()}
-        variances = {name: of_layer[chunk] for name, of_layer in task.statistics.variances.items()}
+        means, variances = task.statistics.means, task.statistics.variances
     else:
         norms = batch_norms(model)
         if any(norm.running_mean is None for norm in norms.values()):
             raise InputError("the model's BatchNorm layers keep no running statistics; take synthesis.statistics=class")
-        means = {name: norm.running_mean[None].expand(len(chunk), -1) for name, norm in norms.items()}  # type: ignore[index]
-        variances = {name: norm.running_var[None].expand(len(chunk), -1) for name, norm in norms.items()}  # type: ignore[index]
+        k = len(chunk.classes)
+        means = {name: norm.running_mean[None].expand(k, -1) for name, norm in norms.items()}  # type: ignore[index]
+        variances = {name: norm.running_var[None].expand(k, -1) for name, norm in norms.items()}  # type: ignore[index]
     return Aim(
-        torch.from_numpy(task.atoms[chunk]).float().to(device),
-        torch.from_numpy(task.weights[chunk]).float().to(device),
-        torch.from_numpy(chunk).to(device),
+        torch.from_numpy(task.atoms).float().to(device),
+        torch.from_numpy(task.weights).float().to(device),
+        torch.from_numpy(chunk.classes).to(device),
         {name: of_layer.float().to(device) for name, of_layer in means.items()},
         {name: of_layer.float().to(device) for name, of_layer in variances.items()},
     )
@@ -242,18 +316,17 @@ def _noise(shape: tuple[int, ...], chunk: NDArray[np.int64], seed: int) -> Tenso
     return torch.from_numpy(np.array(drawn, dtype=np.float32))
 
 
-def _check(
-    parts: Parts, costs: NDArray[np.float64], chunk: NDArray[np.int64], names: Sequence[str], options: Synthesis
-) -> None:
+def _check(parts: Parts, costs: NDArray[np.float64], names: Sequence[str], options: Synthesis) -> None:
     if np.isfinite(costs).all():
         return
-    which = chunk
+    which = np.arange(len(names))
     if parts.by_class is not None:
         weights = parts.by_class.new_tensor([options.feature_weight, options.statistics_weight])
         broken = ~torch.isfinite(parts.by_class * weights).all(dim=1).cpu().numpy()
-        which = chunk[broken] if broken.any() else chunk
+        which = np.flatnonzero(broken) if broken.any() else which
+    diverged = ", ".join(names[number] for number in which.tolist())
     raise InputError(
-        f"synthesis of class {', '.join(names[number] for number in which)} diverged (a cost is not finite): lower "
+        f"synthesis of class {diverged} diverged (a cost is not finite): lower "
         f"synthesis.learning_rate={options.learning_rate:g} or "
         f"synthesis.statistics_weight={options.statistics_weight:g}"
     )
@@ -280,22 +353,22 @@ def _say(chunk: NDArray[np.int64], classes: int, curve: NDArray[np.float64], nam
         )
 
 
-def _name_of(task: Task, chunk: NDArray[np.int64], teacher: str, pixels: Pixels, options: Synthesis, seed: int) -> str:
-    """All that determines a chunk: the teacher's own bits among it, not its name (D-10)."""
+def _name_of(task: Task, classes: NDArray[np.int64], teacher: str, how: _How) -> str:
+    """All that determines a chunk: the teacher's own bits among it, not its name (D-10). task: of these classes."""
     tensors = {
-        "atoms": torch.from_numpy(task.atoms[chunk]),
-        "weights": torch.from_numpy(task.weights[chunk]),
-        "init": torch.from_numpy(np.ascontiguousarray(task.init[chunk])),
-        **{f"mean {name}": of_layer[chunk] for name, of_layer in task.statistics.means.items()},
-        **{f"variance {name}": of_layer[chunk] for name, of_layer in task.statistics.variances.items()},
+        "atoms": torch.from_numpy(task.atoms),
+        "weights": torch.from_numpy(task.weights),
+        "init": torch.from_numpy(np.ascontiguousarray(task.init)),
+        **{f"mean {name}": of_layer for name, of_layer in task.statistics.means.items()},
+        **{f"variance {name}": of_layer for name, of_layer in task.statistics.variances.items()},
     }
     made_of = {
         "format": _FORMAT,
-        "classes": chunk.tolist(),
+        "classes": classes.tolist(),
         "teacher": teacher,
         "inputs": hash_tensors(tensors),
-        "pixels": asdict(pixels),
-        "options": {name: value for name, value in asdict(options).items() if name != "chunk"},
-        "seed": seed,
+        "pixels": asdict(how.pixels),
+        "options": {name: value for name, value in asdict(how.options).items() if name != "chunk"},
+        "seed": how.seed,
     }
     return f"synthesis-{fingerprint(made_of)}"

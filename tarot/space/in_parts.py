@@ -18,7 +18,7 @@ from tarot.space.norm import AskedNorm
 from tarot.space.whitening import WhitenedRows
 from tarot.workers import LOCAL, Workers, check_workers, ranges
 
-PART = 262_144  # candidates: many, since each part looks again at the k nearest of every target in it
+PART = 131_072  # candidates: many, since each part looks again at the k nearest of every target in it
 
 
 @dataclass(frozen=True, eq=False)

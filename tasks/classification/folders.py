@@ -203,6 +203,9 @@ class Folders(DomainTask):
         load_strictly(model, self.weights, "task.weights")
         return [Checkpoint("weights", model.state_dict(), 0.0)]
 
+    def surrogates(self) -> list[int]:
+        return super().surrogates() if self.weights is None else []
+
     def surrogate_optimizer(self) -> Any:
         """Nobody knows it of weights from a file."""
         return super().surrogate_optimizer() if self.weights is None else None

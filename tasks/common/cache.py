@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tarot import InputError
-from tarot.common import atomic_directory, atomic_file, fingerprint, hash_content, locked
+from tarot.common import atomic_directory, atomic_file, hash_content, locked
 from tarot.features import BAD_NPZ
 from tasks.task import Checkpoint
 
@@ -170,26 +170,6 @@ def cached_checkpoints(path: Path, train: Callable[[], list[Checkpoint]]) -> lis
     """Load `path` (.safetensors), or train and save it; of several processes that want it, one trains and the others
     wait."""
     return kept(path, lambda temporary: save_checkpoints(temporary, train()), load_checkpoints)
-
-
-def cached_surrogates(
-    cache_dir: Path,
-    recipe: Mapping[str, Any],
-    train: Callable[[], list[Checkpoint]],
-    *,
-    data: Any = None,
-    code: str | None = None,
-) -> list[Checkpoint]:
-    """A task's checkpoints: loaded, or trained once. They depend on its `recipe` but for what comes after them.
-
-    data: what determines the samples that they are trained on, where that is less than all of the task's. code: what
-    determines how they are trained.
-    """
-    made_of = {key: recipe[key] for key in ("name", "data", "model", "surrogate")} | {"code": code}
-    if data is not None:
-        made_of["data"] = data
-    name = f"{recipe['name']}-{fingerprint(made_of)}.safetensors"
-    return cached_checkpoints(cache_dir / "checkpoints" / name, train)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from tarot import Selection
 from tarot.common import Natural, checked, fingerprint, resolve_device
 from tarot.gradients import Samples
 from tarot.workers import team
-from tasks.common.cache import cached_surrogates
+from tasks.common.cache import cached_checkpoints
 from tasks.common.code import parts_of, source_hash
 from tasks.common.snapshots import Snapshots
 from tasks.common.training import ONE_SURROGATE, Surrogate, Training, epoch_weights, seeded
@@ -125,35 +125,55 @@ class SupervisedTask(Task[Model]):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Checkpoint]:
-        found = cached_surrogates(
-            self.cache_dir,
-            self.recipe(),
-            self._train_surrogates,
-            data=self.surrogate_data(),
-            code=source_hash(*parts_of(self)),
-        )
+        path = self._checkpoints
+        found = cached_checkpoints(path, self._train_surrogates)
         if (self.cache_dir / "trainings").exists():  # what was to be gone on from
-            shutil.rmtree(self._trainings, ignore_errors=True)
+            shutil.rmtree(self._trainings_of(path), ignore_errors=True)
         return found
 
-    @property
-    def _trainings(self) -> Path:
-        """Where surrogates are that are being trained, for as long as they are."""
-        known = self.recipe()
-        made_of = {key: known[key] for key in ("name", "model", "surrogate")}
-        made_of |= {"data": self.surrogate_data(), "code": source_hash(*parts_of(self))}
-        return self.cache_dir / "trainings" / f"{self.name}-{fingerprint(made_of)}"
+    def surrogates(self) -> list[int]:
+        path = self._checkpoints
+        if path.exists():
+            return []
+        return [run for run in range(self.surrogate.runs) if not self._part(path, run).exists()]
+
+    def train_surrogate(self, run: int) -> None:
+        path = self._checkpoints
+        if not path.exists():
+            self._trained(path, run)
 
     def snapshots(self, run: int) -> Snapshots:
         """Of a surrogate, which goes on from them where it was killed."""
-        return Snapshots(self._trainings / f"run{run}")
+        return Snapshots(self._trainings_of(self._checkpoints) / f"run{run}")
+
+    @property
+    def _checkpoints(self) -> Path:
+        """The file of them all."""
+        known = self.recipe()
+        made_of = {key: known[key] for key in ("name", "model", "surrogate")}
+        made_of |= {"data": self.surrogate_data(), "code": source_hash(*parts_of(self))}
+        return self.cache_dir / "checkpoints" / f"{self.name}-{fingerprint(made_of)}.safetensors"
+
+    def _trainings_of(self, path: Path) -> Path:
+        """Where surrogates are that are being trained, for as long as that file is not there."""
+        return self.cache_dir / "trainings" / path.stem
+
+    def _part(self, path: Path, run: int) -> Path:
+        """Where a surrogate that is trained waits for the others."""
+        return self._trainings_of(path) / f"run{run}.safetensors"
 
     def _train_surrogates(self) -> list[Checkpoint]:
-        kept: list[Checkpoint] = []
-        for run in range(self.surrogate.runs):
-            seed, options = 1000 * self.seed + run, {"run": run, "keep": self.surrogate}
-            kept += self._by_all(self.fit_surrogate, seed, **options)
-        return kept
+        path = self._checkpoints
+        return [one for run in range(self.surrogate.runs) for one in self._trained(path, run)]
+
+    def _trained(self, path: Path, run: int) -> list[Checkpoint]:
+        """The checkpoints of a surrogate. Of several processes that want it, one trains it and the others wait."""
+        options = {"run": run, "keep": self.surrogate}
+
+        def train() -> list[Checkpoint]:
+            return self._by_all(self.fit_surrogate, 1000 * self.seed + run, **options)
+
+        return cached_checkpoints(self._part(path, run), train)
 
     def train(self, selection: Selection, seed: int) -> Model:
         n, m = len(self.candidates()), len(self.targets())

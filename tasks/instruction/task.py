@@ -303,6 +303,9 @@ class InstructionTask(SupervisedTask[LanguageModel]):
             return super().checkpoints()
         return self.trained.checkpoints(self.language, len(self.tokenizer))
 
+    def surrogates(self) -> list[int]:
+        return super().surrogates() if self.trained is None else []
+
     def recipe(self) -> dict[str, Any]:
         return {**super().recipe(), "evaluation": self.evaluation.recipe()}
 

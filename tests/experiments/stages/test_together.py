@@ -33,6 +33,19 @@ ASKED = (
 )
 
 
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+ACCELERATE = (
+    "accelerate.commands.accelerate_cli",
+    "launch",
+    "--multi_gpu",  # processes without a GPU, too
+    "--num_processes=2",
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--dynamo_backend=no",
+    "--main_process_port=0",
+)
+
+
 def the(folder: Path, pattern: str) -> Path:
     """The only one."""
     (found,) = folder.glob(pattern)
@@ -40,15 +53,20 @@ def the(folder: Path, pattern: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preconditioner", ["null", "adam"])
-def test_two_processes_are_as_good_as_one(tmp_path, preconditioner):
+@pytest.mark.parametrize(
+    ("launcher", "preconditioner"),
+    [(TORCHRUN, "null"), (TORCHRUN, "adam"), (ACCELERATE, "null")],
+    ids=["torchrun", "torchrun, Adam", "accelerate"],
+)
+def test_two_processes_are_as_good_as_one(tmp_path, launcher, preconditioner):
+    pytest.importorskip(launcher[0].partition(".")[0])
     asked = [*ASKED, f"features.preconditioner={preconditioner}"]
     alone, both = tmp_path / "alone", tmp_path / "both"
     metrics = command(alone, *asked).metrics
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     given = [*asked, "task.language.shard=fsdp", *places(both, "run")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, str(ROOT / "run.py"), *given], cwd=tmp_path, env=environment, check=True, timeout=600)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}  # where accelerate keeps its settings
+    command_line = [sys.executable, "-m", *launcher, str(ROOT / "run.py"), *given]
+    subprocess.run(command_line, cwd=tmp_path, env=environment, check=True, timeout=600)
     for kind in ("checkpoints", "models"):
         one, two = (read_tensors(the(folder / "cache" / kind, "*.safetensors"))[0] for folder in (alone, both))
         for name in one:

@@ -14,13 +14,18 @@ import pytest
 pytest.importorskip("ray")
 
 import tarot
-from experiments.stages import Evaluation, Training, Workbench, evaluate_each, train_each
-from tarot import InputError, Selection
+from experiments.distillation.students import OWN, Lesson, School
+from experiments.stages import Evaluation, Training, Workbench, evaluate_each, train_each, train_surrogates
+from tarot import InputError, Selection, Synthesis
 from tarot.common import hash_content
 from tarot.space import covariance, in_parts
 from tarot.workers import LOCAL, Ray, Threads, Workers
+from tasks.classification import Digits, Student
+from tasks.common.training import seeded
 from tests.experiments.command.test_configs import composed
-from tests.experiments.running import SMALL
+from tests.experiments.distillation.test_distillation import SMALL as FEW_IMAGES
+from tests.experiments.running import SMALL, changed
+from tests.tarot.distillation.networks import MEAN, STD, network, pool
 from tests.tarot.workers import work
 from tests.tasks.test_contract import options_of
 
@@ -115,6 +120,61 @@ def trained_files(name: str, cache: Path, where: Workers) -> dict[str, str]:
         for file in cache.rglob("*")
         if file.suffix in (".safetensors", ".json", ".sha256")
     }
+
+
+def test_surrogates_have_the_same_bits(engine, tmp_path, monkeypatch):
+    """Two of each of two seeds; that some are there already is seen."""
+    expected = surrogate_files(tmp_path / "here", LOCAL)
+    assert len(expected) == 2
+    fit = Digits.fit_surrogate
+    monkeypatch.setattr(Digits, "fit_surrogate", lambda *_, **__: pytest.fail("trained here"))
+    assert surrogate_files(tmp_path / "there", engine) == expected
+    monkeypatch.setattr(Digits, "fit_surrogate", fit)
+    surrogate_tasks(tmp_path / "partly")[0].train_surrogate(1)
+    assert surrogate_files(tmp_path / "partly", engine) == expected
+
+
+def surrogate_tasks(cache: Path) -> list[Digits]:
+    options = changed(SMALL, "task.surrogate.runs=2", f"cache_dir={cache}")
+    return [hydra.utils.instantiate(composed(*options, f"seed={seed}").task) for seed in range(2)]
+
+
+def surrogate_files(cache: Path, where: Workers) -> dict[str, str]:
+    tasks = surrogate_tasks(cache)
+    train_surrogates(tasks, cache, where)
+    assert all(len(task.checkpoints()) == 2 for task in tasks)
+    assert not list((cache / "trainings").glob("*")), "parts are kept until all of them are there"
+    return {file.name: hash_content(file) for file in (cache / "checkpoints").glob("*.safetensors")}
+
+
+@pytest.mark.filterwarnings("ignore:synthesis of .* ends at a cost")  # three steps are few
+def test_distilled_images_have_the_same_bits(engine, tmp_path):
+    """Kept in a folder or not, and in threads, of which each watches a teacher of its own."""
+    images, labels = pool()
+    options = {"per_class": 2, "mean": MEAN, "std": STD, "synthesis": Synthesis(iterations=3, chunk=2), "device": "cpu"}
+    files = []
+    for place, where in enumerate((LOCAL, Threads(2), engine)):
+        cache = tmp_path / str(place)
+        kept = tarot.distill(network(), images, labels, cache=cache, engine=where, **options)
+        files.append({file.name: hash_content(file) for file in cache.glob("*.npz")})
+        again = tarot.distill(network(), images, labels, engine=where, **options)
+        np.testing.assert_array_equal(again.images, kept.images)
+    assert files[0] == files[1] == files[2] and len(files[0]) > 1
+
+
+def test_students_have_the_same_bits(engine, tmp_path):
+    task = hydra.utils.instantiate(composed(*FEW_IMAGES, f"cache_dir={tmp_path}").task)
+    with seeded(0):
+        teacher = task.model().eval()
+    weights = np.ones(len(task.candidates()))
+    lessons = [Lesson(None, weights, "everyone", OWN, labels, seed) for labels in ("hard", "soft") for seed in range(2)]
+    found = []
+    for place, where in enumerate((LOCAL, engine)):
+        school, steps = School(task, teacher, Student(steps=3), tmp_path / str(place), where), []
+        found.append(school.accuracies(lessons, steps.append))
+        assert sum(steps) == 4 and found[-1] == school.accuracies(lessons, steps.append)
+    files = [{file.name: hash_content(file) for file in (tmp_path / str(place)).rglob("*.json")} for place in range(2)]
+    assert files[0] == files[1] and len(files[0]) == 4
 
 
 def test_a_cache_that_a_worker_does_not_see_is_refused(engine, tmp_path, monkeypatch):
