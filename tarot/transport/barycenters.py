@@ -26,6 +26,7 @@ from tarot.transport.plus_plus import plus_plus
 
 WHOLE_BYTES = 1 << 30  # of float64 rows: more of them are read anew in every step
 STARTED_FROM = 20_000  # rows at least that a start is drawn from, where they are not in memory; or ten for every atom
+_SCORES = 1 << 19  # of rows with atoms, at once: 4 MB
 _STARTS = {"uniform": 3, "free": 10}
 _STEPS = {"uniform": 100, "free": 300}
 
@@ -255,11 +256,23 @@ def _cells(
     half = np.square(x).sum(axis=1) / 2
     for here, block in measure.blocks():
         b = measure.masses[here]
-        cell = np.argmin(half - block @ x.T, axis=1)
+        cell = _nearest(block, x, half)
         pull[here] = b * np.square(block - x[cell]).sum(axis=1)
         mass += np.bincount(cell, weights=b, minlength=m)
         sums += scipy.sparse.csr_matrix((b, (cell, np.arange(len(b)))), shape=(m, len(b))) @ block
     return mass, sums, pull
+
+
+def _nearest(block: NDArray[np.float64], x: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The atom that each row is nearest to, some rows at a time: half [m] are half the atoms' squared norms."""
+    step = max(64, _SCORES // len(x))
+    scores = np.empty((min(step, len(block)), len(x)))
+    cell = np.empty(len(block), dtype=np.int64)
+    for start in range(0, len(block), step):
+        some = block[start : start + step]
+        product = np.matmul(some, x.T, out=scores[: len(some)])
+        np.argmin(np.subtract(half, product, out=product), axis=1, out=cell[start : start + step])
+    return cell
 
 
 def _shared(x: NDArray[np.float64], mass: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

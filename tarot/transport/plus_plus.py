@@ -11,6 +11,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+_CACHED = 1 << 16  # numbers of 8 bytes
+
 
 def keyed_uniforms(keys: NDArray[np.uint64], *stream: int) -> NDArray[np.float64]:
     """A random number in (0, 1) for each key [n] of this stream: SplitMix64 (Steele, Lea, Flood 2014)."""
@@ -37,6 +39,18 @@ def plus_plus(
         pulling = weight if weight.any() else masses
         with np.errstate(divide="ignore"):
             chosen[place] = np.argmin(time / pulling)
-        distance = np.square(rows - rows[chosen[place]]).sum(axis=1)
+        distance = _squares(rows, rows[chosen[place]])
         weight = np.minimum(weight, masses * distance) if place else masses * distance
     return chosen
+
+
+def _squares(rows: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances [n], some rows at a time, so that differences stay in the processor's cache."""
+    step = max(16, _CACHED // rows.shape[1])
+    gaps = np.empty((min(step, len(rows)), rows.shape[1]))
+    distance = np.empty(len(rows))
+    for start in range(0, len(rows), step):
+        here = slice(start, start + step)
+        gap = np.subtract(rows[here], row, out=gaps[: len(rows[here])])
+        np.multiply(gap, gap, out=gap).sum(axis=1, out=distance[here])
+    return distance

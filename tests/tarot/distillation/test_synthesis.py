@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:synthesis of .* ends at a cost")
 QUICK = {"iterations": 6, "statistics_weight": 3.0}
 
 
-def distilled(model=None, per_class=2, data=None, seed=0, **options):
+def distilled(model=None, per_class=2, data=None, seed=0, weights="uniform", **options):
     images, labels = data or pool()
     return tarot.distill(
         model or network(),
@@ -26,6 +26,7 @@ def distilled(model=None, per_class=2, data=None, seed=0, **options):
         per_class=per_class,
         mean=MEAN,
         std=STD,
+        weights=weights,
         synthesis=Synthesis(**{**QUICK, **options}),
         seed=seed,
         device="cpu",
@@ -342,3 +343,11 @@ def test_a_synthesis_that_diverges_names_the_class_and_the_weight():
         model[0].weight *= 100
     with pytest.raises(InputError, match=r"synthesis of class 0, 1, 2 diverged.*statistics_weight=1e\+38"):
         distilled(model, statistics_weight=1e38, init="noise")
+
+
+def test_a_class_of_copies_without_contrast_is_allowed():
+    images, labels = pool()
+    images[labels == 0] = 30  # its atoms coincide, and no layer sees a variance between images
+    found = distilled(data=(images, labels), per_class=3, weights="free", iterations=3)
+    assert np.isfinite(found.curve).all() and found.costs[0] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(found.weights[:3], 1 / 3)

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 import tarot
+from benchmarks.barycenters import released_weighted, released_weights
 from tarot import InputError
 from tarot.transport import Barycenter, barycenter, barycenters, matched
 
@@ -67,6 +68,39 @@ def test_in_one_dimension_atoms_are_means_of_quantile_bins_after_one_step():
     for seed in range(3):
         found = barycenter(rows, 4, starts=1, max_iterations=1, seed=seed)
         np.testing.assert_allclose(np.sort(found.positions[:, 0]), bins, atol=1e-12)
+
+
+def test_D02_the_full_step_leaves_nothing_of_the_start():
+    rows = cloud() + 50
+    x, w = released_weighted(rows.astype(float), 4)  # .2 of the way, ten times
+    np.testing.assert_allclose(w @ x / rows.mean(0), 1 - 0.8**10, atol=0.01)
+    found = barycenter(rows, 4, "free")
+    np.testing.assert_allclose(found.weights @ found.positions, rows.astype(float).mean(0), atol=1e-12)
+    assert ot.emd2(w, np.full(60, 1 / 60), squared(x, rows)) > 10 * found.cost
+
+
+def test_D03_released_weights_of_one_atom_never_change_so_that_the_first_step_is_the_last():
+    rows = column(10, 10, 10)
+    assert released_weighted(rows.astype(float), 1)[0].item() == pytest.approx(3.41, abs=0.005)
+    assert barycenter(rows, 1, "free").positions.item() == 10
+
+
+def test_D04_released_weights_of_fixed_atoms_go_to_and_fro():
+    rows, atoms = column(*[0] * 9, 10), np.array([[0.0], [10.0]])
+    np.testing.assert_allclose(released_weights(rows.astype(float), atoms), [0.5, 0.5], atol=1e-3)
+    found = barycenter(rows, 2, "free", init=atoms)
+    np.testing.assert_allclose(found.weights, [0.9, 0.1])
+    assert found.cost == 0
+
+
+def test_the_masses_of_cells_are_the_weights_of_least_cost_and_no_atoms_beat_the_small_eigenvalues():
+    rows = cloud(40, 5)
+    found = barycenter(rows, 3, "free")
+    costs = squared(found.positions, rows)
+    for weights in np.random.default_rng(0).dirichlet(np.ones(3), 20):
+        assert ot.emd2(weights, np.full(40, 1 / 40), costs) >= found.cost
+    variances = np.linalg.eigvalsh(np.cov(rows.T.astype(float), bias=True))  # ascending
+    assert found.cost >= variances[: 5 - (3 - 1)].sum() > 0
 
 
 # --- other implementations -------------------------------------------------------------------------------------------

@@ -182,6 +182,22 @@ def test_hard_labels_are_learnt_and_soft_ones_are_the_teachers():
     assert (soft(given).argmax(1) == (labels + 1) % 3).float().mean() > 0.9
 
 
+def test_D17_soft_labels_are_of_exactly_the_view_that_the_student_sees():
+    shown = {"student": [], "teacher": []}
+
+    def watched(name):
+        model = small()
+        model.register_forward_pre_hook(lambda _, given: shown[name].append(given[0]))
+        return model
+
+    student = Student(steps=4, batch_size=6, views=Views("crop", mirror=True, cutmix=True))
+    teacher = watched("teacher").eval()
+    train_student(lambda: watched("student"), images(), np.ones(12), student, teacher=teacher, seed=0, device=CPU)
+    assert len(shown["student"]) == 4
+    assert all(map(torch.equal, shown["teacher"], shown["student"]))
+    assert not torch.equal(*shown["student"][:2])
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
