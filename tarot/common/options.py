@@ -16,7 +16,7 @@ What is read: bool, int, float, str, Path, None, Literal, dataclasses, abstract 
 sequences and mappings of them, and a range in Annotated. Whatever else an annotation says (arrays, callables, Any,
 protocols) is not checked.
 An integer may stand for a float and a list for a tuple, as configurations bring them; a bool is no number; numbers are
-finite; NumPy's scalars count as Python's.
+finite, and integers smaller than 2^53, which floats and JSON hold exactly. NumPy's scalars count as Python's.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import numpy as np
 
 from tarot.common.errors import InputError
 
+_LARGEST = 2**53
 _NUMBERS: dict[Any, tuple[str, Any]] = {int: ("integer", numbers.Integral), float: ("number", numbers.Real)}
 _CLASSES: dict[Any, tuple[Any, str]] = {
     bool: (bool | np.bool_, "true or false"),
@@ -212,6 +213,8 @@ def _misfit_number(name: str, value: Any, kind: Any, interval: Interval) -> _Mis
         return _Misfit(name, value, [interval.of(noun)])
     if value not in interval:
         return _Misfit(name, value, [str(interval)])
+    if kind is int:
+        return None if abs(int(value)) < _LARGEST else _Misfit(name, value, ["smaller than 2^53"])
     return None if _is_finite(value) else _Misfit(name, value, ["finite"])
 
 

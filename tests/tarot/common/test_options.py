@@ -40,7 +40,7 @@ OF_BOOL, OF_INT, OF_FLOAT, OF_TEXT = "true or false", "an integer", "a number", 
 
 ALLOWED = [
     (bool, [True, False, np.True_]),
-    (int, [0, -3, 10**30, np.int64(3), np.uint8(3)]),
+    (int, [0, -3, 2**53 - 1, np.int64(3), np.uint8(3)]),
     (float, [0.0, -1.5, 3, np.float32(0.5), np.int64(3)]),
     (str, ["", "a", np.str_("a")]),
     (Path, [Path("a")]),
@@ -87,7 +87,7 @@ def test_what_is_allowed(annotation, value):
 REFUSED = [
     (bool, {1: OF_BOOL, 0: OF_BOOL, "true": OF_BOOL, None: OF_BOOL}),
     (int, {1.5: OF_INT, 2.0: OF_INT, "3": OF_INT, True: OF_INT, None: OF_INT}),
-    (int, {np.True_: OF_INT}),
+    (int, {np.True_: OF_INT, 2**53: r"smaller than 2\^53", -(10**400): r"smaller than 2\^53"}),
     (float, {"1": OF_FLOAT, True: OF_FLOAT, None: OF_FLOAT, 1j: OF_FLOAT, INFINITE: "finite", NAN: "finite"}),
     (str, {1: OF_TEXT, None: OF_TEXT, b"a": OF_TEXT, Path("a"): OF_TEXT}),
     (Path, {"a": "a path"}),
