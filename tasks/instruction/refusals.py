@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tarot import InputError
-from tarot.common import files_below, read_json
+from tarot.common import files_below, is_name, read_json
 
 
 def reason(error: Exception) -> str:
@@ -47,5 +47,5 @@ def _refuse_weights_elsewhere(listed: Path) -> None:
     content = read_json(listed)
     names = content.get("weight_map") if isinstance(content, dict) else None
     for name in names.values() if isinstance(names, dict) else [None]:
-        if not isinstance(name, str) or not name.isprintable() or not name or Path(name).name != name:
+        if not is_name(name):
             raise InputError(f"{listed} does not say which files of its folder hold the weights: {name!r:.100}")
