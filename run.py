@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.command.errors import JobFailed, is_interrupt, message_of
+from experiments.command.errors import JobFailed, is_interrupt, message_of, message_of_hydra
 from experiments.command.resolvers import register_resolvers
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -83,7 +83,7 @@ def work() -> None:
         if is_interrupt(error):
             print(f"\n{INTERRUPTED}", file=sys.stderr)
             sys.exit(130)
-        message = message_of(error)
+        message = message_of(error) or message_of_hydra(error, run)
         if message is None or TRACEBACK:
             raise
         sys.exit(f"error: {message}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
@@ -49,10 +50,21 @@ def message_of(error: BaseException) -> str | None:
     return None
 
 
+def message_of_hydra(error: BaseException, run: Callable[..., object]) -> str | None:
+    """One line for whatever Hydra came upon before it called `run`, which is what the command line says; None for what
+    came up inside of it."""
+    code = getattr(run, "__wrapped__", run).__code__
+    if any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
+        return None
+    return f"what the command line asks for cannot be composed: {_one_line(error) or type(error).__name__}"
+
+
 def _no_such_config(asked: str, options: Sequence[str]) -> str:
     """asked: as Hydra looked for it, such as task/instruction/file. options: of the outermost group."""
     group, _, name = asked.partition("/")
     inner = name.rpartition("/")[0]
+    if ".." in inner:
+        inner = ""  # nothing outside is listed
     beside = [f"{inner}/{path.stem}" for path in sorted((_CONF / group / inner).glob("*.yaml"))] if inner else []
     return f"there is no {group} {name!r}; there are {', '.join(beside or options)}"
 

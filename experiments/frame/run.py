@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeGuard, TypeVar, cast
 
 import hydra
 import yaml
@@ -27,13 +27,15 @@ from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
 from experiments.stages import FeatureRecipe, Features, Workbench, train_surrogates
 from tarot import InputError, Selection
-from tarot.common import remove_abandoned, resolve_device
+from tarot.common import Count, check_option, remove_abandoned, resolve_device, within
 from tarot.selectors import Selector
 from tarot.workers import Local, Ray, Workers, team
 from tasks.task import Checkpoint, Task, TaskData
 
 log = logging.getLogger("tarot")
 T = TypeVar("T", bound=TaskData, covariant=True)
+_BUDGET: dict[str, Any] = {"size": Count | Literal["auto"] | None, "ratio": Annotated[float, within("(0, 1]")] | None}
+"""What may be said of one also where it does not apply."""
 
 
 class Experiment(Protocol):
@@ -189,6 +191,7 @@ def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
         idle |= {"ratio"}
     given = {option: options.pop(option) for option in sorted(idle & set(options))}
     for option, value in given.items():
+        check_option(f"selector.{option}", value, _BUDGET[option])
         if value is not None:
             log.info("%s chooses its own size: selector.%s=%s does not apply", name, option, value)
     return hydra.utils.instantiate(options, _convert_="all"), [f"selector.{option}" for option in given]

@@ -3,6 +3,7 @@ and of images, counts of words. They need no checkpoints."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from tarot import InputError
-from tarot.common import Count, Natural, check_options, files_below
+from tarot.common import Count, Natural, check_options, files_below, read_json
 from tarot.features import ngram_counts
 from tarot.gradients import Samples, evaluating, penultimate, to_device
 from tasks.common.contents import hash_file, hash_named
@@ -24,6 +25,7 @@ from tasks.common.training import seeded
 from tasks.common.weights import load_state_strictly, read_state
 from tasks.task import Batch, CostsSamples, GivesImages, GivesStates, GivesTexts, Split, Task, able
 
+_SAFE = 6  # of sentence-transformers: the first that does not run the code of a local folder
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation that backbones were trained with
 
 
@@ -170,17 +172,39 @@ class SentenceEncoder(Encoder):
     def _loaded(self, device: torch.device) -> Any:
         if importlib.util.find_spec("sentence_transformers") is None:
             raise InputError('features=sentence needs the package: pip install -e ".[sentence]"')
+        if int(importlib.metadata.version("sentence_transformers").partition(".")[0]) < _SAFE:
+            raise InputError(
+                f"features=sentence needs sentence-transformers {_SAFE} or later, as earlier ones run the code of a "
+                'model\'s folder: pip install -e ".[sentence]"'
+            )
+        _refuse_code(self.folder)
         from sentence_transformers import SentenceTransformer  # takes seconds to import
 
         try:
             return SentenceTransformer(
                 str(self.folder), device=str(device), trust_remote_code=False, local_files_only=True
             ).eval()
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except Exception as error:  # whatever a broken folder makes the library come upon
             what = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"features.encoder.name: {self.name!r} holds no model of sentence-transformers: {what}"
             ) from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raises InputError where a model of sentences is made of code that is not the library's own, and where its folder
+    holds a pipe or a device, which would be waited for."""
+    for file in files_below(folder):
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file} is no file but a pipe or a device; a model's folder has files alone")
+    listed = folder / "modules.json"
+    modules = read_json(listed) if listed.is_file() else []
+    for module in modules if isinstance(modules, list) else [None]:
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            raise InputError(
+                f"{listed} asks for {kind!r:.100}, which is no class of sentence-transformers; it was not run"
+            )
 
 
 @dataclass(frozen=True)

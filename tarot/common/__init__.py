@@ -4,7 +4,7 @@ from tarot.common.devices import CPU, products_in, resolve_device, selection_dev
 from tarot.common.errors import InputError
 from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
-from tarot.common.folders import entries, files_below
+from tarot.common.folders import entries, files_below, is_name
 from tarot.common.locks import claimed, locked
 from tarot.common.memory import memory_limit
 from tarot.common.options import (
@@ -50,6 +50,7 @@ __all__ = [
     "fingerprint",
     "hash_content",
     "hash_tensors",
+    "is_name",
     "locked",
     "memory_limit",
     "part_of_progress",

@@ -23,9 +23,9 @@ def resolve_device(device: str) -> torch.device:
     if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
     try:
-        torch.empty(0, device=known)
-    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # mps, xla, hpu, ...
-        raise InputError(f"device {device!r} is not there: this torch was built without it") from error
+        torch.zeros(1, device=known).item()
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # mps, xla, meta, ...
+        raise InputError(f"device {device!r} is not there: this torch cannot compute on it") from error
     return known
 
 

@@ -102,7 +102,7 @@ def _abandoned(path: Path) -> bool:
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has such a number
         return False
     except OSError:  # of another user
         return True

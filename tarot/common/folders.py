@@ -62,6 +62,12 @@ def files_below(folder: str | os.PathLike[str], wanted: Callable[[Path], bool] |
     return sorted(kept)
 
 
+def is_name(text: object) -> bool:
+    """Whether a text, such as one that was read from a file, names something in a folder itself: it is one part of a
+    path, and does not lead elsewhere."""
+    return isinstance(text, str) and text != ".." and "\0" not in text and Path(text).name == text != ""
+
+
 def _listed(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
     """What is in a folder, each sorted by name: files, folders, and what is hidden."""
     try:

@@ -16,7 +16,8 @@ What is read: bool, int, float, str, Path, None, Literal, dataclasses, abstract 
 sequences and mappings of them, and a range in Annotated. Whatever else an annotation says (arrays, callables, Any,
 protocols) is not checked.
 An integer may stand for a float and a list for a tuple, as configurations bring them; a bool is no number; numbers are
-finite; NumPy's scalars count as Python's.
+finite, also in float32, which most of them end in, and integers smaller than 2^53, which floats and JSON hold exactly.
+NumPy's scalars count as Python's.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ import numpy as np
 
 from tarot.common.errors import InputError
 
+_LARGEST = 2**53
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _NUMBERS: dict[Any, tuple[str, Any]] = {int: ("integer", numbers.Integral), float: ("number", numbers.Real)}
 _CLASSES: dict[Any, tuple[Any, str]] = {
     bool: (bool | np.bool_, "true or false"),
@@ -212,15 +215,13 @@ def _misfit_number(name: str, value: Any, kind: Any, interval: Interval) -> _Mis
         return _Misfit(name, value, [interval.of(noun)])
     if value not in interval:
         return _Misfit(name, value, [str(interval)])
-    return None if _is_finite(value) else _Misfit(name, value, ["finite"])
-
-
-def _is_finite(number: Any) -> bool:
-    """Also as a float, which an integer of hundreds of digits is not."""
-    try:
-        return math.isfinite(number)
-    except OverflowError:
-        return False
+    if kind is int:
+        return None if abs(int(value)) < _LARGEST else _Misfit(name, value, ["smaller than 2^53"])
+    if abs(value) <= _LARGEST_FLOAT:
+        return None
+    return _Misfit(
+        name, value, ["finite" if value in (math.inf, -math.inf) or value != value else "smaller than 3.4e38"]
+    )
 
 
 def _misfit_union(name: str, value: Any, annotations: Sequence[Any]) -> _Misfit | None:

@@ -19,6 +19,7 @@ from tarot.common import (
     difference,
     fingerprint,
     hash_content,
+    is_name,
     read_json,
 )
 
@@ -85,7 +86,7 @@ def finished_manifest(path: Path) -> Manifest:
         check_fields("it", manifest, _FINISHED)
         for shard in manifest["shards"]:
             check_fields("a shard", shard, _SHARD)
-            if Path(shard["file"]).name != shard["file"]:
+            if not is_name(shard["file"]):
                 raise InputError(f"{shard['file']!r} is no name of a file in it")
         if len(manifest["shards"]) != -(-len(manifest["ids"]) // manifest["rows_per_shard"]):
             raise InputError(f"{len(manifest['ids'])} rows are not in {len(manifest['shards'])} shards")

@@ -94,7 +94,7 @@ class Training:
     weight_decay: NonNegative = 1e-2
     momentum: NonNegative = 0.9
     warmup: Share = 0.2
-    label_smoothing: NonNegative = 0.0
+    label_smoothing: Share = 0.0
     augment: bool = False
     autocast: Literal["bfloat16", "float16"] | None = None
     merge_targets: MergeTargets = False

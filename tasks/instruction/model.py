@@ -34,7 +34,7 @@ from tarot.gradients import shard_frozen
 from tarot.workers import team
 from tasks.common.contents import hash_named
 from tasks.common.training import seeded
-from tasks.instruction.refusals import reason, refuse_no_folder
+from tasks.instruction.refusals import reason, refuse_no_folder, refuse_odd_files
 from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
@@ -219,6 +219,8 @@ class Language:
     def _refuse_empty(self, path: str) -> None:
         """Raises InputError where a config.json speaks of more weights than the files of its folder can hold, before
         room is made for them: what it does not say, transformers takes to be a model of billions."""
+        if Path(path).is_dir():
+            refuse_odd_files(path)
         if not (Path(path) / "config.json").is_file():
             return
         with torch.device("meta"):
@@ -392,8 +394,9 @@ def _unreadable(path: str, error: Exception) -> str:
     return f"task.language.path: {path!r} {what}: {reason(error)}"
 
 
-def _identity(path: str, cache: Path | None = None) -> dict[str, Any]:
-    """What tells these weights from others. A folder of adapters names the model that they belong to."""
+def _identity(path: str, cache: Path | None = None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What tells these weights from others. A folder of adapters names the model that they belong to. above: folders
+    of adapters that led here. Raises InputError where they lead back to themselves."""
     if not Path(path).is_dir():
         try:
             config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -404,7 +407,12 @@ def _identity(path: str, cache: Path | None = None) -> dict[str, Any]:
     files = {file.relative_to(path).as_posix(): file for file in known if file.is_file()}
     identity: dict[str, Any] = {"files": hash_named(files, cache)}
     base = _base_of(Path(path) / "adapter_config.json")
-    return identity if base is None else {**identity, "base": _identity(base, cache)}
+    if base is None:
+        return identity
+    above = (*above, Path(path).resolve())
+    if Path(base).resolve() in above:
+        raise InputError(f"{path} holds adapters of a model that is said to be {base!r}, which leads back to them")
+    return {**identity, "base": _identity(base, cache, above)}
 
 
 def _base_of(config: Path) -> str | None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tarot import InputError
+from tarot.common import files_below, is_name, read_json
 
 
 def reason(error: Exception) -> str:
@@ -21,6 +22,7 @@ def refuse_no_folder(name: str | Path, option: str, *needed: str) -> None:
     files of which it needs one; transformers would look for it on the hub."""
     path, what = Path(name), "give a folder in transformers' format, or a name on the hub"
     if path.is_dir():
+        refuse_odd_files(path)
         if needed and not any((path / file).is_file() for file in needed):
             raise InputError(
                 f"{option}: the folder {name} has no {' and no '.join(needed)}, so it is no model's; {what}"
@@ -29,3 +31,21 @@ def refuse_no_folder(name: str | Path, option: str, *needed: str) -> None:
         raise InputError(f"{option}: {name} is no folder; {what}")
     elif path.is_absolute() or str(name).startswith((".", "~")) or len(Path(name).parts) > 2 or os.sep == str(name)[-1]:
         raise InputError(f"{option}: there is no folder {name}; {what}")
+
+
+def refuse_odd_files(folder: str | Path) -> None:
+    """Raises InputError where a model's folder holds a pipe or a device, which would be waited for, or a list of its
+    weights' files that names one elsewhere, of which nothing here would know that it changed."""
+    for file in files_below(folder):
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file} is no file but a pipe or a device; a model's folder has files alone")
+        if file.name.endswith(".index.json"):
+            _refuse_weights_elsewhere(file)
+
+
+def _refuse_weights_elsewhere(listed: Path) -> None:
+    content = read_json(listed)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    for name in names.values() if isinstance(names, dict) else [None]:
+        if not is_name(name):
+            raise InputError(f"{listed} does not say which files of its folder hold the weights: {name!r:.100}")

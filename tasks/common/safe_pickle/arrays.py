@@ -173,13 +173,13 @@ def _objects(shape: Any, fortran: bool | int, content: Any, budget: Budget) -> A
 
 
 def _count(shape: Any, most: int) -> int:
-    """How many elements the shape has; Malformed where it is none, or an axis is longer than `most`, which an array
-    without elements could else say."""
+    """How many elements the shape has; Malformed where it is none, or the axes of an array without elements are longer
+    together than `most`: who takes its rows would come upon that many."""
     if type(shape) is not tuple or len(shape) > _MOST_AXES or not all(map(_is_count, shape)):
         raise Malformed("it has an array of an unknown shape")
     count = math.prod(shape)
-    if max(shape, default=0) > max(most, 2**16):
-        raise Malformed(f"it has an array with an axis of {max(shape)} and {most} bytes")
+    if (rows := math.prod(filter(None, shape))) > max(most, 2**16):
+        raise Malformed(f"it has an array with axes of {rows} and {most} bytes")
     return count
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from tarot import InputError
-from tarot.common import check_is_file, read_json
+from tarot.common import check_is_file, is_name, read_json
 from tarot.features import BAD_PARQUET
 from tasks.instruction.reading.faults import BadRowError
 from tasks.instruction.reading.texts import Raw, Record
@@ -135,6 +135,6 @@ def saved_splits(folder: Path) -> list[str] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{listed} does not say which splits there are: {error}") from error
     for name in splits or [""]:
-        if not name or Path(name).name != name:
+        if not is_name(name):
             raise InputError(f"{listed} does not say which splits there are: {name!r} is no name of a folder")
     return splits

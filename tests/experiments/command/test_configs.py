@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.command.resolvers import register_resolvers
 from experiments.frame.run import make_selector
 from experiments.lds.experiment import ESTIMATORS
+from tarot import InputError
 from tarot.selectors import SELECTORS
 from tests.experiments.running import ROOT, composing_once
 
@@ -128,6 +129,13 @@ def test_a_size_replaces_the_default_ratio():
 def test_a_size_that_does_not_apply_is_left_out(selector, idle):
     config = composed(f"selector={selector}", "selector.ratio=0.3")
     assert len(make_selector(config.selector, selector)[1]) == idle
+
+
+@pytest.mark.parametrize("wrong", ["size=-1", "size=abc", "ratio=2"])
+def test_a_size_that_does_not_apply_is_one_all_the_same(wrong):
+    config = composed("selector=tarot_otm", f"selector.{wrong}")
+    with pytest.raises(InputError, match=f"selector.{wrong.partition('=')[0]} must be"):
+        make_selector(config.selector, "tarot_otm")
 
 
 def test_an_automatic_size_takes_no_ratio():

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from experiments.command.errors import is_interrupt, message_of
+import run
+from experiments.command.errors import is_interrupt, message_of, message_of_hydra
 from tasks.common.cache import cached_checkpoints, load_checkpoints
 from tests.experiments.running import SMALL, Outcome, command, started, undrawn
 
@@ -238,6 +239,21 @@ def test_a_full_disk_is_said_and_what_it_left_is_not_trusted(tmp_path, kib, stag
 
 def test_a_bug_keeps_its_traceback():
     assert message_of(KeyError("a bug")) is None and message_of(ZeroDivisionError()) is None
+
+
+@pytest.mark.parametrize("override", ["selector=null", "=5", "hydra.job_logging.handlers=null", "logger=../../x"])
+def test_what_hydra_itself_comes_upon_is_one_line(tmp_path, override):
+    refused(command(tmp_path, "task=features", override))
+
+
+def test_what_comes_up_inside_of_a_run_is_none_of_hydras():
+    def bug():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        bug()
+    assert message_of_hydra(raised.value, bug) is None
+    assert message_of_hydra(raised.value, run.work) is not None
 
 
 def test_a_traceback_can_be_asked_for(folder, monkeypatch):

@@ -83,7 +83,10 @@ def construct(overrides: tuple[str, ...], leaf: str, value: Any) -> tuple[Any, B
     except Exception as error:
         return stood, error
     finally:
-        node[key] = before
+        if before is None:
+            del node[key]
+        else:
+            node[key] = before
     return stood, None
 
 
@@ -148,6 +151,20 @@ def test_wrong_values_of_every_option_are_refused_by_name(monkeypatch, tmp_path)
         ("task.surrogate._target_", "nonsense", "task.surrogate._target_ must name a class"),
         ("task._target_", "tasks.classification.NoSuchTask", "task._target_ must name a class"),
         ("selector._target_", 3, "selector._target_ must name a class"),
+        ("selector._target_", "unittest.__main__.main", "selector._target_ must name a class"),
+        ("task._target_", "builtins.print", "task._target_ must name a class of the kind of"),
+        ("features._target_", "tarot.selectors.Random", "features._target_ must name a class of the kind of"),
+        ("selector._target_", "tasks.classification.Digits", "selector._target_ must name a class of the kind of"),
+        ("experiment._target_", "builtins.dict", "experiment._target_ must name a class of the kind of"),
+        ("logger._target_", "collections.OrderedDict", "logger._target_ must name a class of the kind of"),
+        ("engine._target_", "sys.exit", "engine._target_ must name a class of the kind of"),
+        ("selector._partial_", True, "selector._partial_ is no option"),
+        ("task._args_", [1], "task._args_ is no option"),
+        ("task._recursive_", "abc", "task._recursive_ is no option"),
+        ("seed", 2**63, "seed must be smaller than 2^53"),
+        ("task.cache_dir", " ", "task.cache_dir must be the path of a folder"),
+        ("task.name", "a" * 300, "task.name must be a word"),
+        ("device", "meta", "device 'meta' is not there"),
         ("experiment._convert_", "some", "experiment._convert_ must be one of none, partial, object, all"),
         ("features.batch_size", "abc", "features.batch_size must be"),
         ("features.dim", 1e11, "features.dim must be"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import hydra
@@ -124,6 +126,22 @@ def test_what_cannot_be_is_refused(name, changes, message, digits, tmp_path):
 def test_a_model_of_sentences_that_is_not_there_is_refused(name, message, tmp_path):
     with pytest.raises(InputError, match=message):
         SentenceEncoder(name).recipe(SimpleNamespace(), tmp_path)
+
+
+@pytest.mark.parametrize("asks", ["code.Module", "os.system", None, 3])
+def test_code_of_a_folder_of_sentences_is_not_run(asks, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", ModuleType("sentence_transformers"))  # not come to
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "6.0.0")
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'was_here')!r}, 'w')\n")
+    (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": asks}]))
+    encoder = SentenceEncoder(str(tmp_path))
+    with pytest.raises(InputError, match="no class of sentence-transformers; it was not run"):
+        encoder._loaded(torch.device("cpu"))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "5.2.0")
+    with pytest.raises(InputError, match="earlier ones run the code"):
+        encoder._loaded(torch.device("cpu"))
+    assert not (tmp_path / "was_here").exists()
 
 
 @pytest.mark.slow

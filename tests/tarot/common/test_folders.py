@@ -9,7 +9,7 @@ import pytest
 
 from tarot import InputError
 from tarot.common import entries, files_below
-from tarot.common.folders import MOST_VISITS
+from tarot.common.folders import MOST_VISITS, is_name
 
 
 def write(root: Path, *names: str) -> None:
@@ -90,3 +90,8 @@ def test_folders_that_are_none(tmp_path):
             listing(tmp_path / "nowhere")
         with pytest.raises(InputError, match="file cannot be listed"):
             listing(tmp_path / "file")
+
+
+def test_what_is_a_name_in_a_folder():
+    assert all(map(is_name, ("a", "a.pkl", "...", "a b", ".a")))
+    assert not any(map(is_name, ("", ".", "..", "../a", "a/b", "/a", "a/", "a\0", None, 3)))

@@ -74,6 +74,13 @@ def test_what_the_dead_were_writing_goes_and_what_the_living_write_stays(tmp_pat
     assert (tmp_path / "models" / "mine.json").read_text() == "half"
 
 
+@pytest.mark.parametrize("process", [4 * 2**20, 2**31, 10**30])
+def test_what_no_process_of_any_number_writes_goes(tmp_path, process):
+    path = tmp_path / f".a.json.{process}@{socket.gethostname()}.01234567.part"
+    path.write_text("half")
+    assert remove_abandoned(tmp_path) == [path]
+
+
 @pytest.mark.parametrize(("age", "left"), [(0, True), (2 * files.ABANDONED, False)])
 def test_what_another_machine_was_writing_goes_by_age(tmp_path, age, left):
     path = tmp_path / ".a.json.1@elsewhere.01234567.part"

@@ -154,6 +154,8 @@ def _arrays() -> Iterator[tuple[str, bytes]]:
     lying = dtype("f8", number(3), text("<"), b"N", b"N", b"N", number(-1), number(-1), number(63))
     yield "numbers that are said to be objects", whole(array(lying, one, addresses))
     yield "a scalar that is said to be an object", whole(call(name(MULTIARRAY, "scalar"), lying, addresses))
+    nothing = tuple_of(number(2**16), number(2**16), b"K\x00")
+    yield "an array of no elements and 2^32 rows", whole(array(plain_dtype("f8"), nothing, binary(b"")))
     for size in (0, 1, 2**30, -8):
         lying = dtype("f8", number(3), text("<"), b"N", b"N", b"N", number(size), number(1), number(0))
         yield f"numbers that are said to be {size} bytes", whole(array(lying, one, addresses))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from itertools import product
 
@@ -19,6 +21,7 @@ from tarot.gradients.projection import Projection, plan
 from tarot.gradients.reference import loop_gradients
 from tasks.common.training import seeded
 from tasks.instruction.model import Adapter, Language, LanguageModel, pooled
+from tasks.instruction.tokenizer import load_tokenizer
 from tasks.instruction.tokens import IGNORE
 from tests.tasks.instruction.conversations import write_model
 
@@ -311,6 +314,28 @@ def test_impossible_options_are_refused(make, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no model of transformers' format"):
         Language(path=str(tmp_path)).base(VOCABULARY)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere.safetensors", "/elsewhere.safetensors", "", "..", 3])
+def test_weights_are_those_of_the_folder(tmp_path, place):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": place}}))
+    for ask in (lambda: Language(path=str(tmp_path)).base(VOCABULARY), lambda: load_tokenizer(tmp_path)):
+        with pytest.raises(InputError, match=r"index\.json does not say which files of its folder"):
+            ask()
+
+
+def test_a_pipe_in_a_models_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model-00001-of-00001.safetensors")
+    with pytest.raises(InputError, match="is no file but a pipe"):
+        Language(path=str(tmp_path)).base(VOCABULARY)
+
+
+def test_adapters_that_lead_back_to_themselves_are_refused(tmp_path):
+    for name, base in (("a", tmp_path / "b"), ("b", tmp_path / "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    with pytest.raises(InputError, match="which leads back to them"):
+        Language(path=str(tmp_path / "a")).recipe()
 
 
 def test_a_folder_that_lacks_weights_is_refused(tmp_path):
