@@ -115,7 +115,7 @@ def run_value(options: argparse.Namespace) -> int:
     given = _method_options(options)
     for name in (option.partition("=")[0] for option in given):
         if name in _BUDGETS:
-            raise InputError(f"{name} says how much is selected, and nothing is: every candidate is valued")
+            raise InputError(f"{name} says how much is selected, and every candidate is valued; leave it out")
     method = selector_of(options.method, given)
     candidates, targets = _sides(options)
     n = candidates[0].shape[0]
@@ -158,7 +158,7 @@ def _check_out(out: Path, *suffixes: str) -> None:
     if out.suffix not in suffixes:
         raise InputError(f"--out must end in {' or '.join(suffixes)}; it is {out}")
     if out.is_dir():
-        raise InputError(f"--out: {out} is a directory")
+        raise InputError(f"--out: {out} is a directory; name a file in it")
 
 
 def _method_options(options: argparse.Namespace) -> list[str]:
@@ -171,7 +171,7 @@ def _sides(options: argparse.Namespace) -> tuple[list[Rows], list[Rows]]:
     if len(paths[0]) != len(paths[1]):
         raise InputError(f"POOL has {len(paths[0])} files and TARGETS {len(paths[1])}; give one per model on each side")
     if options.tensor is not None and not any(path.suffix in NAMING for side in paths for path in side):
-        raise InputError(f"--tensor {options.tensor}: tensors have names in {', '.join(NAMING)} alone")
+        raise InputError(f"--tensor {options.tensor}: tensors have names in {', '.join(NAMING)} alone; leave it out")
     candidates, targets = ([_opened(path, options.tensor) for path in side] for side in paths)
     return candidates, targets
 

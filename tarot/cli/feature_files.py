@@ -122,7 +122,7 @@ def _metadata(path: Path) -> dict[bytes, bytes]:
     try:
         metadata: dict[bytes, bytes] | None = pq.read_schema(path).metadata
     except BAD_PARQUET as error:
-        raise InputError(f"{path} is not a whole parquet file: {error}") from error
+        raise InputError(f"{path} is not a whole parquet file: {error}; write it again") from error
     return metadata or {}
 
 
@@ -167,9 +167,9 @@ def _facts_of_values(path: Path) -> dict[str, Any]:
         table = pq.read_table(path)
         values = table["value"].to_numpy()
     except BAD_PARQUET as error:
-        raise InputError(f"{path} is damaged, and holds no values of candidates any more: {error}") from error
+        raise InputError(f"{path} holds no values of candidates any more: {error}; make it again") from error
     if values.dtype.kind != "f" or not len(values):
-        raise InputError(f"{path} is damaged: its values are {len(values)} of {values.dtype}")
+        raise InputError(f"{path} is damaged: its values are {len(values)} of {values.dtype}; make it again")
     return {
         "kind": "values",
         "candidates": len(values),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tarot import InputError
 from tarot.features import BAD_TORCH
 
+_SAVE = "save it by torch.save(model.state_dict(), FILE)"
+
 
 def read_state(path: str | Path, option: str) -> dict[str, Tensor]:
     """The state_dict in a file, as safetensors or as torch saves it. Nothing in the file is run. Raises InputError,
@@ -25,12 +27,12 @@ def read_state(path: str | Path, option: str) -> dict[str, Tensor]:
         else:
             given = torch.load(file, weights_only=True, map_location="cpu")
         if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
-            raise InputError(f"{option}: {file} holds no state_dict, which is tensors by name")
+            raise InputError(f"{option}: {file} holds no state_dict, which is tensors by name: {_SAVE}")
     except InputError:
         raise
     except BAD_TORCH as error:
         what = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}") from error
+        raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}; {_SAVE}") from error
     return given
 
 

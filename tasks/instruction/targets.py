@@ -144,7 +144,7 @@ def bbh_questions(
         known = _json(path).get("examples", [])
         for i in _some(len(known), per_task, rng):
             if not all(isinstance(known[i].get(key), str) for key in ("input", "target")):
-                raise InputError(f"{path}: example {i} lacks input or target (text)")
+                raise InputError(f"{path}: example {i} lacks input or target (text); fetch it again")
             question, answer = f"Q: {known[i]['input']}", known[i]["target"]
             said = f" So the answer is {answer}."
             of_shots = (
@@ -211,7 +211,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not there; BBH is bbh-three-shot.json beside a folder bbh of 27 json files")
     content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise InputError(f"{path} must hold a JSON object with something in it")
+        raise InputError(f"{path} must hold a JSON object with something in it; fetch it again")
     return content
 
 
@@ -236,12 +236,14 @@ def _questions(path: Path, subject: str) -> Iterator[Question]:
                 yield Question(subject, cells[0], tuple(cells[1:5]), cells[5], f"{path}:{line}")
                 line = reader.line_num + 1
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}:{line} cannot be read as a table: {error}") from error
+            raise InputError(f"{path}:{line} cannot be read as a table: {error}; fetch it again") from error
 
 
 def _first(questions: list[Question], count: int, subject: str, folder: Path) -> list[Question]:
     if len(questions) < count:
-        raise InputError(f"{folder / 'dev'}: {subject} has {len(questions)} questions of the {count} that are needed")
+        raise InputError(
+            f"{folder / 'dev'}: {subject} has {len(questions)} questions of the {count} that are needed; fetch it again"
+        )
     return questions[:count]
 
 

@@ -168,7 +168,8 @@ def tokenize(
                 )
     if not kept:
         first = f"; {len(refused)} cannot be written, such as {refused[0]}" if refused else ""
-        raise InputError(f"none of {len(rows)} rows has an answer within {max_length} tokens{first}")
+        advice = "raise task.max_length"
+        raise InputError(f"none of {len(rows)} rows has an answer within {max_length} tokens{first}; {advice}")
     return _joined(kept, tokens, learned, cut, tuple(dropped), tuple(refused))
 
 

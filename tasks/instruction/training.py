@@ -207,7 +207,8 @@ def pretrain(net: PreTrainedModel, text: Tokenized, training: Pretraining, seed:
     count = len(text.tokens) // training.length
     if not count:
         raise InputError(
-            f"task.pretraining.length is {training.length}, and the text to learn has {len(text.tokens)} tokens"
+            f"task.pretraining.length is {training.length}, and the text to learn has {len(text.tokens)} tokens; "
+            "lower it, or ask for more rows (task.data.general_rows)"
         )
     ids = torch.from_numpy(text.tokens.astype(np.int64))
     labels = ids if training.learn == "every" else ids.masked_fill(torch.from_numpy(~text.learned), IGNORE)

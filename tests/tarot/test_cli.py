@@ -289,7 +289,7 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         (["value", "pool.npy", "targets.npy", "--method", "random"], "gives candidates no values; these do: "),
         (
             ["value", "pool.npy", "targets.npy", "--method", "less", "-o", "size=3"],
-            "size says how much is selected, and nothing is: every candidate is valued",
+            "size says how much is selected, and every candidate is valued; leave it out",
         ),
         (["inspect", "nowhere"], "STORE: there is no nowhere"),
         (["verify", "pool.npy"], "not a finished feature store"),

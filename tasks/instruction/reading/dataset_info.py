@@ -71,7 +71,10 @@ def listed_datasets(place: str) -> list[Listed] | None:
 
 def _entries(path: Path) -> dict[str, Any] | None:
     """None where it is a file of the same name that `datasets` writes beside what it saves."""
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; mend the list, or give the files of its datasets themselves") from error
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         return None
     return content

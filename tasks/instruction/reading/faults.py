@@ -10,15 +10,23 @@ from tarot import InputError
 
 NAMED = 10
 """So many bad rows are named; the rest are counted."""
+ROW = '{"prompt": "...", "response": "..."}'
+"""What a row may look like, for advice."""
+UTF8 = "save it in UTF-8 (iconv -f latin1 -t utf-8)"
 log = logging.getLogger("tarot")
 
 
 class BadRowError(InputError):
-    """One row that cannot be used. reason: of which kind, in a few words; the message says where, and what it is."""
+    """One row that cannot be used. reason: of which kind, in a few words; the message says where, and what it is.
+    advice: what to do, where the message leaves it open; told where the row ends the run, once for all of its kind."""
 
-    def __init__(self, where: str, reason: str, detail: str) -> None:
+    def __init__(self, where: str, reason: str, detail: str, advice: str = "") -> None:
         super().__init__(f"{where}: {detail}")
-        self.reason = reason
+        self.where, self.reason, self.detail, self.advice = where, reason, detail, advice
+
+    def advised(self) -> BadRowError:
+        """The same, the advice in its message."""
+        return BadRowError(self.where, self.reason, f"{self.detail}; {self.advice}") if self.advice else self
 
 
 @dataclass
@@ -38,7 +46,8 @@ class Account:
 class Faults:
     """The bad rows of one place.
 
-    strict: the first bad row is raised. read: how many rows were looked at, good or bad.
+    strict: the first bad row is raised. read: how many rows were looked at, good or bad. first: the first bad one, in
+    full.
     """
 
     place: str
@@ -46,11 +55,13 @@ class Faults:
     read: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     named: list[str] = field(default_factory=list)
+    first: str = ""
 
     def add(self, error: BadRowError) -> None:
         """Raises the error itself where rows are read strictly."""
         if self.strict:
-            raise error
+            raise error.advised()
+        self.first = self.first or str(error.advised())
         self.reasons[error.reason] += 1
         if len(self.named) < NAMED:
             self.named.append(str(error))
@@ -58,16 +69,16 @@ class Faults:
     def say(self) -> None:
         """To the log. Raises InputError where every row was bad, or there was none."""
         if not self.read:
-            raise InputError(f"{self.place} is empty: it has no rows")
+            raise InputError(f"{self.place} is empty: give a file with at least one row, such as {ROW}")
         if not self.reasons:
             return
         count = self.reasons.total()
         why = ", ".join(f"{number:,} {reason}" for reason, number in self.reasons.most_common())
         if count == self.read:
             raise InputError(
-                f"none of the {count:,} rows of {self.place} can be learned from ({why}); the first: {self.named[0]}"
+                f"none of the {count:,} rows of {self.place} can be learned from ({why}); the first: {self.first}"
                 if count > 1
-                else self.named[0]
+                else self.first
             )
         log.warning("warning: %s of %s rows of %s are left out: %s", f"{count:,}", f"{self.read:,}", self.place, why)
         for line in self.named:

@@ -30,7 +30,9 @@ def hub_records(place: str) -> Iterator[Record]:
     try:
         loaded = datasets.load_dataset(source, subset, split=split, cache_dir=kept_in(source))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{place} (split {split}) cannot be loaded: {error}") from error
+        raise InputError(
+            f"{place} (split {split}) cannot be loaded: {error}; look at name, split and network, or give files"
+        ) from error
     yield from numbered(place, loaded)
 
 

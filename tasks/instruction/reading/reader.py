@@ -57,7 +57,10 @@ def read_rows(
             called = label if not name else name if len(sources) == 1 else f"{name}/{label}"
             rows += _read(source, Origin("", called, label, name, source.columns or own), strict, told)
     if own is not None and not any(own.fit(row.raw) for row in rows):
-        raise InputError(f"no row has a column of task.columns ({', '.join(own.names.values())})")
+        there = ", ".join(sorted(set().union(*(row.raw for row in rows))))
+        raise InputError(
+            f"no row has a column of task.columns ({', '.join(own.names.values())}); name some of these: {there:.300}"
+        )
     if prefix or (len({row.id for row in rows}) < len(rows) and len({row.dataset for row in rows}) > 1):
         rows = [replace(row, id=f"{row.dataset}/{row.id}") for row in rows]
     check_ids(rows)

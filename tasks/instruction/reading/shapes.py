@@ -11,7 +11,7 @@ from tarot import InputError
 from tasks.instruction.reading.columns import Columns
 from tasks.instruction.reading.faults import BadRowError
 from tasks.instruction.reading.row import Row
-from tasks.instruction.reading.turns import ANSWERS, Turns, is_given, turns_of, whole
+from tasks.instruction.reading.turns import ANSWERS, ELSEWHERE, Turns, is_given, turns_of, whole
 
 _ASKED = ("instruction", "prompt", "question", "query", "input")
 _ANSWERED = ("output", "response", "answer", "completion")
@@ -95,11 +95,11 @@ def _refuse_unusable(said: Mapping[str, Any], where: str) -> None:
         )
     if said.get("label") is False:
         detail = "label is false: its answer is one to unlearn (KTO), which no loss here does"
-        raise BadRowError(where, "with label false", detail)
+        raise BadRowError(where, "with label false", detail, "give rows whose answers are to be learned")
     for name in _MEDIA:
         if said.get(name):
             detail = f"it has {name}, which a model of text does not see"
-            raise BadRowError(where, f"with {name}", detail)
+            raise BadRowError(where, f"with {name}", detail, "give rows of text alone")
 
 
 def _is_pair(said: Mapping[str, Any]) -> bool:
@@ -156,7 +156,7 @@ def _plain(prompt: str, completion: Any, where: str) -> Turns:
     if not isinstance(completion, str):
         raise BadRowError(where, "whose content is no text", f"text must be text; it is {completion!r:.80}")
     if not completion.strip():
-        raise BadRowError(where, ANSWERS, "the completion is empty, so there is nothing to learn")
+        raise BadRowError(where, ANSWERS, "the completion is empty, so there is nothing to learn", ELSEWHERE)
     return Turns((("prompt", whole(prompt, where)), ("completion", whole(completion, where))), frozenset(), {})
 
 
@@ -168,7 +168,7 @@ def _asked(said: Mapping[str, Any], asked: str, answered: str | None, where: str
     for name, text in texts.items():
         if not isinstance(text, str):
             reason = ANSWERS if text is None else "whose content is no text"
-            raise BadRowError(where, reason, f"{name or 'output'} must be text; it is {text!r:.80}")
+            raise BadRowError(where, reason, f"{name or 'output'} must be text; it is {text!r:.80}", ELSEWHERE)
     history = said.get("history", [])
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         detail = f"history must be a list of [question, answer]; it is {history!r:.80}"

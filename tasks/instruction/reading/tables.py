@@ -17,10 +17,12 @@ from pyarrow import ipc, parquet
 from tarot import InputError
 from tarot.common import check_is_file, is_name, read_json
 from tarot.features import BAD_PARQUET
-from tasks.instruction.reading.faults import BadRowError
+from tasks.instruction.reading.faults import UTF8, BadRowError
 from tasks.instruction.reading.texts import Raw, Record
 
 _AT_ONCE = 1024  # rows
+_AGAIN = "write it again, or give it the ending of what it is"
+_SAVE = "save it again (save_to_disk), or give its files"
 
 
 def csv_records(content: bytes, path: Path, *, separator: str = ",") -> Iterator[Record]:
@@ -32,27 +34,30 @@ def csv_records(content: bytes, path: Path, *, separator: str = ",") -> Iterator
         text = content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line} is not UTF-8: {error}") from error
+        raise InputError(f"{path}:{line} is not UTF-8: {error}; {UTF8}") from error
     with _long_fields():
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         line = 1
         try:
             names = next(reader, [])
             if len(set(names)) < len(names):
-                raise InputError(f"{path}:1 names a column twice: {', '.join(names)}")
+                raise InputError(f"{path}:1 names a column twice: {', '.join(names)}; rename one of them")
             line = reader.line_num + 1
             for cells in reader:
                 if cells:
                     yield Record(line, f"{path}:{line}", _row(names, cells, f"{path}:{line}"))
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise InputError(f"{path}:{line} cannot be read as a table: {error}") from error
+            raise InputError(
+                f"{path}:{line} cannot be read as a table: {error}; a text with separators, line breaks or quotation "
+                "marks stands in quotation marks, its own doubled"
+            ) from error
 
 
 def _row(names: list[str], cells: list[str], where: str) -> Raw | BadRowError:
     if len(cells) != len(names):
         detail = f"a row has {len(names)} cells, as many as columns are named; this one has {len(cells)}"
-        return BadRowError(where, "of another number of cells", detail)
+        return BadRowError(where, "of another number of cells", detail, "put texts with separators in quotation marks")
     return dict(zip(names, cells, strict=True))
 
 
@@ -73,7 +78,7 @@ def parquet_records(path: Path) -> Iterator[Record]:
         file = parquet.ParquetFile(path)
         yield from numbered(path, _rows(file.iter_batches(_AT_ONCE)))
     except BAD_PARQUET as error:
-        raise InputError(f"{path} cannot be read as parquet: {error}") from error
+        raise InputError(f"{path} cannot be read as parquet: {error}; {_AGAIN}") from error
 
 
 def arrow_records(place: Path, files: Sequence[Path]) -> Iterator[Record]:
@@ -93,7 +98,7 @@ def _arrow_rows(path: Path) -> Iterator[Raw]:
             else:
                 yield from _rows(ipc.open_stream(source))
     except BAD_PARQUET as error:
-        raise InputError(f"{path} cannot be read as arrow: {error}") from error
+        raise InputError(f"{path} cannot be read as arrow: {error}; {_AGAIN}") from error
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Raw]:
@@ -121,7 +126,7 @@ def saved_files(folder: Path) -> list[Path] | None:
     try:
         names = [Path(file["filename"]).name for file in read_json(state)["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{state} does not say which files the dataset has: {error}") from error
+        raise InputError(f"{state} does not say which files the dataset has: {error}; {_SAVE}") from error
     return [folder / name for name in names]
 
 
@@ -133,8 +138,8 @@ def saved_splits(folder: Path) -> list[str] | None:
     try:
         splits = [str(name) for name in read_json(listed)["splits"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{listed} does not say which splits there are: {error}") from error
+        raise InputError(f"{listed} does not say which splits there are: {error}; {_SAVE}") from error
     for name in splits or [""]:
         if not is_name(name):
-            raise InputError(f"{listed} does not say which splits there are: {name!r} is no name of a folder")
+            raise InputError(f"{listed} does not say which splits there are: {name!r} is no name of a folder; {_SAVE}")
     return splits

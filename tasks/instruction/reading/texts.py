@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tarot import InputError
 from tarot.common import check_is_file
-from tasks.instruction.reading.faults import BadRowError
+from tasks.instruction.reading.faults import ROW, UTF8, BadRowError
 
 Raw = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def unpacked(path: Path) -> bytes:
             try:
                 return unpack(content)
             except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-                raise InputError(f"{path} cannot be unpacked: {error}") from error
+                raise InputError(f"{path} cannot be unpacked: {error}; pack it again, or give what is in it") from error
     return content
 
 
@@ -79,7 +79,9 @@ def decoded(content: bytes, path: Path) -> bytes:
             try:
                 return content.decode(encoding).encode()
             except UnicodeError as error:
-                raise InputError(f"{path} is not {encoding.upper()}, as its first bytes say: {error}") from error
+                raise InputError(
+                    f"{path} is not {encoding.upper()}, as its first bytes say: {error}; save it in UTF-8"
+                ) from error
     return content.removeprefix(codecs.BOM_UTF8)
 
 
@@ -111,23 +113,23 @@ def _object(line: bytes, where: str) -> Raw | BadRowError:
     try:
         return _checked(_DECODER.decode(line.decode()), where)
     except UnicodeDecodeError as error:
-        return BadRowError(f"{where} is not UTF-8", "not UTF-8", str(error))
+        return BadRowError(f"{where} is not UTF-8", "not UTF-8", str(error), UTF8)
     except _TwiceError as error:
         return _twice(where, error)
     except (ValueError, RecursionError) as error:  # numbers of too many digits; brackets within brackets
-        return BadRowError(f"{where} is not JSON", "not JSON", str(error))
+        return BadRowError(f"{where} is not JSON", "not JSON", str(error), f"a row is one object a line, {ROW}")
 
 
 def _checked(value: Any, where: str) -> Raw | BadRowError:
     if isinstance(value, dict):
         return value
     detail = f"a row must be a JSON object; it is {type(value).__name__}"
-    return BadRowError(where, "not an object", detail)
+    return BadRowError(where, "not an object", detail, f"such as {ROW}")
 
 
 def _twice(where: str, error: _TwiceError) -> BadRowError:
     detail = f"the key {error.args[0]!r} is there twice, so it is not known what is meant"
-    return BadRowError(where, "with a key twice", detail)
+    return BadRowError(where, "with a key twice", detail, "take one out, or give them different names")
 
 
 def _text(content: bytes, path: Path) -> str:
@@ -135,7 +137,7 @@ def _text(content: bytes, path: Path) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line} is not UTF-8: {error}") from error
+        raise InputError(f"{path}:{line} is not UTF-8: {error}; {UTF8}") from error
 
 
 def _is_one(line: bytes) -> bool:
@@ -206,7 +208,7 @@ def _value(text: str, place: int, where: str) -> tuple[Raw | BadRowError, int]:
         except _TwiceError as error:
             return _twice(where, error), _PLAIN.raw_decode(text, place)[1]
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
+        raise InputError(f"{where} is not JSON: {error}; mend it there, or give one object a line, {ROW}") from error
 
 
 def _skip(text: str, place: int) -> int:

@@ -23,6 +23,7 @@ _FLAGS = ("weight", "train", "training", "loss")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text"}
 ANSWERS = "without an answer"
+ELSEWHERE = "give it one, or say which columns have it: 'task.columns={prompt: ..., response: ...}'"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _content(turn: Mapping[str, Any], role: str, rest: Mapping[str, Any], where:
     if role in ("tool", "function_call") and said is not None:
         return json.dumps(said, ensure_ascii=False)
     if role == "assistant" and said is None:
-        raise BadRowError(where, ANSWERS, f"{name}, the assistant's, has no content")
+        raise BadRowError(where, ANSWERS, f"{name}, the assistant's, has no content", "give it some, or take it out")
     detail = f"{name} must be an object with role and content (text); the content is {said!r:.80}"
     raise BadRowError(where, "whose content is no text", detail)
 
@@ -109,7 +110,7 @@ def _part(part: Any, where: str, name: str) -> str:
     text = part.get(_TEXTS.get(kind, "")) if isinstance(part, Mapping) else None
     if not isinstance(text, str):
         detail = f"{name} has a part of the type {kind!r}; a model of text reads text alone"
-        raise BadRowError(where, "with parts that are no text", detail)
+        raise BadRowError(where, "with parts that are no text", detail, "give rows of text alone")
     return text
 
 
@@ -148,7 +149,7 @@ def _calls(said: Any, where: str, name: str) -> list[dict[str, Any]]:
         called = inner.get("name") if isinstance(inner, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(called, str) or not called:
             detail = f"{name} calls a tool without saying its name: {call!r:.80}"
-            raise BadRowError(where, "with a call of nothing", detail)
+            raise BadRowError(where, "with a call of nothing", detail, "a call is {name: ..., arguments: {...}}")
         arguments = _parsed(inner["arguments"]) if inner.get("arguments") not in (None, "") else {}
         if not isinstance(arguments, Mapping):
             detail = f"{name}: the arguments of {called!r} must be a JSON object; they are {arguments!r:.80}"
@@ -176,10 +177,12 @@ def _is_learned(turn: Mapping[str, Any], role: str, where: str, name: str) -> bo
 def _refuse_unlearnable(found: Turns, where: str) -> None:
     answers = [place for place, (role, _) in enumerate(found.messages) if role == "assistant"]
     if not answers:
-        raise BadRowError(where, ANSWERS, "no message is the assistant's, so there is nothing to learn")
+        detail = "no message is the assistant's, so there is nothing to learn"
+        raise BadRowError(where, ANSWERS, detail, "give it an answer, a message of the role assistant")
     if not any(found.messages[place][1].strip() or place in found.more for place in answers):
-        raise BadRowError(where, ANSWERS, "all answers of the assistant are empty, so there is nothing to learn")
+        detail = "all answers of the assistant are empty, so there is nothing to learn"
+        raise BadRowError(where, ANSWERS, detail, ELSEWHERE)
     learned = [place for place in answers if place not in found.masked]
     if not any(found.messages[place][1].strip() or place in found.more for place in learned):
         detail = "every answer is given or masked (weight, train, loss), so there is nothing to learn"
-        raise BadRowError(where, "whose answers are all masked", detail)
+        raise BadRowError(where, "whose answers are all masked", detail, "leave one of them to be learned")
