@@ -7,12 +7,12 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 
 from tarot import InputError
-from tarot.common import Natural, check_options, resolve_device
+from tarot.common import check_options, resolve_device, within
 
 _NAME = re.compile(r"\w[\w.-]*")  # one part of a path, and none that leads elsewhere
 _CONVERSIONS = ("none", "partial", "object", "all")
@@ -22,7 +22,7 @@ _CONVERSIONS = ("none", "partial", "object", "all")
 class Settings:
     """The options at the top of the config."""
 
-    seed: Natural
+    seed: Annotated[int, within("[0, 2147483647]")]  # what every library's generators take
     device: str
     deterministic: bool
     data_dir: str

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tarot.common import Count, InputError, Natural, atomic_file, checked, resolve_device
+from tarot.common import Count, InputError, Natural, atomic_file, checked, make_folder, resolve_device
 from tarot.distillation.distilled import Distilled
 from tarot.distillation.per_class import ClassStatistics, Survey, surveyed
 from tarot.distillation.synthesis import Arrays, Keep, Pixels, Synthesis, Task, synthesise
@@ -210,7 +210,7 @@ def _in_folder(cache: str | os.PathLike[str] | None) -> Keep:
         path = folder / f"{name}.npz"
         if not path.exists():
             arrays = make()
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with atomic_file(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
         try:

@@ -46,7 +46,7 @@ class FeatureTask(TaskData):
         groups: str | Path | None = None,
         costs: str | Path | None = None,
         sources: str | Path | None = None,
-        target_weights: Mapping[str, NonNegative] | None = None,
+        target_weights: Mapping[str | int, NonNegative] | None = None,
         learning_rates: Sequence[float] | None = None,
         cache_dir: str | Path = "cache",
     ) -> None:

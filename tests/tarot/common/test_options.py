@@ -40,7 +40,7 @@ OF_BOOL, OF_INT, OF_FLOAT, OF_TEXT = "true or false", "an integer", "a number", 
 
 ALLOWED = [
     (bool, [True, False, np.True_]),
-    (int, [0, -3, 10**30, np.int64(3), np.uint8(3)]),
+    (int, [0, -3, 2**63 - 1, np.int64(3), np.uint8(3)]),
     (float, [0.0, -1.5, 3, np.float32(0.5), np.int64(3)]),
     (str, ["", "a", np.str_("a")]),
     (Path, [Path("a")]),
@@ -140,6 +140,8 @@ def test_what_is_refused_says_what_is_allowed(annotation, value, allowed):
         (Literal["a"], np.array(["a", "a"]), "name must be a; it is array(['a', 'a'], dtype='<U1')"),
         (int, [1], "name must be an integer; it is [1]"),
         (float, 10**400, f"name must be finite; it is {10**400}"),
+        (int, 2**63, f"name must be between -2**63 and 2**63; it is {2**63}"),
+        (Annotated[int, within("[1, 1048576]")], 0, "name must be in [1, 1048576]; it is 0"),
     ],
 )
 def test_what_is_inside_is_named(annotation, value, message):
