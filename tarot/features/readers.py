@@ -155,8 +155,10 @@ def _read_npz(path: Path, name: str | None) -> Rows:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is no .npz archive: name it .npy, as it is one array")
             asked = arrays.files[0] if name is None and len(arrays.files) == 1 else name
-            known = asked in arrays.files  # then no other array is read
-            chosen = asked if known else _the_matrix(path, {key: np.shape(arrays[key]) for key in arrays.files}, asked)
+            if asked is not None and asked in arrays.files:  # then no other array is read
+                chosen = asked
+            else:
+                chosen = _the_matrix(path, {key: np.shape(arrays[key]) for key in arrays.files}, asked)
             array = arrays[chosen]
             if not isinstance(array, np.ndarray):  # the archive has other files, too
                 raise InputError(f"{path}:{chosen} is no array; give an archive that numpy.savez wrote")
