@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tarot.common import InputError
 from tarot.features import Features
 from tarot.selection import Selection, SelectionProblem
-from tarot.selectors import SELECTORS, Ordered, Selector, Valuing, check_selector
+from tarot.selectors import SELECTORS, Ordered, Selector, Valuing, check_selector, unknown_option
 from tarot.space import AskedNorm, Whitening, resolved
 from tarot.workers import LOCAL, Workers
 
@@ -81,6 +81,10 @@ def _asking(
     def decorate(answer: Callable[[Selector, SelectionProblem], Answer]) -> Callable[Arguments, Answer]:
         @wraps(answer)
         def ask(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+            try:
+                signature(asked).bind(*args, **kwargs)
+            except TypeError as error:  # what is said of it names the function that was called
+                raise TypeError(f"{answer.__name__}(): {error}") from None
             return answer(*asked(*args, **kwargs))
 
         returned = signature(answer).return_annotation
@@ -169,10 +173,11 @@ def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:
         return selector
     if selector not in SELECTORS:
         raise InputError(f"there is no selector {selector!r}; there are {', '.join(sorted(SELECTORS))}")
-    try:
-        return SELECTORS[selector](**options)
-    except TypeError as error:
-        raise TypeError(f"selector {selector!r}: {error}") from error
+    kind = SELECTORS[selector]
+    wrong = unknown_option(selector, kind, options)
+    if wrong is not None:
+        raise TypeError(wrong)
+    return kind(**options)
 
 
 def _checked_selection(found: object, selector: Selector, problem: SelectionProblem) -> Selection:

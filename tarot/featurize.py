@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
-from tarot.common import Count, InputError, check_option, fingerprint, hash_tensors, resolve_device
+from tarot.common import Count, InputError, Natural, check_option, fingerprint, hash_tensors, resolve_device
 from tarot.features import Blueprint, FeatureStore, StoredDtype
 from tarot.gradients import Engine, GradientFeatures, Losses, Projection, Samples, gradient_rows
-from tarot.workers import LOCAL, Local, Workers
+from tarot.workers import LOCAL, Local, Workers, check_workers
 
 _VERSION = 1  # of what is computed here; another one never mixes with stores of this one
 _AUTOCASTS = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -86,6 +86,11 @@ def featurize(
     Raises InputError (StoreError where `path` holds other features, naming what differs): for a loss that is not one
     per sample, a sample whose gradient is not finite, duplicate ids, and options that make no sense.
     """
+    _check_kinds(model, losses, collate, parameters, cost)
+    check_workers(engine)
+    check_option("workers", workers, Natural)
+    check_option("rows_per_shard", rows_per_shard, Count)
+    check_option("recipe", recipe, Mapping[str, Any] | None)
     ids = _checked_ids(ids, _length(dataset))
     projection, forward = _projection(projection, dim), _autocast(autocast)
     with _on_device(model, device) as where:
@@ -227,6 +232,18 @@ def _notes(rows: Any) -> dict[str, Any]:
 # --- the arguments ---------------------------------------------------------------------------------------------------
 
 
+def _check_kinds(model: object, losses: object, collate: object, parameters: object, cost: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module; it is {type(model).__name__}")
+    for name, given in {"losses": losses, "collate": collate}.items():
+        if not callable(given):
+            raise InputError(f"{name} must be a function; it is {given!r}")
+    for name, given in {"parameters": parameters, "cost": cost}.items():
+        if given is not None and not callable(given):
+            advice = ', such as lambda name: "head" in name' if name == "parameters" else " of a sample"
+            raise InputError(f"{name} must be a function{advice}, or None; it is {given!r}")
+
+
 def _length(dataset: Any) -> int:
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InputError(
@@ -240,6 +257,8 @@ def _length(dataset: Any) -> int:
 
 def _checked_ids(ids: Any, rows: int) -> list[Any]:
     listed = list(range(rows)) if ids is None else np.asarray(ids).tolist()
+    if not isinstance(listed, list):
+        raise InputError(f"ids must be a list of names; they are {ids!r}")
     if len(listed) != rows:
         raise InputError(f"ids must name each of the {rows} samples; there are {len(listed)}")
     return listed

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 _CONF = Path(__file__).parents[2] / "conf"
+_NO_NAME = re.compile(r"Config group override must be a string or a list")
 _READER_ENDED = re.compile(r"DataLoader worker .* (is killed by signal|exited unexpectedly)")
 
 
@@ -40,13 +41,16 @@ def message_of(error: BaseException) -> str | None:
                 "(try fewer features.workers or task.workers, or 0)"
             )
     for cause in causes:
+        if isinstance(cause, FileExistsError | NotADirectoryError):
+            return f"{cause.filename} is, or is below, a file where a folder is needed: give another path"
         if isinstance(cause, OSError):
             return _one_line(cause)
-    if isinstance(causes[0], InstantiationException) and isinstance(causes[-1], TypeError):  # an option's name or type
-        where = re.search(r"full_key: (\S+)", str(causes[-2]))
-        return f"{where[1]}: {_one_line(causes[-1])}" if where else _one_line(causes[-1])
+    if isinstance(causes[0], InstantiationException) and isinstance(causes[-1], TypeError):
+        return _no_such_argument(causes)
     if isinstance(causes[0], HydraException | OmegaConfBaseException):
-        return _no_such_option(causes) or _one_line(causes[0])
+        return _no_such_option(causes) or _no_folder(causes[0]) or _one_line(causes[0])
+    if isinstance(causes[0], ValueError) and _NO_NAME.match(str(causes[0])):
+        return f"{_one_line(causes[0])}: what is chosen of a group has a name, as in task=digits or selector=less"
     return None
 
 
@@ -57,6 +61,23 @@ def message_of_hydra(error: BaseException, run: Callable[..., object]) -> str | 
     if any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
         return None
     return f"what the command line asks for cannot be composed: {_one_line(error) or type(error).__name__}"
+
+
+def _no_such_argument(causes: Sequence[BaseException]) -> str:
+    """Where what is built of a group has no option of that name, or an option has the wrong type."""
+    where = re.search(r"full_key: (\S+)", str(causes[-2]))
+    place = where[1] if where else ""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(causes[-1]))
+    if unknown:
+        return f"there is no option {place}{'.' if place else ''}{unknown[1]}"
+    return f"{place}: {_one_line(causes[-1])}" if place else _one_line(causes[-1])
+
+
+def _no_folder(error: BaseException) -> str | None:
+    """Where Hydra is to make the run's folder, and is given none."""
+    if "full_key: hydra.run.dir" not in str(error):
+        return None
+    return "output_dir must be the path of a folder; it is null"
 
 
 def _no_such_config(asked: str, options: Sequence[str]) -> str:
@@ -74,11 +95,13 @@ def _no_such_option(causes: Sequence[BaseException]) -> str | None:
     found = re.match(r"Could not override '([^']+)'", str(causes[0]))
     if found is None:
         return None
-    place, _, name = found[1].rpartition(".")
     parents = (cause.parent_node for cause in causes if isinstance(cause, OmegaConfBaseException))
-    known = [str(key) for parent in parents if isinstance(parent, DictConfig) for key in parent if str(key)[0] != "_"]
-    if not known:
+    parent = next((parent for parent in parents if isinstance(parent, DictConfig)), None)
+    known = [] if parent is None else [str(key) for key in parent if str(key)[0] != "_"]
+    if parent is None or not known:
         return None
+    place = str(parent._get_full_key(None))  # what is there of the path; the part after it is not
+    name = found[1].removeprefix(f"{place}.").partition(".")[0]
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"there is no option {found[1]}; do you mean {'.'.join([*([place] if place else []), near[0]])}?"

@@ -117,7 +117,7 @@ class DistillationExperiment:
             train_surrogates([task], run.cache, run.engine)
             checkpoints = task.checkpoints()
             model.load_state_dict(dict([one for one in checkpoints if one.run == checkpoints[0].run][-1].state))
-        model.to(task.device, memory_format=torch.channels_last)  # faster convolutions on any device
+        model.to(task.device).to(memory_format=torch.channels_last)  # faster convolutions on any device
         return model.eval().requires_grad_(False)
 
     def _options(self, arm: str) -> Synthesis:

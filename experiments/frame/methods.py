@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.stages import FeatureRecipe
 from tarot import InputError
-from tarot.selectors import SELECTORS, Selector, needs_of
+from tarot.selectors import SELECTORS, Selector, needs_of, unknown_option
 from tasks.task import Task, TaskData
 
 COMMON = "wfd"  # the features of methods that look at none
@@ -33,6 +33,9 @@ def method(name: str, options: Mapping[str, Any], seed: int, **defaults: Any) ->
     """
     kind = SELECTORS[name]
     takes = options_of(name)
+    wrong = unknown_option(name, kind, options)
+    if wrong is not None:
+        raise InputError(f"experiment.options.{name}: {wrong}")
     applied = {key: value for key, value in {"seed": seed, **defaults}.items() if key in takes}
     try:
         return kind(**{**applied, **options})

@@ -7,13 +7,13 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 
 from experiments.stages import FeatureRecipe
 from tarot import InputError
-from tarot.common import Natural, check_options, resolve_device
+from tarot.common import check_options, resolve_device, within
 from tasks.task import TaskData
 
 _NAME = re.compile(r"\w[\w.-]{0,99}")  # one part of a path, and none that leads elsewhere
@@ -49,7 +49,7 @@ _KINDS = {
 class Settings:
     """The options at the top of the config."""
 
-    seed: Natural
+    seed: Annotated[int, within("[0, 2147483647]")]  # what every library's generators take
     device: str
     deterministic: bool
     data_dir: str

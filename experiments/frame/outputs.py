@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tarot.common import atomic_file, claimed, remove_abandoned
+from tarot.common import atomic_file, claimed, make_folder, remove_abandoned
 
 DONE = "metrics.json"
 """Where it is, the run is done: it goes first and comes last."""
@@ -27,7 +27,7 @@ class Outputs:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Raises InputError where another run writes to the folder now."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with claimed(self.folder):
             yield
 

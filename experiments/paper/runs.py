@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from experiments.frame.outputs import DONE
 from tarot import InputError
-from tarot.common import Count, atomic_file, check_options, fingerprint
+from tarot.common import Count, atomic_file, check_options, fingerprint, make_folder
 
 log = logging.getLogger("tarot")
 
@@ -93,7 +93,7 @@ def quoted(path: Path | str) -> str:
 
 def _run(overrides: Sequence[str], output: Path) -> str:
     """Why it failed; empty where it did not. Its messages are seen as they come."""
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     (output / "run.log").unlink(missing_ok=True)
     log.info("running %s", " ".join(overrides))
     start = time.perf_counter()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from tarot.api import select, value
 from tarot.cli.selector_options import option_lines, selector_of
 from tarot.common import InputError, atomic_file
-from tarot.features import NAMING, Rows, common_ids, existing_paths, open_features, read_vector
+from tarot.features import BAD_NPZ, BAD_PARQUET, NAMING, Rows, common_ids, existing_paths, open_features, read_vector
 from tarot.selection import Selection
 from tarot.selectors import Ordered
 from tarot.space import WHITENINGS
@@ -38,8 +40,9 @@ def add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--size", metavar="S", help="how many candidates to select")
     parser.add_argument("--ratio", metavar="R", help="what share of the candidates to select, in (0, 1]")
     parser.add_argument("--ids", metavar="FILE", help="of the candidates (default: those in POOL)")
-    parser.add_argument("--costs", metavar="FILE", help="of each candidate, for a budget by -o tokens=X")
-    parser.add_argument("--sources", metavar="FILE", help="of each candidate, for -o quota=NAME:X,... and -o cap=...")
+    add = parser.add_argument
+    add("--candidate-costs", "--costs", metavar="FILE", help="of each candidate, for a budget by -o tokens=X")
+    add("--candidate-sources", "--sources", metavar="FILE", help="of each, for -o quota=NAME:X,... and -o cap=...")
     parser.add_argument("--candidate-tags", metavar="FILE", help="which candidates are like the target, for `oracle`")
     parser.add_argument("--out", type=Path, default=Path("selection.parquet"), help="default: %(default)s")
     parser.set_defaults(run=run_select)
@@ -79,16 +82,16 @@ def _add_sides(parser: argparse.ArgumentParser) -> None:
     vector = "a .npy vector, or a text file with one value per line"
     add("--candidate-labels", "--labels", metavar="FILE", help=f"of the candidates: {vector}")
     add("--target-labels", metavar="FILE", help="of the targets")
-    add("--groups", metavar="FILE", help="the subtask of each target")
-    add("--residuals", metavar="FILES", help="TRAK's Q of each candidate, one file per model (dsdm)")
-    add("--scores", metavar="FILES", help="scores of each candidate, one file per model (el2n, influence)")
+    add("--target-groups", "--groups", metavar="FILE", help="the subtask of each target")
+    add("--candidate-residuals", "--residuals", metavar="FILES", help="TRAK's Q of each, one file per model (dsdm)")
+    add("--candidate-scores", "--scores", metavar="FILES", help="of each, one file per model (el2n, influence)")
     add(
         "--learning-rates", metavar="X,X,...", help="one per file of POOL, where they are of checkpoints (less, tracin)"
     )
 
 
 def run_select(options: argparse.Namespace) -> int:
-    _check_out(options.out, ".parquet")
+    _check_out(options, ".parquet")
     budget = [f"{name}={text}" for name, text in (("size", options.size), ("ratio", options.ratio)) if text is not None]
     selector = selector_of(options.selector, [*budget, *_method_options(options)])
     candidates, targets = _sides(options)
@@ -100,8 +103,8 @@ def run_select(options: argparse.Namespace) -> int:
         total=options.total,
         candidate_ids=_ids(options, candidates),
         candidate_tags=read_vector(options.candidate_tags, "--candidate-tags", n),
-        candidate_costs=_vector_of_numbers(options.costs, "--costs", n),
-        candidate_sources=read_vector(options.sources, "--sources", n),
+        candidate_costs=_vector_of_numbers(options.candidate_costs, "--candidate-costs", n),
+        candidate_sources=read_vector(options.candidate_sources, "--candidate-sources", n),
         **_known(options, n, targets[0].shape[0]),
     )
     selection.save(options.out)
@@ -111,7 +114,7 @@ def run_select(options: argparse.Namespace) -> int:
 
 
 def run_value(options: argparse.Namespace) -> int:
-    _check_out(options.out, ".parquet", ".npy")
+    _check_out(options, ".parquet", ".npy")
     given = _method_options(options)
     for name in (option.partition("=")[0] for option in given):
         if name in _BUDGETS:
@@ -153,12 +156,56 @@ def _summary(selection: Selection, out: Path) -> str:
 # --- the arguments ---------------------------------------------------------------------------------------------------
 
 
-def _check_out(out: Path, *suffixes: str) -> None:
-    """Before the work begins, not after it."""
+_FILES = (
+    "pool",
+    "targets",
+    "ids",
+    "candidate_labels",
+    "target_labels",
+    "target_groups",
+    "candidate_residuals",
+    "candidate_scores",
+    "candidate_costs",
+    "candidate_sources",
+    "candidate_tags",
+)
+"""The arguments that are read from."""
+
+
+def _check_out(options: argparse.Namespace, *suffixes: str) -> None:
+    """Before the work begins, not after it: nothing that took longer to make is written over by mistake."""
+    out: Path = options.out
     if out.suffix not in suffixes:
         raise InputError(f"--out must end in {' or '.join(suffixes)}; it is {out}")
     if out.is_dir():
         raise InputError(f"--out: {out} is a directory; name a file in it")
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise InputError(f"--out: {above} is a file, where a folder is needed for {out}")
+    if not out.exists():
+        return
+    given = vars(options)
+    read = [Path(part) for name in _FILES if given.get(name) for part in (given[name], *given[name].split(","))]
+    if any(path.is_file() and path.samefile(out) for path in read):
+        raise InputError(f"--out: {out} is read by this command, which would write over it; give another path")
+    if kind_of(out) is None:
+        raise InputError(f"--out: {out} is there, and no selection nor values; give another path, or delete it")
+
+
+def kind_of(path: Path) -> Literal["selection", "values"] | None:
+    """What of ours a .parquet or .npy file holds; None where it is another file."""
+    if path.suffix == ".npy":
+        with contextlib.suppress(*BAD_NPZ):
+            vector = np.load(path, mmap_mode="r", allow_pickle=False)
+            return "values" if vector.ndim == 1 and vector.dtype == np.float64 else None
+        return None
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except BAD_PARQUET:
+        return None
+    if b"selection" in metadata:
+        return "selection"
+    return "values" if metadata.get(b"format") == VALUES_FORMAT.encode() else None
 
 
 def _method_options(options: argparse.Namespace) -> list[str]:
@@ -203,9 +250,9 @@ def _known(options: argparse.Namespace, n: int, m: int) -> dict[str, Any]:
         "norm": None if options.norm == "none" else options.norm,
         "candidate_labels": read_vector(options.candidate_labels, "--candidate-labels", n),
         "target_labels": read_vector(options.target_labels, "--target-labels", m),
-        "target_groups": read_vector(options.groups, "--groups", m),
-        "candidate_residuals": _numbers(options.residuals, "--residuals", n),
-        "candidate_scores": _numbers(options.scores, "--scores", n),
+        "target_groups": read_vector(options.target_groups, "--target-groups", m),
+        "candidate_residuals": _numbers(options.candidate_residuals, "--candidate-residuals", n),
+        "candidate_scores": _numbers(options.candidate_scores, "--candidate-scores", n),
         "learning_rates": _rates(options.learning_rates),
     }
 
@@ -220,8 +267,17 @@ def _numbers(text: str | None, name: str, length: int) -> list[NDArray[Any]] | N
         try:
             vectors.append(vector.astype(np.float64))
         except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: {path} must hold numbers: {error}") from error
+            row = next(i for i, item in enumerate(vector) if not _is_number(item))
+            raise InputError(f"{name}: {path} must hold numbers; row {row} is {str(vector[row])!r}") from error
     return vectors
+
+
+def _is_number(item: Any) -> bool:
+    try:
+        float(item)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _vector_of_numbers(text: str | None, name: str, length: int) -> NDArray[Any] | None:

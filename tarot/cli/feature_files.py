@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tarot.cli.choosing import VALUES_FORMAT
-from tarot.common import InputError, atomic_file, check_is_file, progress
+from tarot.cli.choosing import kind_of
+from tarot.common import InputError, atomic_file, progress
 from tarot.features import (
     BAD_PARQUET,
     FeatureStore,
@@ -49,7 +49,10 @@ def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="say what is in a file",
         description="Say what is in a store, a file of features, a selection, or the values of candidates.",
     )
-    parser.add_argument("path", metavar="STORE", type=Path)
+    parser.add_argument("path", metavar="STORE")
+    parser.add_argument(
+        "--tensor", metavar="NAME", help="which tensor of a file (.safetensors, .pt, .npz) with several"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run_inspect)
     return parser
@@ -75,8 +78,8 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "index) and write them as .npy, .safetensors, .parquet or, where the new path has no suffix, a feature store. "
         "Names of rows are kept by .parquet and by stores, further columns by .safetensors, too.",
     )
-    parser.add_argument("source", metavar="SOURCE", type=Path)
-    parser.add_argument("out", metavar="OUT", type=Path)
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("out", metavar="OUT")
     parser.add_argument(
         "--dtype", choices=list(_DTYPES), help="default: the source's, or float32 where that is another"
     )
@@ -93,7 +96,7 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run_inspect(options: argparse.Namespace) -> int:
     (path,) = existing_paths(options.path, "STORE")
-    facts = _facts(path)
+    facts = _facts(path, options.tensor)
     if options.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -103,27 +106,18 @@ def run_inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    metadata = _metadata(path) if path.suffix == ".parquet" else {}
-    if b"selection" in metadata:
+def _facts(path: Path, tensor: str | None) -> dict[str, Any]:
+    kind = kind_of(path) if path.suffix in (".parquet", ".npy") and path.is_file() else None
+    if kind == "selection":
         return _facts_of_selection(path)
-    if metadata.get(b"format") == VALUES_FORMAT.encode():
+    if kind == "values":
         return _facts_of_values(path)
-    rows = open_features(path)
+    rows = open_features(path, tensor)
     if isinstance(rows, FeatureStore):
         return _facts_of_store(rows)
     size = sum(entry[1] for entry in file_identity(path))
     dtype = str(rows.dtype).removeprefix("torch.")
     return {"kind": "features", "rows": rows.shape[0], "dim": rows.shape[1], "dtype": dtype, "size": _readable(size)}
-
-
-def _metadata(path: Path) -> dict[bytes, bytes]:
-    check_is_file(path)
-    try:
-        metadata: dict[bytes, bytes] | None = pq.read_schema(path).metadata
-    except BAD_PARQUET as error:
-        raise InputError(f"{path} is not a whole parquet file: {error}; write it again") from error
-    return metadata or {}
 
 
 def _facts_of_store(store: FeatureStore) -> dict[str, Any]:
@@ -163,9 +157,13 @@ def _facts_of_selection(path: Path) -> dict[str, Any]:
 
 
 def _facts_of_values(path: Path) -> dict[str, Any]:
+    names: list[str] = []
     try:
-        table = pq.read_table(path)
-        values = table["value"].to_numpy()
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            table = pq.read_table(path)
+            names, values = table.column_names, table["value"].to_numpy()
     except BAD_PARQUET as error:
         raise InputError(f"{path} holds no values of candidates any more: {error}; make it again") from error
     if values.dtype.kind != "f" or not len(values):
@@ -175,7 +173,7 @@ def _facts_of_values(path: Path) -> dict[str, Any]:
         "candidates": len(values),
         "lowest": float(values.min()),
         "highest": float(values.max()),
-        "ids": "id" in table.column_names,
+        "ids": "id" in names,
         "size": _readable(path.stat().st_size),
     }
 
@@ -216,7 +214,9 @@ def run_verify(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    (source,), out = existing_paths(options.source, "SOURCE"), options.out
+    (source,), out = existing_paths(options.source, "SOURCE"), Path(options.out)
+    if not options.out:
+        raise InputError("OUT must name a file or a folder; it is ''")
     if out.exists():
         raise InputError(f"OUT: {out} exists; give another path, or delete it")
     if out.suffix not in _WRITERS:

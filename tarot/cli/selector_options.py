@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union
 
 from tarot.common import InputError
-from tarot.selectors import SELECTORS, Selector
+from tarot.selectors import SELECTORS, Selector, unknown_option
 
 
 def selector_of(name: str, options: Sequence[str]) -> Selector:
@@ -28,9 +28,7 @@ def selector_of(name: str, options: Sequence[str]) -> Selector:
         if not equals:
             raise InputError(f"an option of a selector is NAME=VALUE; this is {option!r}")
         if key not in fields:
-            known = ", ".join(fields) or "none"
-            advice = "; it finds its own size, and tarot_fixed takes yours" if key in ("size", "ratio") else ""
-            raise InputError(f"selector {name!r} has no option {key!r}; its options are: {known}{advice}")
+            raise InputError(unknown_option(name, kind, [key]))
         given[key] = parsed(text, fields[key], key)
     return kind(**given)
 
@@ -62,7 +60,10 @@ def _of_kind(text: str, kind: Any) -> Any:
         return _one_of(text, {str(value): value for value in arguments})
     if origin is Mapping:
         pairs = [part.rpartition(":") for part in text.split(",")]
-        return {_of_kind(key, arguments[0]): _of_kind(value, arguments[1]) for key, _, value in pairs}
+        found = {_of_kind(key, arguments[0]): _of_kind(value, arguments[1]) for key, colon, value in pairs if colon}
+        if len(found) < len(pairs):  # a part that is no pair, or a name twice
+            raise ValueError(text)
+        return found
     if origin is tuple:
         return tuple(_of_kind(part, of) for part, of in zip(text.split(","), arguments, strict=True))
     raise TypeError(f"options of type {kind} are not read from text")
@@ -84,7 +85,7 @@ def _words(hint: Any) -> str:
         elif typing.get_origin(kind) is tuple:
             parts.append(f"{len(typing.get_args(kind))} numbers with commas between them")
         elif typing.get_origin(kind) is Mapping:
-            parts.append("NAME:NUMBER pairs with commas between them")
+            parts.append("NAME:NUMBER pairs with commas between them, each name once")
         else:
             parts.append(words[kind])
     *others, last = parts

@@ -2,7 +2,7 @@
 
 from tarot.common.devices import CPU, products_in, resolve_device, selection_device
 from tarot.common.errors import InputError
-from tarot.common.files import atomic_directory, atomic_file, remove_abandoned
+from tarot.common.files import atomic_directory, atomic_file, make_folder, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
 from tarot.common.folders import entries, files_below, is_name
 from tarot.common.locks import claimed, locked
@@ -52,6 +52,7 @@ __all__ = [
     "hash_tensors",
     "is_name",
     "locked",
+    "make_folder",
     "memory_limit",
     "part_of_progress",
     "products_in",

@@ -12,15 +12,27 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from tarot.common.errors import InputError
+
 ABANDONED = 24 * 3600.0
 """Seconds without a change after which what a process of another machine was writing counts as left behind."""
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """The folder, and those that it is in, where they are not there. Raises InputError where a file is in the way."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(path for path in (folder, *folder.parents) if os.path.lexists(path) and not path.is_dir())
+        raise InputError(f"{file} is a file, where a folder is needed: give another path, or move it away") from error
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to; renamed to `path` when the block ends, removed when it raises."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = _temporary(path)
     try:
         with called(path, temporary):
@@ -36,7 +48,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary directory to fill; renamed to `path` (which must not exist) at the end, removed on an error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = _temporary(path)
     try:
         with called(path, temporary):

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from tarot.common.errors import InputError
-from tarot.common.files import called
+from tarot.common.files import called, make_folder
 
 PATIENCE = 1.0
 """Seconds that are waited for a lock before it is said whose it is."""
@@ -23,7 +23,7 @@ log = logging.getLogger("tarot")
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Nobody else makes `path` inside of the block. Who waits says for whom."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
     with called(path, file):

@@ -70,10 +70,10 @@ class Interval:
             return "finite"
         if self.most < math.inf:
             brackets = "(" if self.without_least else "[", ")" if self.without_most else "]"
-            return f"in {brackets[0]}{self.least:g}, {self.most:g}{brackets[1]}"
+            return f"in {brackets[0]}{_written(self.least)}, {_written(self.most)}{brackets[1]}"
         if self.without_least:
-            return f"above {self.least:g}" if self.least else "positive"
-        return f"at least {self.least:g}"
+            return f"above {_written(self.least)}" if self.least else "positive"
+        return f"at least {_written(self.least)}"
 
     def of(self, noun: str) -> str:
         """The noun that is allowed: an integer of at least 1, a positive number, a number in (0, 1]."""
@@ -83,6 +83,11 @@ class Interval:
         if str(self) == "positive":
             return f"a positive {noun}"
         return f"{article} {noun} {'of ' if str(self).startswith('at least') else ''}{self}"
+
+
+def _written(number: float) -> str:
+    """1048576 and no 1.04858e+06, which is another number."""
+    return f"{number:.0f}" if number == int(number) and abs(number) < 1e15 else f"{number:g}"
 
 
 def at_least(number: float) -> Interval:

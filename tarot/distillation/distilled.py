@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import InputError, atomic_directory
+from tarot.common import InputError, atomic_directory, make_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def write_images(
     for name in names:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise InputError(f"the class {name!r} cannot be the name of a folder; rename it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     places = np.zeros(len(names), dtype=np.int64)
     with atomic_directory(folder) as temporary, open(temporary / "distilled.csv", "w", newline="") as file:
         table = csv.writer(file)

@@ -6,6 +6,7 @@ device, a `FeatureStore`. Nothing in the engine may assume that all of it fits i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,14 +65,14 @@ def as_rows(array: Any, name: str) -> Rows:
 def read_block(rows: Rows, start: int, stop: int, name: str = "features", device: torch.device = CPU) -> Tensor:
     """Rows start..stop as a float32 tensor [stop - start, d] on `device`, to which they move in their own dtype.
     Raises InputError at the first NaN or infinity."""
-    return _finite(_to_float32(rows[start:stop], device), name, start)
+    return _finite(_to_float32(rows[start:stop], device), rows, name, start)
 
 
 def read_rows(rows: Rows, indices: NDArray[np.int64], name: str = "features", device: torch.device = CPU) -> Tensor:
     """The rows at `indices` (int64 [k]) as a float32 tensor [k, d] on `device`, in the order given."""
     indices = np.asarray(indices, dtype=np.int64)
     index: Any = torch.from_numpy(indices).to(rows.device) if isinstance(rows, Tensor) else indices
-    return _finite(_to_float32(rows[index], device), name, indices)
+    return _finite(_to_float32(rows[index], device), rows, name, indices)
 
 
 def block_size(columns: int, block_bytes: int = BLOCK_BYTES) -> int:
@@ -88,7 +89,9 @@ def blocks(
     argument, for errors. Raises InputError at the first NaN or infinity, with its row and column.
     """
     n, d = rows.shape
-    size = size or block_size(d)
+    size = block_size(d) if size is None else size
+    if size < 1:
+        raise InputError(f"size must be at least 1 row of a block; it is {size}")
     for start in range(0, n, size):
         yield start, read_block(rows, start, min(n, start + size), name, device)
 
@@ -108,7 +111,8 @@ def _to_float32(block: Any, device: torch.device) -> Tensor:
         return block.detach().to(device).float()
     if device != CPU:
         return _uploaded(np.asarray(block), device)
-    block = np.ascontiguousarray(block, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        block = np.ascontiguousarray(block, dtype=np.float32)
     # A tensor of a read-only map could crash; one row of a reversed array counts as contiguous, but not for torch.
     return torch.from_numpy(block if block.flags.writeable and min(block.strides) >= 0 else block.copy())
 
@@ -125,7 +129,7 @@ def _uploaded(block: NDArray[Any], device: torch.device) -> Tensor:
     return staged.to(device, non_blocking=True).float()
 
 
-def _finite(block: Tensor, name: str, first: int | NDArray[np.int64]) -> Tensor:
+def _finite(block: Tensor, rows: Rows, name: str, first: int | NDArray[np.int64]) -> Tensor:
     # One sum finds any NaN or infinity at memory speed; only then is the culprit looked for (the sum of large finite
     # numbers can overflow too, and then none is found).
     if not torch.isfinite(block.sum()):
@@ -133,6 +137,7 @@ def _finite(block: Tensor, name: str, first: int | NDArray[np.int64]) -> Tensor:
         if len(bad):
             row, column = bad[0].cpu().tolist()
             index = first + row if isinstance(first, int) else int(first[row])
-            value = float(block[row, column])
-            raise InputError(f"{name} row {index} column {column} is {value}: features must be finite")
+            value = float(rows[index : index + 1][0][column])  # as it is there
+            wrong = "too large for float32: scale the features" if math.isfinite(value) else "features must be finite"
+            raise InputError(f"{name} row {index} column {column} is {value:g}: {wrong}")
     return block

@@ -66,6 +66,25 @@ class Filling(Protocol):
         ...
 
 
+def _names(ids: Any) -> list[Any]:
+    """One or more names of rows: all strings or all integers, as a manifest holds them, and no two alike."""
+    found = np.asarray(ids)
+    if found.ndim != 1:
+        raise InputError(f"ids must be a list of names; their shape is {found.shape}")
+    names: list[Any] = found.tolist()
+    if not names:
+        raise InputError("a store needs at least one row: ids is empty")
+    kind = str if isinstance(names[0], str) else int
+    seen: set[Any] = set()
+    for name in names:
+        if type(name) is not kind:
+            raise InputError(f"ids must be all strings or all integers; one is {name!r}")
+        if name in seen:
+            raise InputError(f"ids must be unique; {name!r} occurs more than once")
+        seen.add(name)
+    return names
+
+
 @dataclass(frozen=True, eq=False)
 class Blueprint:
     """A store that is to be at `path`, and all that is decided before its first row is computed.
@@ -86,14 +105,7 @@ class Blueprint:
     may_change: bool = True
 
     def __post_init__(self) -> None:
-        ids = np.asarray(self.ids).tolist()
-        if not ids:
-            raise InputError("a store needs at least one row: ids is empty")
-        seen: set[Any] = set()
-        for name in ids:
-            if name in seen:
-                raise InputError(f"ids must be unique; {name!r} occurs more than once")
-            seen.add(name)
+        ids = _names(self.ids)
         if self.dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}; it is {self.dtype!r}")
         if (self.dim is not None and self.dim < 1) or self.rows_per_shard < 1:
@@ -300,6 +312,8 @@ def _part(
 
 def _checked(tensors: Mapping[str, Tensor], blueprint: Blueprint, dim: int, start: int, stop: int) -> dict[str, Tensor]:
     """What was computed, in the store's dtype; InputError names the row that is wrong."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise InputError(f'rows {start}..{stop} must come as tensors by name, {{"features": [rows, dim], ...}}')
     wanted = {"features": (stop - start, dim), **dict.fromkeys(blueprint.columns, (stop - start,))}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != wanted:

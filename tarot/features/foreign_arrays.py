@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,11 @@ def readable(array: Any, name: str) -> Any:
     """
     if isinstance(array, Tensor):
         return _strided(array, name)
+    if isinstance(array, str | os.PathLike):
+        raise InputError(f"{name} is the path {str(array)!r}, not rows: give tarot.open_features of it")
+    if array is None or isinstance(array, Mapping | set):
+        kind = "None" if array is None else f"a {type(array).__name__}"
+        raise InputError(f"{name} must be a matrix [rows, features], such as an array; it is {kind}")
     if scipy.sparse.issparse(array):
         return SparseRows(array)
     if np.ma.isMaskedArray(array):
@@ -69,6 +76,8 @@ def _strided(tensor: Tensor, name: str) -> Tensor:
             f"{name} is a sparse torch tensor, which cannot be read by rows: give tensor.to_dense(), or a scipy.sparse "
             "matrix, which is never dense as a whole"
         )
+    if tensor.is_meta:
+        raise InputError(f"{name} is a tensor on torch's device 'meta', which holds no numbers")
     return tensor
 
 

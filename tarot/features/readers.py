@@ -42,6 +42,7 @@ BAD_NPY = (
 BAD_NPZ = (*BAD_NPY, NotImplementedError, zipfile.BadZipFile, zlib.error)
 BAD_TORCH = (*BAD_NPY, AssertionError, AttributeError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 BAD_PARQUET = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
+_ZIP = b"PK"  # which an archive begins with
 ID = "id"
 """The column of a parquet table that has the names of its rows."""
 FORMATS = ".npy, .npz, .safetensors, .pt, .parquet"
@@ -89,10 +90,14 @@ def _read_npy(path: Path) -> Rows:
 
 
 def _why_not_npy(path: Path, error: Exception) -> str:
+    return _why(path, error, MAGIC_PREFIX, "numpy.save did not write it")
+
+
+def _why(path: Path, error: Exception, magic: bytes, otherwise: str) -> str:
     """What NumPy says, but of a file in another format, which it takes for a pickle and says how to load."""
     with open(path, "rb") as file:
-        begins = file.read(len(MAGIC_PREFIX))
-    return str(error).rstrip(".") if begins == MAGIC_PREFIX else "numpy.save did not write it"
+        begins = file.read(len(magic))
+    return str(error).rstrip(".") if begins == magic else otherwise
 
 
 def _read_safetensors(path: Path, name: str | None) -> Rows:
@@ -108,13 +113,14 @@ def _read_safetensors(path: Path, name: str | None) -> Rows:
 def _the_matrix(path: Path, shapes: Mapping[str, Sequence[int]], name: str | None) -> str:
     """Which of several tensors: the one that is named, or the only one of two dimensions."""
     known = {key: list(shape) for key, shape in shapes.items()}
+    held = f"it has {known}" if known else "it is empty"
     if name is not None:
         if name not in known:
-            raise InputError(f"{path} has no tensor {name!r}; it has {known}")
+            raise InputError(f"{path} has no tensor {name!r}; {held}")
         return name
     matrices = [key for key, shape in known.items() if len(shape) == 2]
     if len(matrices) != 1:
-        raise InputError(f"{path} must hold exactly one two-dimensional tensor, or name one; it has {known}")
+        raise InputError(f"{path} must hold exactly one two-dimensional tensor, or name one; {held}")
     return matrices[0]
 
 
@@ -148,10 +154,11 @@ def _read_npz(path: Path, name: str | None) -> Rows:
         with np.load(path, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is no .npz archive: name it .npy, as it is one array")
-            if name is not None or len(arrays.files) == 1:
-                chosen = _the_matrix(path, dict.fromkeys(arrays.files, ()), name or arrays.files[0])
+            asked = arrays.files[0] if name is None and len(arrays.files) == 1 else name
+            if asked is not None and asked in arrays.files:  # then no other array is read
+                chosen = asked
             else:
-                chosen = _the_matrix(path, {key: np.shape(arrays[key]) for key in arrays.files}, name)
+                chosen = _the_matrix(path, {key: np.shape(arrays[key]) for key in arrays.files}, asked)
             array = arrays[chosen]
             if not isinstance(array, np.ndarray):  # the archive has other files, too
                 raise InputError(f"{path}:{chosen} is no array; give an archive that numpy.savez wrote")
@@ -159,8 +166,9 @@ def _read_npz(path: Path, name: str | None) -> Rows:
     except BAD_NPZ as error:
         if isinstance(error, InputError):
             raise
+        why = _why(path, error, _ZIP, "numpy.savez did not write it")
         raise InputError(
-            f"{path} is not a plain .npz archive: {error}. Pickled objects are never loaded, for they can run code"
+            f"{path} is not a plain .npz archive: {why}. Pickled objects are never loaded, for they can run code"
         ) from error
 
 
@@ -199,7 +207,10 @@ def _features(path: Path, table: pa.Table) -> Rows:
             )
         if table[field.name].null_count:
             raise InputError(f"{path} column {field.name!r} has missing values")
-    columns = [column.to_numpy().astype(np.float32) for column in table.columns]
+    columns = [
+        _as_float32(column.to_numpy(), f"{path} column {name!r}")
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
     return as_rows(np.stack(columns, axis=1) if columns else np.empty((0, 0), np.float32), str(path))
 
 
@@ -217,8 +228,17 @@ def _list_column(path: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.f
     values = pa.compute.list_flatten(column)
     if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         raise InputError(f"{where} must hold numbers without gaps; it is {column.type}")
-    numbers: NDArray[np.float32] = values.to_numpy().astype(np.float32)
-    return numbers.reshape(len(column), -1 if len(column) else 0)
+    return _as_float32(values.to_numpy(), where).reshape(len(column), -1 if len(column) else 0)
+
+
+def _as_float32(numbers: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Raises InputError where a finite number becomes none; others are refused by whoever reads the rows."""
+    with np.errstate(over="ignore"):
+        cast: NDArray[np.float32] = numbers.astype(np.float32)
+    too_large = np.flatnonzero(np.isinf(cast) & np.isfinite(numbers))
+    if len(too_large):
+        raise InputError(f"{where} holds {numbers[too_large[0]]:g}, which is too large for float32: scale the features")
+    return cast
 
 
 def _is_fixed(column: pa.ChunkedArray) -> bool:
@@ -274,7 +294,7 @@ def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any]
         return None
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{name}: there is no {path}")
+        raise InputError(f"{name}: {path} is a folder, not a file" if path.is_dir() else f"{name}: there is no {path}")
     if path.suffix == ".npy":
         try:
             vector: NDArray[Any] = np.load(path, allow_pickle=False)
@@ -292,8 +312,11 @@ def read_vector(path: str | Path | None, name: str, length: int) -> NDArray[Any]
 
 def existing_paths(paths: str | Path | Sequence[str | Path], name: str) -> list[Path]:
     """One path or several, as a list. Raises InputError, naming the argument, where one of them is not there."""
-    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    for path in listed:
+    given = [paths] if isinstance(paths, str | Path) else paths
+    listed = [Path(path) for path in given]
+    for text, path in zip(given, listed, strict=True):
+        if text == "":  # which as a path would be the folder that one is in
+            raise InputError(f"{name} must name a file; it is ''")
         if not path.exists():
             raise InputError(f"{name}: there is no {path}")
     return listed

@@ -58,7 +58,10 @@ def unique_ids(values: ArrayLike | None, rows: int, name: str) -> NDArray[Any] |
     if values is None:
         return None
     ids = per_row(values, rows, name)
-    different, counts = np.unique(ids, return_counts=True)
+    try:
+        different, counts = np.unique(ids, return_counts=True)
+    except TypeError as error:
+        raise InputError(f"{name} must be strings or integers; that of row 0 is {ids[0]!r}") from error
     if len(different) < rows:
         twice = different[counts > 1][0].item()
         raise InputError(f"{name} must be unique; {twice!r} stands {counts.max()} times")
@@ -94,23 +97,27 @@ def costs(values: Any, rows: int, name: str) -> NDArray[np.float64] | None:
     return found
 
 
-def check_weights(weights: Mapping[str, float] | None, groups: NDArray[Any] | None) -> None:
-    """Raises InputError unless every group of the targets has a weight of at least 0, one of them above, and nothing
-    else has one."""
-    if weights is None:
-        return
+def weights(given: Mapping[Any, float] | None, groups: NDArray[Any] | None) -> dict[str, float] | None:
+    """Every group of the targets, as text, has a weight of at least 0, one of them above, and nothing else has one."""
+    if given is None:
+        return None
     if groups is None:
         raise InputError("group_weights are of groups of the targets, and there are no target_groups")
+    if not isinstance(given, Mapping):
+        raise InputError(f'group_weights must be a mapping such as {{"math": 2, "code": 1}}; they are {given!r}')
+    weights = {str(group): weight for group, weight in given.items()}
     there, named = set(np.unique(groups.astype(np.str_)).tolist()), set(weights)
     if there != named:
         wrong = sorted(there ^ named)[0]
         what = "has no weight" if wrong in there else f"is no group; there are {', '.join(sorted(there))}"
         raise InputError(f"group_weights: {wrong!r} {what}")
     for group, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < np.inf:
+        number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+        if not (number and 0 <= weight < np.inf):
             raise InputError(f"group_weights: that of {group!r} must be a number of at least 0; it is {weight!r}")
     if not any(weights.values()):
         raise InputError("group_weights: one of them must be above 0")
+    return {group: float(weight) for group, weight in weights.items()}
 
 
 def rates(values: Any, models: int, name: str) -> tuple[float, ...] | None:
@@ -152,7 +159,8 @@ def codes(
     both = [classes(labels, name) for name, labels in named.items()]
     kinds = [labels.dtype.kind for labels in both]
     if (kinds[0] in "US") != (kinds[1] in "US"):
-        raise InputError(f"candidate_labels are {both[0].dtype} and target_labels {both[1].dtype}; give one type")
+        one, other = (f"{'text' if labels.dtype.kind in 'US' else 'numbers'}, such as {labels[0]!s}" for labels in both)
+        raise InputError(f"candidate_labels are {one}, and target_labels {other}: give one type")
     n = len(both[0])
     found = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
     if not np.isin(found[:n], found[n:]).any():

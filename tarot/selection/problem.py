@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tarot.common import CPU, InputError, selection_device
+from tarot.common import CPU, InputError, check_option, selection_device
 from tarot.features import PartRows, Rows, block_size, common_ids, read_rows
 from tarot.selection import knowledge
 from tarot.selection.budget import Allowance, Budget, too_few
@@ -110,6 +110,7 @@ class SelectionProblem(InOrder):
         selection_device(self.device)
         if self.total is not None:
             check_total(self.total)
+        check_option("total_may_grow", self.total_may_grow, bool)
         known = {
             "candidate_views": candidates,
             "target_views": targets,
@@ -123,10 +124,10 @@ class SelectionProblem(InOrder):
             "candidate_costs": knowledge.costs(self.candidate_costs, n, "candidate_costs"),
             "candidate_sources": knowledge.per_row(self.candidate_sources, n, "candidate_sources"),
             "learning_rates": knowledge.rates(self.learning_rates, models, "learning_rates"),
+            "group_weights": knowledge.weights(self.group_weights, self.target_groups),
         }
         for name, value in known.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
-        knowledge.check_weights(self.group_weights, self.target_groups)
         check_workers(self.engine)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,14 +26,13 @@ from torch import Tensor
 from tarot.common import InputError, atomic_file
 from tarot.features import BAD_PARQUET
 from tarot.selection.candidate_table import candidate_table
-from tarot.selection.weights import allocate, integer_weights
+from tarot.selection.weights import LARGEST_TOTAL, allocate, integer_weights
 from tarot.space import Space
 from tarot.transport import Bracket, Cost, Entropic, bracket, entropic_potentials, sinkhorn, solve_exact
 
 if TYPE_CHECKING:
     from tarot.selection.problem import SelectionProblem
 
-_LARGEST_TOTAL = 2**53
 _NO_SELECTION = (ArithmeticError, KeyError, TypeError, ValueError, RecursionError)  # an InputError is a ValueError
 _FORMAT = "tarot.selection/1"  # of the file, whatever module writes it
 
@@ -255,6 +255,8 @@ class Selection:
     @classmethod
     def load(cls, path: str | Path) -> Selection:
         """A saved selection. Raises InputError where the file is not one."""
+        if not os.path.lexists(path):
+            raise InputError(f"{path} is not a selection saved by tarot: it is not there")
         if Path(path).is_dir():
             raise InputError(f"{path} is a folder, and not a selection saved by tarot: name the file in it")
         try:
@@ -303,7 +305,7 @@ def _check_positive(name: str, value: Any) -> None:
 def check_total(total: Any) -> None:
     """Raises InputError unless it is a positive integer that a float64 holds exactly."""
     _check_positive("total", total)
-    if total > _LARGEST_TOTAL:
+    if total > LARGEST_TOTAL:
         raise InputError(f"total must be at most 2**53; it is {total}")
 
 

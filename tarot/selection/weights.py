@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tarot.common import InputError
 
+LARGEST_TOTAL = 2**53  # to which float64 holds integers exactly
 DELTA = 0.1  # the worst selected candidate keeps this share of the range of benefits (theory.md 1.4)
 
 
@@ -17,8 +18,11 @@ def integer_weights(potentials: ArrayLike, total: int, delta: float = DELTA) -> 
     largest remainder, ties by index (theory.md 0.4, 1.4; ledger L-06, L-18). Raises InputError where total < S.
     """
     f = np.asarray(potentials, dtype=np.float64)
-    if f.ndim != 1 or not len(f) or not np.isfinite(f).all():
+    if f.ndim != 1 or not len(f):
         raise InputError(f"potentials must be a non-empty vector of finite numbers; its shape is {f.shape}")
+    if not np.isfinite(f).all():
+        wrong = int(np.flatnonzero(~np.isfinite(f))[0])
+        raise InputError(f"potentials must be finite; that of candidate {wrong} is {f[wrong]}")
     return allocate(f.max() - f + delta * np.ptp(f), total)
 
 
@@ -27,6 +31,8 @@ def allocate(utilities: ArrayLike, total: int) -> NDArray[np.int64]:
     u = np.asarray(utilities, dtype=np.float64)
     if total != int(total):
         raise InputError(f"total must be an integer; it is {total!r}")
+    if total > LARGEST_TOTAL:
+        raise InputError(f"total must be at most 2**53; it is {total}")
     extra = int(total) - len(u)
     if extra < 0:
         raise InputError(f"total {total} cannot give each of {len(u)} candidates a weight of at least 1")

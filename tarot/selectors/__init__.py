@@ -17,7 +17,7 @@ from tarot.selectors.k_center import KCenter
 from tarot.selectors.knn_shapley import KnnShapley
 from tarot.selectors.lava import Lava
 from tarot.selectors.less import Less
-from tarot.selectors.options import described
+from tarot.selectors.options import described, unknown_option
 from tarot.selectors.ordered import Ordered
 from tarot.selectors.prototypes import Prototypes
 from tarot.selectors.round_robin import RoundRobin
@@ -99,4 +99,5 @@ __all__ = [
     "check_selector",
     "described",
     "needs_of",
+    "unknown_option",
 ]

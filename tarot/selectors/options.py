@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -33,6 +34,19 @@ def described(selector: Any) -> dict[str, Any]:
         "class": type(selector).__name__,
         **{name: list(option) if isinstance(option, tuple) else option for name, option in options.items()},
     }
+
+
+def unknown_option(name: str, kind: Any, given: Iterable[str]) -> str | None:
+    """What is to be said of the first of the given options that a selector's class has none of; None where it has all.
+
+    name: what the user calls the selector.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = next((option for option in given if option not in known), None)
+    if unknown is None:
+        return None
+    advice = "; it finds its own size, and tarot_fixed takes yours" if unknown in ("size", "ratio") else ""
+    return f"selector {name!r} has no option {unknown!r}; its options are: {', '.join(known) or 'none'}{advice}"
 
 
 def does_without(method: str, name: str, instead: str) -> None:

@@ -4,13 +4,13 @@ theory.md 7.5)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tarot.common import Count, InputError, Natural
+from tarot.common import Count, InputError, within
 from tarot.features import Rows, blocks, read_rows
 from tarot.selection import SelectionProblem
 from tarot.selectors.options import random_generator
@@ -41,7 +41,7 @@ class Prototypes(ByValue):
     centroids: Count | None = None
     batch: Count | None = None
     epochs: Count = 3
-    seed: Natural = 0
+    seed: Annotated[int, within("[0, 4294967295]")] = 0  # what k-means of scikit-learn takes
 
     def values(self, problem: SelectionProblem) -> NDArray[np.float64]:
         """Mean cosine distance to the own centroid over the views, float64 [N], in [0, 2]."""

@@ -201,6 +201,7 @@ def whiten(
     engine: whose workers go over the rows to find the space, where that is the CPU; it changes no result.
     """
     check_workers(engine)
+    check_option("method", method, Literal["auto"] | Whitening)
     sources = {"candidates": as_rows(candidates, "candidates"), "targets": as_rows(targets, "targets")}
     asked = resolved(method, regularization)
     check_space(asked, regularization, norm)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import CPU, InputError, selection_device
+from tarot.common import CPU, InputError, check_option, selection_device
 from tarot.features import MatrixLike, Rows, as_rows
 from tarot.space.choice import Whitening, check_space, fit_space, resolved
 from tarot.space.neighbours import Closest, nearest_unit, tf32_screen
@@ -66,6 +66,7 @@ def nearest(
     """
     check_workers(engine)
     candidates, targets = as_rows(candidates, "candidates"), as_rows(targets, "targets")
+    check_option("k", k, int)
     if not 1 <= k <= candidates.shape[0]:
         raise InputError(f"k must be between 1 and the number of candidates, {candidates.shape[0]}; it is {k!r}")
     asked = resolved(whitening, regularization)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from tarot.common import CPU, InputError, selection_device
+from tarot.common import CPU, InputError, Positive, check_option, selection_device
 from tarot.features import MatrixLike, as_rows, read_block
 from tarot.transport.costs import DENSE_PAIRS, Cost, StreamedCost, dense
 from tarot.transport.entropic import TOLERANCE, Entropic, annealed, check_epsilon, sinkhorn
@@ -35,6 +35,8 @@ def ot_distance(x: MatrixLike, y: MatrixLike, epsilon: float = 0.0, device: str 
     device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
     Raises InputError on matrices that do not match or are not finite.
     """
+    if epsilon != 0:
+        check_option("epsilon", epsilon, Positive)
     cost = _cost(x, y, selection_device(device))
     if epsilon:
         return entropic_potentials(cost, epsilon, tolerance=1e-6).value
@@ -49,6 +51,7 @@ def potentials(
     Solved to an L1 marginal error of 1e-3. f is fixed up to a constant; the lower f, the more useful the row of x.
     device: what computes, "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
     """
+    check_option("epsilon", epsilon, Positive)
     solution = entropic_potentials(_cost(x, y, selection_device(device)), epsilon)
     return solution.f, solution.g
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tarot.common import Count, InputError, Natural, NonNegative, Positive, check_options
+from tarot.common import Count, InputError, Natural, NonNegative, Positive, check_options, make_folder
 from tarot.workers.in_order import AHEAD, Outcome, in_order
 from tarot.workers.in_process import Local
 from tarot.workers.process import Arithmetic, Job, Report, Worker
@@ -213,7 +213,7 @@ class _Crew:
         folder = Path(os.path.abspath(folder))
         if folder in known:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # removed by `tarot.common.remove_abandoned` where we are killed
         file = folder / f".shared.{os.getpid()}@{socket.gethostname()}.{uuid.uuid4().hex[:8]}.part"
         content = uuid.uuid4().hex

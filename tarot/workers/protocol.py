@@ -49,5 +49,5 @@ class Workers(Protocol):
 
 def check_workers(engine: object) -> None:
     """Raises TypeError unless it is one of these."""
-    if not isinstance(engine, Workers):
+    if isinstance(engine, type) or not isinstance(engine, Workers):
         raise TypeError(f"engine must be one of tarot.workers, such as tarot.workers.Threads(4); it is {engine!r}")

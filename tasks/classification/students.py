@@ -58,7 +58,7 @@ def train_student(
     The seed decides the network's start, the order of images and their views.
     """
     with seeded(seed):
-        model = make().to(device, memory_format=torch.channels_last).train()  # faster convolutions on any device
+        model = make().to(device).to(memory_format=torch.channels_last).train()  # faster convolutions on any device
     share = torch.from_numpy(relative(weights)).float().to(device)
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]

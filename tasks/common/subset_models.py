@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tarot import InputError
-from tarot.common import fingerprint, progress
+from tarot.common import fingerprint, make_folder, progress
 from tarot.workers import LOCAL, Local, Workers
 from tasks.common.cache import checked, made, remove_damaged
 from tasks.common.code import parts_of, source_hash
@@ -92,7 +92,7 @@ def _rounds(task: Task, missing: Sequence[_Job], workers: int | None, engine: Wo
         yield from _train_in_processes(task, missing, _workers(task, workers))
         return
     folder = missing[0].path.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     engine.shares(folder)
     yield from engine.map(_train_stack if stacked else _train, _stacks(missing) if stacked else missing, task)
 

@@ -46,7 +46,7 @@ class FeatureTask(TaskData):
         groups: str | Path | None = None,
         costs: str | Path | None = None,
         sources: str | Path | None = None,
-        target_weights: Mapping[str, NonNegative] | None = None,
+        target_weights: Mapping[str | int, NonNegative] | None = None,
         learning_rates: Sequence[float] | None = None,
         cache_dir: str | Path = "cache",
     ) -> None:
@@ -81,7 +81,7 @@ class FeatureTask(TaskData):
         }
         own = {"candidates": self.vectors["ids"]}
         self.names = {split: _names(rows, own.get(split), f"task.{split}") for split, rows in self.rows.items()}
-        self.weights = target_weights
+        self.weights = None if target_weights is None else {str(name): w for name, w in target_weights.items()}
         given = {"labels": labels, "target_labels": target_labels, "ids": ids, "groups": groups}
         given |= {"costs": costs, "sources": sources}
         self.files = self.paths | {role: [Path(path)] for role, path in given.items() if path is not None}

@@ -12,6 +12,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -154,10 +155,10 @@ def test_value_is_tarot_value(here, capsys, out):
         assert table["id"].to_pylist()[3] == "sample-3" and table["index"].to_pylist() == list(range(N))
     np.testing.assert_array_equal(found, expected)
     assert f"sample-{expected.argmax()}" in capsys.readouterr().out
-    if out == "v.parquet":
-        assert main(["inspect", out, "--json"]) == 0
-        facts = json.loads(capsys.readouterr().out)
-        assert (facts["kind"], facts["candidates"], facts["highest"]) == ("values", N, expected.max())
+    assert main(["inspect", out, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["kind"], facts["candidates"], facts["highest"]) == ("values", N, expected.max())
+    assert main([*given.split(), out, "-q"]) == 0, "what it wrote it may write again"
 
 
 # --- options of selectors --------------------------------------------------------------------------------------------
@@ -249,6 +250,7 @@ def test_other_stores_are_read(here):
     assert main(["convert", "run", "grads"]) == 0
     assert tarot.FeatureStore.open("grads").dtype == np.float16
     save_file({"a": torch.from_numpy(POOL), "b": torch.from_numpy(POOL).bfloat16()}, "two.safetensors")
+    assert main(["inspect", "two.safetensors", "--tensor", "b"]) == 0
     assert main(["convert", "two.safetensors", "b.npy", "--tensor", "b", "--dtype", "float32"]) == 0
     np.testing.assert_array_equal(np.load("b.npy"), torch.from_numpy(POOL).bfloat16().float())
 
@@ -256,6 +258,7 @@ def test_other_stores_are_read(here):
 # --- how it ends -----------------------------------------------------------------------------------------------------
 
 SELECT = ["select", "pool.npy", "targets.npy"]
+TOKENS = [*SELECT, "--selector", "tarot_fixed", "-o"]
 
 
 @pytest.mark.parametrize(
@@ -282,8 +285,8 @@ SELECT = ["select", "pool.npy", "targets.npy"]
         ([*SELECT, "--selector", "el2n", "--size", "4", "-o", "window=.5"], "window must be 2 numbers with commas"),
         ([*SELECT, "--selector", "lava", "--size", "4"], "needs candidate_labels"),
         ([*SELECT, "--ids", "targets.npy"], "--ids must be a vector of 40 values"),
-        ([*SELECT, "--residuals", "ids.txt"], "--residuals: ids.txt must hold numbers"),
-        ([*SELECT, "--groups", "pool.npy"], "--groups must be a vector of 6 values"),
+        ([*SELECT, "--residuals", "ids.txt"], "--candidate-residuals: ids.txt must hold numbers; row 0 is 'sample-0'"),
+        ([*SELECT, "--groups", "pool.npy"], "--target-groups must be a vector of 6 values"),
         ([*SELECT, "--learning-rates", "x"], "--learning-rates must be numbers"),
         ([*SELECT, "--out", "s.csv"], "--out must end in .parquet; it is s.csv"),
         (["value", "pool.npy", "targets.npy", "--method", "random"], "gives candidates no values; these do: "),
@@ -291,7 +294,27 @@ SELECT = ["select", "pool.npy", "targets.npy"]
             ["value", "pool.npy", "targets.npy", "--method", "less", "-o", "size=3"],
             "size says how much is selected, and every candidate is valued; leave it out",
         ),
+        ([*SELECT, "--labels", "folder"], "--candidate-labels: folder is a folder, not a file"),
+        ([*SELECT, "--out", "pool.npy/s.parquet"], "pool.npy is a file, where a folder is needed"),
+        ([*SELECT, "--out", "features.parquet"], "features.parquet is there, and no selection nor values"),
+        (["select", "features.parquet", "targets.npy", "--out", "features.parquet"], "is read by this command"),
+        (
+            ["value", "pool.npy", "targets.npy", "--method", "less", "--out", "./pool.npy"],
+            "--out: pool.npy is read by this command, which would write over it",
+        ),
+        (
+            ["value", "pool.npy", "targets.npy", "--method", "less", "--out", "labels.npy"],
+            "labels.npy is there, and no selection nor values",
+        ),
+        ([*TOKENS, "quota=a"], "quota must be NAME:NUMBER pairs with commas between them, each name once"),
+        ([*TOKENS, "quota=a:.5,a:.4"], "each name once or null; it is 'a:.5,a:.4'"),
+        ([*TOKENS, "cap=0"], "cap must be NAME:NUMBER pairs"),
+        ([*TOKENS, "size=1000000000000000000000"], "size must be between -2**63 and 2**63"),
         (["inspect", "nowhere"], "STORE: there is no nowhere"),
+        (["inspect", ""], "STORE must name a file; it is ''"),
+        (["convert", "pool.npy", ""], "OUT must name a file or a folder; it is ''"),
+        (["convert", "pool.npy", "pool.npy/x.npy"], "pool.npy is a file, where a folder is needed"),
+        (["convert", "pool.npy", "pool.npy/x"], "pool.npy is a file, where a folder is needed"),
         (["verify", "pool.npy"], "not a finished feature store"),
         (["convert", "pool.npy", "targets.npy"], "OUT: targets.npy exists"),
         (["convert", "pool.npy", "x.npy", "--tensor", "features"], "pool.npy has no tensor 'features'"),
@@ -300,7 +323,11 @@ SELECT = ["select", "pool.npy", "targets.npy"]
     ],
 )
 def test_what_is_wrong_is_one_line(here, capsys, arguments, words):
+    (here / "folder").mkdir()
+    pq.write_table(pa.table({"features": list(POOL)}), "features.parquet")
+    before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
     assert words in refused(capsys, *arguments)
+    assert {path: path.read_bytes() for path in before} == before, "nothing is written over"
 
 
 @pytest.mark.parametrize("out", ["x.npy", "x.safetensors", "x.parquet", "x"])

@@ -205,6 +205,14 @@ class Stream(IterableDataset):
         ({"recipe": {"when": object()}}, "recipe.recipe.when is"),
         ({"losses": lambda model, batch: losses(model, batch).mean()}, "one value per sample"),
         ({"model": nn.Flatten()}, "the model has no parameters"),
+        ({"model": None}, "model must be a torch.nn.Module; it is NoneType"),
+        ({"losses": None}, "losses must be a function; it is None"),
+        ({"parameters": ["weight"]}, r"parameters must be a function, such as lambda .*; it is \['weight'\]"),
+        ({"cost": 3}, "cost must be a function of a sample, or None; it is 3"),
+        ({"ids": [0.5 + i for i in range(N)]}, "ids must be all strings or all integers; one is 0.5"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"rows_per_shard": "many"}, "rows_per_shard must be an integer"),
+        ({"recipe": 5}, "recipe must be a mapping or null; it is 5"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(model, dataset, tmp_path, options, words):

@@ -107,6 +107,17 @@ BAD = {
     "diverged": (f"{' '.join(SMALL)} task.train.learning_rate=1e30", "diverged", "learning rate"),
     "projection": (f"{' '.join(SMALL)} features.projection=nope", "nope", "factored"),
     "logger": ("logger=wandb logger.mode=sometimes", "logger.mode"),
+    "a seed that torch cannot take": ("seed=9223372036854775807", "seed must be in [0, 2147483647]"),
+    "a choice that is no name": ("selector=null", "has a name, as in task=digits"),
+    "no selector": ("selector._target_=os.system", "selector._target_ must name a dataclass"),
+    "an option more": ("+selector.fold=3", "no option selector.fold; tarot_otm has folds"),
+    "an option more of a task": ("+task.model=x", "no option task.model"),
+    "an option of another task": ("task.train.costs=3", "no option task.train.costs; task has name, candidates"),
+}  # fmt: skip
+OUTPUTS = {
+    "null": ("null", "output_dir must be the path of a folder; it is null"),
+    "a file": ("{}/c.npy", "c.npy is, or is below, a file where a folder is needed"),
+    "below a file": ("{}/c.npy/out", "c.npy/out is, or is below, a file where a folder is needed"),
 }  # fmt: skip
 
 
@@ -125,6 +136,12 @@ def test_bad_input_is_one_sentence(folder, name):
         path.parent.name for path in (folder / "cache").glob("*/*") if path.name[0] != "." and path.suffix != ".lock"
     }
     assert trusted <= {"checkpoints"}, "something was kept of a run that failed"
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_where_nothing_can_be_written_is_one_sentence(folder, name):
+    output, words = OUTPUTS[name]
+    refused(command(folder, f"output_dir={output.format(folder)}", placed=False), words)
 
 
 @pytest.mark.parametrize("options", ["selector=dsir", "experiment.arms=[el2n]", "features=sentence selector=random"])

@@ -141,6 +141,8 @@ def test_what_is_refused_says_what_is_allowed(annotation, value, allowed):
         (Literal["a"], np.array(["a", "a"]), "name must be a; it is array(['a', 'a'], dtype='<U1')"),
         (int, [1], "name must be an integer; it is [1]"),
         (float, 10**400, f"name must be smaller than 3.4e38; it is {10**400}"),
+        (int, 2**53, f"name must be smaller than 2^53; it is {2**53}"),
+        (Annotated[int, within("[1, 1048576]")], 0, "name must be in [1, 1048576]; it is 0"),
     ],
 )
 def test_what_is_inside_is_named(annotation, value, message):

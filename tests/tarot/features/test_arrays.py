@@ -1,6 +1,7 @@
 """Whatever the engine accepts as a matrix reads as the same float32 rows; what it cannot use is named."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -183,7 +184,8 @@ def test_a_missing_value_of_a_nullable_column_is_refused_where_it_is():
         (np.zeros(3), r"two dimensions \[rows, features\]; its shape is \(3,\)"),
         (np.zeros((2, 3, 4)), "two dimensions"),
         (np.float32(3), "two dimensions"),
-        (None, "two dimensions"),
+        (None, "such as an array; it is None"),
+        ({"a": [1.0]}, "such as an array; it is a dict"),
         (np.zeros((0, 4)), r"empty: its shape is \(0, 4\)"),
         (np.zeros((4, 0)), "empty"),
         (torch.zeros(0, 4), "empty"),
@@ -196,7 +198,9 @@ def test_a_missing_value_of_a_nullable_column_is_refused_where_it_is():
         (torch.ones(2, 2, dtype=torch.complex64), "real numbers; its dtype is torch.complex64"),
         (torch.ones(2, 2, dtype=torch.bool), "real numbers; its dtype is torch.bool"),
         (np.zeros((2, 2), "datetime64[s]"), "real numbers"),
-        ("features.npy", "two dimensions"),
+        ("features.npy", "path 'features.npy', not rows: give tarot.open_features"),
+        (Path("features.npy"), "path 'features.npy', not rows"),
+        (torch.ones(2, 2, device="meta"), "holds no numbers"),
     ],
 )
 def test_what_is_no_matrix_of_real_numbers_is_refused_by_name(array, message):
@@ -231,12 +235,18 @@ def test_large_finite_numbers_whose_sum_overflows_are_fine():
     assert torch.equal(read_block(array, 0, 5), torch.from_numpy(array))
 
 
-def test_a_number_beyond_float32_is_an_infinity_to_us():
-    with (
-        pytest.raises(InputError, match="row 0 column 0 is inf"),
-        np.errstate(over="ignore"),
-    ):
-        read_block(np.array([[1e300]]), 0, 1)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["NumPy", "torch"])
+def test_a_number_beyond_float32_is_said_as_it_is(kind):
+    rows = kind(np.array([[0, 1], [2, 1e300]]))
+    for read in (lambda: read_block(rows, 1, 2), lambda: read_rows(rows, np.array([1]))):
+        with pytest.raises(InputError, match=r"row 1 column 1 is 1e\+300: too large for float32"):
+            read()
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_blocks_of_no_row_are_refused(size):
+    with pytest.raises(InputError, match=f"size must be at least 1 row of a block; it is {size}"):
+        next(blocks(np.ones((4, 2)), size))
 
 
 def test_a_pickle_is_never_loaded(tmp_path):

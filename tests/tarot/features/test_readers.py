@@ -96,11 +96,22 @@ def test_archives_of_arrays(tmp_path):
     assert_reads(path, 2 * FEATURES, tensor="b")
     with pytest.raises(InputError, match="exactly one two-dimensional tensor"):
         open_features(path)
-    with pytest.raises(InputError, match="no tensor 'c'"):
+    with pytest.raises(InputError, match=r"no tensor 'c'; it has {'a': \[6, .*'labels': \[6\]"):
         open_features(path, tensor="c")
     np.savez(path, labels=np.zeros(6))
     with pytest.raises(InputError, match="two dimensions"):
         open_features(path)
+    np.savez(path)
+    with pytest.raises(InputError, match="it is empty"):
+        open_features(path)
+    path.write_text("no archive")
+    with pytest.raises(InputError, match=r"x.npz is not a plain .npz archive: numpy.savez did not write it. Pickled"):
+        open_features(path)
+    table = pa.table({"features": [[1.0, 1e300]]})
+    for columns in (table, pa.table({"a": [1.0], "b": [1e300]})):
+        pq.write_table(columns, tmp_path / "large.parquet")
+        with pytest.raises(InputError, match=r"1e\+300, which is too large for float32"):
+            open_features(tmp_path / "large.parquet")
 
 
 @pytest.mark.parametrize("name", ["x.pt", "old.pt", "x.npz"])

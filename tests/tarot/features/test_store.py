@@ -296,11 +296,15 @@ def test_a_damaged_manifest_is_named(tmp_path):
     [
         ({"ids": ["a", "b", "a"]}, "'a' occurs more than once"),
         ({"ids": []}, "ids is empty"),
+        ({"ids": [0.5, 1.5]}, "all strings or all integers; one is 0.5"),
+        ({"ids": np.array(["a", 1], object)}, "all strings or all integers; one is 1"),
+        ({"ids": "ab"}, r"ids must be a list of names; their shape is \(\)"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"dim": 0}, "at least 1"),
         ({"recipe": {"seed": np.int64(3)}}, r"recipe\.seed"),
         ({"dim": 9}, "should have come with the shapes"),
         ({"columns": ()}, "should have come with the shapes"),
+        ({"compute": lambda a, b: compute(a, b)["features"]}, "must come as tensors by name"),
         ({"compute": lambda a, b: compute(a, b - 1)}, "should have come with the shapes"),
     ],
 )

@@ -187,6 +187,14 @@ def test_groups_have_their_shares(name):
     assert 250 < COSTS[tokens.indices].sum() <= 300
 
 
+def test_numbers_may_name_groups():
+    """As they do where groups are a vector of integers, and as weights of NumPy's are."""
+    named = select("less", size=12, target_groups=GROUPS, group_weights={"x": 1, "y": 3})
+    numbers = np.where(GROUPS == "x", 0, 1)
+    counted = select("less", size=12, target_groups=numbers, group_weights={0: np.float32(1), 1: 3})
+    assert counted.indices.tolist() == named.indices.tolist()
+
+
 def test_zero_rows_are_passed_over():
     candidates = CANDIDATES.copy()
     candidates[::2] = 0
