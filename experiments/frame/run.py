@@ -185,10 +185,7 @@ def make_selector(config: DictConfig, name: str) -> tuple[Selector, list[str]]:
     """The selector of the config, and the options that do not apply to it: some choose their own size, which a line
     says where `size` or `ratio` is given all the same."""
     options = _resolved(config)
-    kind = hydra.utils.get_object(options["_target_"])
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise InputError(f"selector._target_ must name a dataclass such as tarot.selectors.Less; it is {kind}")
-    fields = {f.name for f in dataclasses.fields(kind)}
+    fields = {f.name for f in dataclasses.fields(hydra.utils.get_class(options["_target_"]))}
     unknown = sorted(option for option in set(options) - fields - {"size", "ratio"} if option[0] != "_")
     if unknown:
         raise InputError(f"there is no option selector.{unknown[0]}; {name} has {', '.join(sorted(fields))}")

@@ -299,9 +299,8 @@ class InstructionTask(SupervisedTask[LanguageModel]):
 
     def checkpoints(self) -> list[Checkpoint]:
         """Of a warm-up; or those of adapters that are there."""
-        if self.trained is None:
-            return super().checkpoints()
-        return self.trained.checkpoints(self.language, len(self.tokenizer))
+        of = self.trained
+        return super().checkpoints() if of is None else of.checkpoints(self.language, len(self.tokenizer))
 
     def surrogates(self) -> list[int]:
         return super().surrogates() if self.trained is None else []

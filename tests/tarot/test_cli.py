@@ -309,7 +309,7 @@ TOKENS = [*SELECT, "--selector", "tarot_fixed", "-o"]
         ([*TOKENS, "quota=a"], "quota must be NAME:NUMBER pairs with commas between them, each name once"),
         ([*TOKENS, "quota=a:.5,a:.4"], "each name once or null; it is 'a:.5,a:.4'"),
         ([*TOKENS, "cap=0"], "cap must be NAME:NUMBER pairs"),
-        ([*TOKENS, "size=1000000000000000000000"], "size must be between -2**63 and 2**63"),
+        ([*TOKENS, "size=1000000000000000000000"], "size must be smaller than 2^53"),
         (["inspect", "nowhere"], "STORE: there is no nowhere"),
         (["inspect", ""], "STORE must name a file; it is ''"),
         (["convert", "pool.npy", ""], "OUT must name a file or a folder; it is ''"),
