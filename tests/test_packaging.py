@@ -20,7 +20,15 @@ import tarot
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OURS = {"tarot", "tasks", "experiments", "tests", "run", *(file.stem for file in (ROOT / "benchmarks").glob("*.py"))}
+OURS = {
+    "tarot",
+    "tasks",
+    "experiments",
+    "tests",
+    "run",
+    "benchmarks",
+    *(file.stem for file in (ROOT / "benchmarks").glob("*.py")),
+}
 DISTRIBUTIONS = {  # of modules that are called otherwise
     "PIL": "pillow",
     "griffe": "griffelib",
