@@ -9,7 +9,7 @@ Whatever lies below a class's folder is of it. Links are followed and hidden fil
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -196,15 +196,14 @@ class Folders(DomainTask):
     def model(self) -> nn.Module:
         return self.built(self.network)
 
-    def checkpoints(self) -> list[Checkpoint]:
-        if self.weights is None:
-            return super().checkpoints()
-        model = self.model()
-        load_strictly(model, self.weights, "task.weights")
-        return [Checkpoint("weights", model.state_dict(), 0.0)]
+    def given_checkpoints(self) -> Callable[[], list[Checkpoint]] | None:
+        weights = self.weights
+        return None if weights is None else lambda: self._checkpoint_of(weights)
 
-    def surrogates(self) -> list[int]:
-        return super().surrogates() if self.weights is None else []
+    def _checkpoint_of(self, weights: str | Path) -> list[Checkpoint]:
+        model = self.model()
+        load_strictly(model, weights, "task.weights")
+        return [Checkpoint("weights", model.state_dict(), 0.0)]
 
     def surrogate_optimizer(self) -> Any:
         """Nobody knows it of weights from a file."""

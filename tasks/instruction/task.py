@@ -297,13 +297,10 @@ class InstructionTask(SupervisedTask[LanguageModel]):
     def surrogate_optimizer(self) -> str | None:
         return super().surrogate_optimizer() if self.trained is None else self.trained.optimizer
 
-    def checkpoints(self) -> list[Checkpoint]:
-        """Of a warm-up; or those of adapters that are there."""
-        of = self.trained
-        return super().checkpoints() if of is None else of.checkpoints(self.language, len(self.tokenizer))
-
-    def surrogates(self) -> list[int]:
-        return super().surrogates() if self.trained is None else []
+    def given_checkpoints(self) -> Callable[[], list[Checkpoint]] | None:
+        """Of adapters that are there, in the place of a warm-up."""
+        trained = self.trained
+        return None if trained is None else lambda: trained.checkpoints(self.language, len(self.tokenizer))
 
     def recipe(self) -> dict[str, Any]:
         return {**super().recipe(), "evaluation": self.evaluation.recipe()}

@@ -89,7 +89,8 @@ def test_a_run_that_was_ended_leaves_no_process_and_goes_on_elsewhere(ray_home, 
     left = marked(mark)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    assert gone and (seconds < 20 or not ours), left  # 10 where cores are free
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)  # then what takes a second of a core takes many
+    assert gone and (seconds < (20 if busy else 10) or not ours), left
     assert work.build(folder, resumed) == expected
     assert {name: stamp for name, stamp in stamps(folder).items() if name in kept} == kept, "made again"
 
