@@ -18,11 +18,18 @@ from tasks.instruction.reading import Row
 Format = Literal["trl", "llamafactory", "axolotl"]
 _ROLES = {"prompt": "user", "completion": "assistant"}
 _SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation", "system": "system"}
+_AXOLOTL_PLAIN = """type:
+      field_instruction: prompt
+      field_output: completion
+      format: "{instruction}"
+      no_input_format: "{instruction}"
+"""
 _AXOLOTL = """type: chat_template
     field_messages: messages
     message_field_training: training
     roles_to_train: ["assistant"]
     train_on_eos: turn
+# eot_tokens: ["..."]  what ends a turn, where the template ends it by another token than the tokenizer's eos_token
 """
 log = logging.getLogger("tarot")
 
@@ -45,7 +52,7 @@ def for_trainer(rows: Sequence[Row], kind: Format) -> Iterator[dict[str, Any]]:
 def snippets_of(rows: Sequence[Row], kind: Format, name: str) -> list[Snippet]:
     """What loads the file `name` of these rows."""
     if kind == "axolotl":
-        kind_of = "type: input_output\n" if _all_plain(rows) else _AXOLOTL
+        kind_of = _AXOLOTL_PLAIN if _all_plain(rows) else _AXOLOTL
         text = f"datasets:\n  - path: {name}\n    ds_type: json\n    {kind_of}train_on_inputs: false\n"
         return [Snippet("selected.axolotl.yaml", text)]
     if kind == "llamafactory":
@@ -183,8 +190,7 @@ def _axolotl(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     for row in rows:
         if _all_plain(rows):
             (_, prompt), (_, completion) = row.messages
-            segments = ((False, prompt), (True, completion))
-            yield {"segments": [{"label": label, "text": text} for label, text in segments]}
+            yield {"prompt": prompt, "completion": completion}
             continue
         shift = len(row.messages) - len(_messages(row))
         learned = {place - shift for place in row.learned}

@@ -1,10 +1,10 @@
-"""Segmentation networks of torchvision as a module that gives logits and remembers how it did on validation."""
+"""Segmentation networks as a module that gives logits and remembers how it did on validation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,20 @@ from tarot import InputError
 from tarot.common import Share, check_options
 from tarot.features import BAD_TORCH
 from tasks.common.contents import hash_file
+from tasks.segmentation.networks import (
+    TIMM,
+    OfTransformers,
+    TimmBackbone,
+    identity,
+    is_of_transformers,
+    names_of_timm,
+    network_of_transformers,
+    timm_network,
+)
 from tasks.segmentation.small_network import small_network
 
-Net: TypeAlias = segmentation.DeepLabV3 | segmentation.FCN | LRASPP
+OfTorchvision: TypeAlias = segmentation.DeepLabV3 | segmentation.FCN | LRASPP
+Net: TypeAlias = OfTorchvision | OfTransformers
 _OF_TORCHVISION = {
     "resnet50": segmentation.deeplabv3_resnet50,
     "resnet101": segmentation.deeplabv3_resnet101,
@@ -33,28 +44,39 @@ _IMAGENET_HEADS = ("fc.", "classifier.")  # of the classifiers whose weights a b
 class Architecture:
     """backbone: of DeepLabV3, resnet50 (39.6M parameters with the head of 19 classes), resnet101, mobilenet_v3_large
     (11.0M), or small (0.3M): six convolutions of our own and a narrow head, for images of 64 x 128 pixels and minutes
-    of a CPU; or another network of torchvision, fcn_resnet50, fcn_resnet101 or lraspp_mobilenet_v3_large (3.2M).
+    of a CPU; or another network of torchvision, fcn_resnet50, fcn_resnet101 or lraspp_mobilenet_v3_large (3.2M);
+    timm/NAME for one of timm's backbones under DeepLabV3's head; a folder with a model for semantic segmentation of
+    transformers, with or without weights; or transformers/TYPE, such as transformers/segformer, of random weights.
 
     batch_norm_momentum: null is the network's own, .1, and .01 of MobileNetV3: too slow for trainings of
     a few hundred steps, at whose end evaluation mode would still use statistics of its beginning.
     weights: a file of torch with a state_dict to start from, null for none: of torchvision's network with this backbone
-    (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet.
+    (its last layer is left out where the classes are others) or of the backbone as a classifier of ImageNet, timm's
+    too. Folders of transformers have their own.
     """
 
-    backbone: Literal[
-        "resnet50",
-        "resnet101",
-        "mobilenet_v3_large",
-        "fcn_resnet50",
-        "fcn_resnet101",
-        "lraspp_mobilenet_v3_large",
-        "small",
-    ] = "mobilenet_v3_large"
+    backbone: str = "mobilenet_v3_large"
     batch_norm_momentum: Share | None = None
     weights: str | None = None
 
     def __post_init__(self) -> None:
         check_options(self, "task.architecture")
+        known = (*_OF_TORCHVISION, "small")
+        if self.backbone not in known and not self.backbone.startswith(TIMM) and not self._is_of_transformers:
+            raise InputError(
+                f"task.architecture.backbone must be {', '.join(known[:-1])} or {known[-1]}, timm/NAME, "
+                "transformers/TYPE, or a folder with a model of transformers (its config.json); it is "
+                f"{self.backbone!r}"
+            )
+        if self.weights is not None and self._is_of_transformers:
+            raise InputError(
+                f"task.architecture.weights: a network of transformers has the weights of its folder; leave "
+                f"{self.weights} out, and give the folder as task.architecture.backbone"
+            )
+
+    @property
+    def _is_of_transformers(self) -> bool:
+        return is_of_transformers(self.backbone)
 
     def recipe(self, cache: Path | None = None) -> dict[str, Any]:
         """What determines the model, as plain data. cache: where hashes of files are remembered."""
@@ -63,13 +85,20 @@ class Architecture:
             "backbone": self.backbone,
             "batch_norm_momentum": self.batch_norm_momentum,
         }
+        if self._is_of_transformers:
+            recipe |= {"kind": "transformers", **identity(self.backbone, cache)}
         if self.weights is not None:
             recipe["weights"] = hash_file(_existing(self.weights), cache)
         return recipe
 
     def build(self, classes: int) -> Segmenter:
+        net: Net
         if self.backbone == "small":
             net = small_network(classes)
+        elif self._is_of_transformers:
+            net = network_of_transformers(self.backbone, classes)
+        elif self.backbone.startswith(TIMM):
+            net = timm_network(self.backbone, classes)
         else:
             make = _OF_TORCHVISION[self.backbone]
             net = make(weights=None, weights_backbone=None, num_classes=classes, aux_loss=None)
@@ -77,7 +106,7 @@ class Architecture:
             for module in net.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = self.batch_norm_momentum
-        if self.weights is not None:
+        if self.weights is not None and not isinstance(net, OfTransformers):
             _load(net, _existing(self.weights))
         return Segmenter(net)
 
@@ -97,10 +126,13 @@ class Segmenter(nn.Module):
         self.register_buffer("validation", torch.full((2,), -1.0, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)["out"]
+        logits: Tensor = self.net(images)["out"]
+        return logits
 
     def embeddings(self, images: Tensor) -> Tensor:
         """What the last convolution is given, averaged over the image, [B, channels]: 256 of DeepLabV3."""
+        if isinstance(self.net, OfTransformers):
+            return self.net.embeddings(images)
         if isinstance(self.net, LRASPP):
             deep, head = self.net.backbone(images)["high"], self.net.classifier
             return (head.cbr(deep) * head.scale(deep)).mean((2, 3))
@@ -116,14 +148,14 @@ def _existing(weights: str) -> Path:
     return Path(weights)
 
 
-def _last_layers(net: Net) -> tuple[str, ...]:
+def _last_layers(net: OfTorchvision) -> tuple[str, ...]:
     """The beginnings of the names of what depends on the classes."""
     if isinstance(net, LRASPP):
         return ("classifier.low_classifier.", "classifier.high_classifier.")
     return (f"classifier.{len(net.classifier) - 1}.",)
 
 
-def _load(net: Net, path: Path) -> None:
+def _load(net: OfTorchvision, path: Path) -> None:
     try:
         given = torch.load(path, weights_only=True, map_location="cpu")
         given = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
@@ -140,6 +172,9 @@ def _load(net: Net, path: Path) -> None:
             and not (name.startswith(last) and value.shape[0] != own[name].shape[0])
         }
         needed = {name for name in own if not name.startswith(last)}
+    elif isinstance(net.backbone, TimmBackbone):
+        given = {f"backbone.net.{name}": value for name, value in names_of_timm(given, net.backbone.net).items()}
+        needed = {name for name in own if name.startswith("backbone.")}
     else:
         given = {
             f"backbone.{name.removeprefix('features.')}": value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -133,14 +134,92 @@ def test_axolotl(tmp_path):
     (entry,) = yaml.safe_load(found["selected.axolotl.yaml"])["datasets"]
     assert entry["path"] == "selected.axolotl.jsonl" and entry["message_field_training"] == "training"
     found = written(tmp_path, "plain", format="axolotl")
-    assert found["selected.axolotl.jsonl"] == [
-        {"segments": [{"label": False, "text": "x"}, {"label": True, "text": "y"}]}
-    ]
-    assert yaml.safe_load(found["selected.axolotl.yaml"])["datasets"][0]["type"] == "input_output"
+    assert found["selected.axolotl.jsonl"] == [{"prompt": "x", "completion": "y"}]
+    (entry,) = yaml.safe_load(found["selected.axolotl.yaml"])["datasets"]
+    assert entry["type"]["field_output"] == "completion" and entry["type"]["no_input_format"] == "{instruction}"
+
+
+CASES = [("plain", "text"), ("plain", "talk", "calls"), ("text", "talk", "masked")]
+CALLED = '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
+
+
+def model_of(folder: Path) -> Path:
+    """A folder with a small Qwen2 whose template names its turns as those of models do: axolotl looks for that."""
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    from tasks.instruction.tokenizer import train_tokenizer
+    from tests.tasks.instruction.chat_templates import QWEN2
+
+    tokenizer = train_tokenizer(["q a s y x f"] * 3, 300)
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+    tokenizer.chat_template = re.sub(r"\bm\b", "message", QWEN2)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Qwen2Config(vocab_size=len(tokenizer), **sizes, num_key_value_heads=1, max_position_embeddings=2048)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def learned_of(samples, tokenizer) -> list[str]:
+    kept = ([token for token in sample["labels"] if token != -100] for sample in samples)
+    return [tokenizer.decode(tokens).replace("<|im_end|>\n", "<|im_end|>") for tokens in kept]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [("plain", "text"), ("plain", "talk", "calls"), ("text", "talk", "masked")])
+@pytest.mark.parametrize("names", CASES)
+def test_llamafactory_itself_learns_what_is_learned(tmp_path, monkeypatch, names):
+    """Where LLaMA-Factory is there: its own loader takes the list, and learns of the answers and of nothing else."""
+    data = pytest.importorskip("llamafactory.data", exc_type=ImportError)
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    found = written(tmp_path, *names, format="llamafactory")
+    monkeypatch.chdir(tmp_path)
+    model = str(model_of(tmp_path / "model"))
+    ours = yaml.safe_load(found["selected.llamafactory.yaml"])
+    its = {"model_name_or_path": model, "template": "qwen", "stage": "sft", "do_train": True, "use_cpu": True}
+    arguments = {**ours, **its, "finetuning_type": "full", "output_dir": "out", "report_to": "none"}
+    of_model, of_data, of_training, *_ = get_train_args(arguments)
+    tokenizer = load_tokenizer(of_model)["tokenizer"]
+    template = data.get_template_and_fix_tokenizer(tokenizer, of_data)
+    samples = data.get_dataset(template, of_model, of_data, of_training, stage="sft", tokenizer=tokenizer)
+    assert (
+        learned_of(samples["train_dataset"], tokenizer)
+        == {
+            "text": ["y<|im_end|>"],  # it has no form for an answer to nothing
+            "calls": ["y<|im_end|>", "a<|im_end|>a2<|im_end|>", f"{CALLED}<|im_end|>a<|im_end|>"],
+            "masked": ["a<|im_end|>", "a2<|im_end|>", "a2<|im_end|>"],
+        }[names[-1]]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", CASES)
+def test_axolotl_itself_learns_what_is_learned(tmp_path, monkeypatch, names):
+    """Where axolotl is there: its own loader takes the entry, and learns of the answers and of nothing else."""
+    monkeypatch.setenv("AXOLOTL_DO_NOT_TRACK", "1")
+    sft = pytest.importorskip("axolotl.utils.data.sft", exc_type=ImportError)
+    from axolotl.utils.dict import DictDefault
+    from transformers import AutoTokenizer
+
+    found = written(tmp_path, *names, format="axolotl")
+    monkeypatch.chdir(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(model_of(tmp_path / "model"))
+    config = DictDefault({**yaml.safe_load(found["selected.axolotl.yaml"]), "sequence_len": 2048})
+    (entry,) = config.datasets
+    samples, _ = sft._load_and_process_single_dataset(entry, config, tokenizer, "train", 0)
+    assert (
+        learned_of(samples, tokenizer)
+        == {
+            "text": ["y<|im_end|>"] * 2,
+            "calls": ["y<|im_end|>", "a<|im_end|>a2<|im_end|>", f"{CALLED}<|im_end|>a<|im_end|>"],
+            "masked": ["y<|im_end|>", "a<|im_end|>a2<|im_end|>", "a2<|im_end|>"],
+        }[names[-1]]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", CASES)
 def test_trl_itself_learns_what_is_learned(tmp_path, names):
     """Where TRL is there: its trainer takes the file, and learns of the answers and of nothing else."""
     trl = pytest.importorskip("trl")
