@@ -3,7 +3,9 @@ let an honest one pass."""
 
 from __future__ import annotations
 
+import logging
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -175,6 +177,35 @@ class Prints(Honest):
         return super().values(problem)
 
 
+@caught_by(conformance.leaves_global_state_alone)
+class SilencesWarnings(Honest):
+    def values(self, problem):
+        warnings.simplefilter("ignore")
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class SetsUpLogging(Honest):
+    def values(self, problem):
+        logging.basicConfig(level=logging.DEBUG, force=True)
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class AsksForDeterminism(Honest):
+    def values(self, problem):
+        torch.use_deterministic_algorithms(True)
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class KeepsValuesWhereItIsCalled(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        np.save("values.npy", values)
+        return values
+
+
 @caught_by(conformance.refuses_impossible_budgets)
 class ClampsItsBudget(Honest):
     def select(self, problem):
@@ -197,6 +228,15 @@ class SelectsOneTooFew(Honest):
         budget = problem.budget(self.size, self.ratio)
         ranked = np.argsort(-self.values(problem), kind="stable")
         return problem.selection(problem.first_usable(ranked, max(1, budget - 1)), described(self))
+
+
+@caught_by(conformance.meets_its_size)
+class TakesOneOfEquals(Honest):
+    def select(self, problem):
+        values, budget = self.values(problem), problem.budget(self.size, self.ratio)
+        ranked = problem.ranked(values, np.arange(problem.n))
+        different = np.sort(np.unique(values[ranked].round(6), return_index=True)[1])
+        return problem.selection(problem.first_usable(ranked[different], budget), described(self))
 
 
 @caught_by(conformance.meets_its_size)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import os
 import random
+import warnings
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn  # noqa: F401  (when it is first imported it writes for OpenMP into the environment)
 import torch
 
+import tarot
 from tarot.selection import SelectionProblem
 from tarot.selectors import Selector, TarotFixed
 from tarot.selectors.contract import check_selector
@@ -91,28 +96,40 @@ def leaves_a_shared_problem_as_it_was(subject: Subject) -> None:
         assert_same(other.select(posed()), other.select(shared), "what another method finds in the problem after it")
 
 
-def leaves_global_state_alone(subject: Subject) -> None:
+def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
     """A choice that depends on the global generators is nobody's to repeat, and one that moves them, or a setting,
-    changes the training after it. What is printed spoils the output of whoever calls."""
+    changes the training after it. What is printed spoils the output of whoever calls, and what is kept in the folder
+    that one happens to be in is found there by the next run."""
 
     def generators() -> list[Any]:
         _, words, *position = np.random.get_state()  # noqa: NPY002  (the old generator is what is watched)
         return [random.getstate(), words.tolist(), position, torch.get_rng_state().tolist()]
 
     ours = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    found, printed, selections = settings(), io.StringIO(), []
+    root = logging.getLogger()
+    found, handlers, printed, selections = settings(), root.handlers[:], io.StringIO(), []
+    here = os.getcwd()
+    os.chdir(folder)
     try:
         for seed in range(2):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
             torch.manual_seed(seed)
             before = generators()
-            with redirect_stdout(printed):
-                selections.append(subject.select(pool()))
+            with redirect_stdout(printed), warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                selections.append(tarot.select(**pool(), selector=subject.made()))
+                warnings.warn("is it heard?", stacklevel=1)
             moved = generators() != before  # not within the assert, which would compare thousands of words one by one
             assert not moved, "it moved a global generator"
+            assert "is it heard?" in [str(one.message) for one in heard], "it silences warnings"
+        assert os.path.samefile(os.getcwd(), folder), "it changed the working directory"
+        assert not os.listdir(folder), f"it left {os.listdir(folder)} where it was called"
     finally:
+        os.chdir(here)
         left = settings()
+        root.handlers[:], root.level = handlers, found["what is logged"][0]
+        torch.use_deterministic_algorithms(found["determinism"])
         random.setstate(ours[0])
         np.random.set_state(ours[1])  # noqa: NPY002
         torch.set_rng_state(ours[2])
@@ -133,6 +150,7 @@ def settings() -> dict[str, Any]:
         "default dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),
         "NumPy's errors": np.geterr(),
+        "determinism": torch.are_deterministic_algorithms_enabled(),
+        "what is logged": (logging.getLogger().level, len(logging.getLogger().handlers)),
         "the environment": dict(os.environ),
-        "the working directory": os.getcwd(),
     }

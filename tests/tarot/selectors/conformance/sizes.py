@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.tarot.selectors.conformance.subjects import SIZE, N, NotPromised, Subject, pool, refused
+from tests.tarot.selectors.conformance.subjects import SIZE, N, NotPromised, Subject, pool, refused, rows_of
 
 IMPOSSIBLE = {
     "size=-3": {"size": -3},
@@ -47,3 +47,8 @@ def meets_its_size(subject: Subject) -> None:
         selection = subject.select(known, subject.made(**budget))
         found = int(selection.weights.sum()) if subject.draws else len(selection)
         assert found == size, f"{budget} of {N} selects {found}, not {size}"
+    if subject.draws:
+        return
+    twins = {**rows_of(known, np.arange(N) // 2), "candidate_ids": known["candidate_ids"]}
+    everyone = subject.select(twins, subject.made(size=N))
+    assert len(everyone) == N, f"of {N} candidates in pairs of equals, all asked for, it selects {len(everyone)}"
