@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def _dangers(source: str) -> list[str]:
         ):
             found.append(called)
     return found
+
+
+def test_every_test_that_the_docs_name_is_there():
+    named = (ROOT / "docs" / "trust.md").read_text().partition("## Which test holds what")[2]
+    files = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for name in re.findall(r"`([\w/]*test_\w+\.py)`", named):
+        assert any(path.as_posix().endswith(f"/{name}") for path in files), name
+    for name in re.findall(r"`(test_\w+)`", named):
+        assert any(f"def {name}(" in source for source in files.values()), name
 
 
 def test_no_file_is_trusted_in_any_source():

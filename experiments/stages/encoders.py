@@ -21,6 +21,7 @@ from tarot.common import Count, Natural, check_options, files_below, read_json
 from tarot.features import ngram_counts
 from tarot.gradients import Samples, evaluating, penultimate, to_device
 from tasks.common.contents import hash_file, hash_named
+from tasks.common.model_folders import refuse_odd_files
 from tasks.common.training import seeded
 from tasks.common.weights import load_state_strictly, read_state
 from tasks.task import Batch, CostsSamples, GivesImages, GivesStates, GivesTexts, Split, Task, able
@@ -193,10 +194,8 @@ class SentenceEncoder(Encoder):
 
 def _refuse_code(folder: Path) -> None:
     """Raises InputError where a model of sentences is made of code that is not the library's own, and where its folder
-    holds a pipe or a device, which would be waited for."""
-    for file in files_below(folder):
-        if file.exists() and not file.is_file():
-            raise InputError(f"{file} is no file but a pipe or a device; a model's folder has files alone")
+    holds what no model's may."""
+    refuse_odd_files(folder)
     listed = folder / "modules.json"
     modules = read_json(listed) if listed.is_file() else []
     for module in modules if isinstance(modules, list) else [None]:

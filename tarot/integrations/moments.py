@@ -7,6 +7,7 @@ its metadata the mean learning rate since the checkpoint before.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tarot.common import InputError, atomic_file
+from tarot.common import InputError, atomic_file, check_is_file
 from tarot.features import BAD_TORCH
 
 FILE = "moments.safetensors"
@@ -59,8 +60,9 @@ def read_moments(folder: str | Path) -> Moments | None:
     """Those of a checkpoint's folder; None where it has no such file. Raises InputError where the file holds something
     else."""
     path = Path(folder) / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    check_is_file(path)
     found: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, "pt") as file:

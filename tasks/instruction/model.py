@@ -29,12 +29,13 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from tarot import InputError
-from tarot.common import Count, check_options, files_below, read_json, within
+from tarot.common import Count, check_options, files_below, within
 from tarot.gradients import shard_frozen
 from tarot.workers import team
 from tasks.common.contents import hash_named
+from tasks.common.model_folders import base_of, refuse_odd_files
 from tasks.common.training import seeded
-from tasks.instruction.refusals import reason, refuse_no_folder, refuse_odd_files
+from tasks.instruction.refusals import reason, refuse_no_folder
 from tasks.instruction.tokens import IGNORE
 
 _CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
@@ -406,19 +407,10 @@ def _identity(path: str, cache: Path | None = None, above: tuple[Path, ...] = ()
     known = [file for file in files_below(path) if file.suffix in (".safetensors", ".bin", ".json")]
     files = {file.relative_to(path).as_posix(): file for file in known if file.is_file()}
     identity: dict[str, Any] = {"files": hash_named(files, cache)}
-    base = _base_of(Path(path) / "adapter_config.json")
+    base = base_of(Path(path))
     if base is None:
         return identity
     above = (*above, Path(path).resolve())
     if Path(base).resolve() in above:
         raise InputError(f"{path} holds adapters of a model that is said to be {base!r}, which leads back to them")
     return {**identity, "base": _identity(base, cache, above)}
-
-
-def _base_of(config: Path) -> str | None:
-    """The model that adapters say they belong to."""
-    try:
-        found = read_json(config).get("base_model_name_or_path")
-    except (InputError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tarot import InputError
-from tarot.common import files_below, is_name, read_json
+from tasks.common.model_folders import refuse_odd_files
 
 
 def reason(error: Exception) -> str:
@@ -31,21 +31,3 @@ def refuse_no_folder(name: str | Path, option: str, *needed: str) -> None:
         raise InputError(f"{option}: {name} is no folder; {what}")
     elif path.is_absolute() or str(name).startswith((".", "~")) or len(Path(name).parts) > 2 or os.sep == str(name)[-1]:
         raise InputError(f"{option}: there is no folder {name}; {what}")
-
-
-def refuse_odd_files(folder: str | Path) -> None:
-    """Raises InputError where a model's folder holds a pipe or a device, which would be waited for, or a list of its
-    weights' files that names one elsewhere, of which nothing here would know that it changed."""
-    for file in files_below(folder):
-        if file.exists() and not file.is_file():
-            raise InputError(f"{file} is no file but a pipe or a device; a model's folder has files alone")
-        if file.name.endswith(".index.json"):
-            _refuse_weights_elsewhere(file)
-
-
-def _refuse_weights_elsewhere(listed: Path) -> None:
-    content = read_json(listed)
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    for name in names.values() if isinstance(names, dict) else [None]:
-        if not is_name(name):
-            raise InputError(f"{listed} does not say which files of its folder hold the weights: {name!r:.100}")

@@ -83,7 +83,7 @@ def of_task(name: str, cache: Path) -> Any:
         "distance": bench.distance(selection),
         "value": bench.value(selector, "tarot_fixed").values.tolist(),
         "metrics": bench.evaluate(trained),
-        "model": {key: value.double().sum().item() for key, value in state.items()},
+        "model": {key: repr(value.double().sum().item()) for key, value in state.items()},  # nan is no nan
         "measured": measured,
     }
 
