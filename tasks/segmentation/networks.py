@@ -120,11 +120,11 @@ def network_of_transformers(backbone: str, classes: int) -> OfTransformers:
     config.num_labels = classes
     if getattr(config, "use_auxiliary_head", False):  # a second head, for the library's own losses
         config.use_auxiliary_head = False
+    auto: Any = AutoModelForSemanticSegmentation
     try:
         if not _is_folder(backbone) or not any(_held(backbone)):
-            net = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
-            return OfTransformers(net, classes)
-        net, loaded = AutoModelForSemanticSegmentation.from_pretrained(
+            return OfTransformers(auto.from_config(config, trust_remote_code=False), classes)
+        net, loaded = auto.from_pretrained(
             backbone,
             config=config,
             trust_remote_code=False,
