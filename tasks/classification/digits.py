@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -15,6 +17,17 @@ from tasks.classification.images import ImageSet
 from tasks.classification.models import perceptron
 
 TEST_SHARE = 0.25
+
+
+@cache
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images [1797, 1, 8, 8] and their labels, parsed once for all seeds of a process. Nobody writes into them."""
+    bundle = load_digits()
+    images = (bundle.images * (255 / 16)).round().astype(np.uint8)[:, None]
+    labels = bundle.target.astype(np.int64)
+    for array in (images, labels):
+        array.flags.writeable = False
+    return images, labels
 
 
 class Digits(DomainTask):
@@ -29,10 +42,8 @@ class Digits(DomainTask):
         self.network = network
 
     def pools(self) -> tuple[ImageSet, ImageSet]:
-        bundle = load_digits()
-        images = (bundle.images * (255 / 16)).round().astype(np.uint8)[:, None]
+        images, labels = _digits()
         ids = np.array([f"digit-{i:04d}" for i in range(len(images))])
-        labels = bundle.target.astype(np.int64)
         everything = ImageSet(images, labels, ids, np.full(len(ids), ""), mean=(0.305,), std=(0.376,))
         order = np.random.default_rng(0).permutation(len(everything))  # which digits are for testing, for all seeds
         cut = int(TEST_SHARE * len(everything))

@@ -22,10 +22,11 @@ from typing import Any, Literal
 from unittest import mock
 
 import torch
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.hydra import Hydra
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
@@ -106,6 +107,7 @@ def undrawn(but: Collection[str] = ()) -> Iterator[None]:
 _read: dict[Any, tuple[ConfigResult, bytes] | None] = {}  # files of configs, and the pickled content of each
 _merged: dict[Any, bytes] = {}  # pickled configs, by the files that they are of
 _merge = ConfigLoaderImpl._compose_config_from_defaults_list
+_choices = defaults_list._create_interpolation_map
 
 
 def _kept_file(repository: CachingConfigRepository, config_path: str, *, whole: bool = False) -> ConfigResult | None:
@@ -133,6 +135,12 @@ def _kept_merge(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: C
     return pickle.loads(_merged[key])
 
 
+def _needed_choices(overrides: Any, defaults: list[InputDefault], self_added: bool) -> DictConfig | None:
+    """What names in a list of defaults may refer to, where one does: one list of ours in seventy."""
+    refers = any(default.is_interpolation() for default in defaults)
+    return _choices(overrides, defaults, self_added) if refers else None
+
+
 @contextlib.contextmanager
 def composing_once() -> Iterator[None]:
     """Within it Hydra composes a config once, and of files that were read and merged once: composing takes three
@@ -142,6 +150,7 @@ def composing_once() -> Iterator[None]:
         mock.patch.object(Hydra, "get_mode", lambda *_, **__: None),
         mock.patch.object(Sweeper, "validate_batch_is_legal", lambda *_: None),
         mock.patch.object(CachingConfigRepository, "load_config", _kept_file),
+        mock.patch.object(defaults_list, "_create_interpolation_map", _needed_choices),
         mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", _kept_merge),
     ):
         yield
