@@ -153,7 +153,7 @@ def test_weights_of_a_file_are_the_surrogate(tree):
     made = task(tree, weights=tree / "weights.pt")
     [checkpoint] = made.checkpoints()
     assert all(torch.equal(checkpoint.state[name], value) for name, value in model.state_dict().items())
-    assert made.surrogate_optimizer() is None
+    assert made.surrogate_optimizer() is None and made.surrogates() == [], "nothing is left to train"
     with pytest.raises(InputError, match=r"task\.weights: .* is of another network"):
         task(tree, weights=tree / "weights.pt", network="convnet-6").checkpoints()
 

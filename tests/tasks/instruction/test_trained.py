@@ -95,6 +95,7 @@ def test_the_model_is_the_trainers(home):
     from peft import PeftModel
 
     task = task_of(home, str(home / "warmup"))
+    assert task.surrogates() == [], "nothing is left to train"
     model = task.model()
     model.load_state_dict(task.checkpoints()[-1].state)
     theirs = PeftModel.from_pretrained(
