@@ -20,7 +20,7 @@ import numpy as np
 import ot
 from sklearn.cluster import KMeans
 
-from tarot.transport import barycenter, barycenters
+from tarot.transport import barycenter
 
 Atoms = tuple[np.ndarray, np.ndarray]  # positions [m, d], weights [m]
 LARGEST = 20_000  # rows that are drawn at once
@@ -128,8 +128,6 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def size(options: argparse.Namespace) -> None:
-    if options.streamed:
-        barycenters.WHOLE_BYTES = 0  # as if there were more rows
     rows = stored(options.stored, options.n, options.d) if options.stored else drawn(0, options.n, options.d)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, wall = time.process_time(), time.perf_counter()
@@ -180,7 +178,6 @@ def main() -> None:
     large.add_argument("--weights", choices=["uniform", "free"], default="uniform")
     large.add_argument("--starts", type=int, default=1)
     large.add_argument("--iterations", type=int)
-    large.add_argument("--streamed", action="store_true", help="read rows anew in every step, however few there are")
     large.add_argument("--stored", type=Path, help="keep the rows here, as a float16 .npy that is read by memory map")
     large.set_defaults(run=size)
     options = parser.parse_args()
