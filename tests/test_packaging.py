@@ -42,6 +42,8 @@ DISTRIBUTIONS = {  # of modules that are called otherwise
     "yaml": "pyyaml",
 }
 
+ELSEWHERE = {"axolotl", "llamafactory"}  # their pins leave no room for ours: tests of them run in environments of theirs
+
 
 def declared(*requirements: str) -> set[str]:
     """The distributions of some requirements, those of the project's own extras among them."""
@@ -106,7 +108,7 @@ def test_the_readme_counts_the_dependencies():
     ],
 )
 def test_everything_imported_is_declared(places, extras):
-    undeclared = set(imported(*places)) - ENGINE - declared(f"tarot-select[{extras}]")
+    undeclared = set(imported(*places)) - ENGINE - declared(f"tarot-select[{extras}]") - ELSEWHERE
     assert not undeclared, {name: imported(*places)[name] for name in undeclared}
 
 
