@@ -223,6 +223,23 @@ class NumbersItsSamples(Honest):
         return list(range(SIZES[split]))
 
 
+@caught_by("the_test_is_of_other_samples", "16 of 16 samples of test are samples of candidates")
+class IsTestedOnItsCandidates(Honest):
+    """Under other names."""
+
+    def _points(self, number, split):
+        points = super()._points(number, split)
+        return replace(super()._points(0, "candidates"), ids=points.ids) if split == "test" else points
+
+
+@caught_by("the_test_is_of_other_samples", "6 of 6 samples of test are samples of validation")
+class ChoosesModelsByTheTest(Honest):
+    def _points(self, number, split):
+        points = super()._points(number, split)
+        test = super()._points(list(SIZES).index("test"), "test")
+        return replace(test, ids=points.ids) if split == "validation" else points
+
+
 @caught_by("descriptions_are_aligned", "tags are not one for each candidate")
 class TagsTooFew(Honest):
     def candidate_tags(self):
@@ -233,6 +250,12 @@ class TagsTooFew(Honest):
 class TagsInWordsOfItsOwn(Honest):
     def candidate_tags(self):
         return np.full(SIZES["candidates"], "good")
+
+
+@caught_by("descriptions_are_aligned", "a label is no number")
+class LacksLabels(Honest):
+    def labels(self, split="candidates"):
+        return np.where(np.arange(SIZES[split]) % 5, super().labels(split), np.nan)
 
 
 @caught_by("descriptions_are_aligned", "labels are not one for each target")
@@ -343,6 +366,12 @@ class MeasuresUpsideDown(Honest):
 
     def residuals(self, model, batch):
         return -torch.ones(len(batch[1]))
+
+
+@caught_by("measurements_and_residuals_are_one_number_per_sample", "a measurement depends on its batch")
+class MeasuresBatches(Honest):
+    def measurements(self, model, batch):
+        return -self.losses(model, batch) * len(batch[1])
 
 
 @caught_by("residuals_are_the_slope_of_the_loss", "d loss is not -residual d measurement")
@@ -581,6 +610,13 @@ class JudgesTestWhateverIsAsked(Honest):
 class DrawsNothing(Honest):
     def draw(self, sample, axes):
         axes.set_axis_off()
+
+
+@caught_by("a_sample_can_be_drawn", "draw changes the sample")
+class CentresWhatItDraws(Honest):
+    def draw(self, sample, axes):
+        sample[0].sub_(sample[0].mean())
+        super().draw(sample, axes)
 
 
 @caught_by("a_sample_can_be_drawn", "draw draws by pyplot's global state")

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from tasks.task import SPLITS
+from tasks.task import SPLITS, Split
 from tests.tasks.conformance.tools import (
     Builder,
     check,
     equal,
+    flatten,
     globals_untouched,
     said_of_samples,
     strings,
@@ -44,11 +45,32 @@ def ids_are_unique_stable_and_of_one_split_alone(build: Builder) -> None:
 
 
 @check
+def the_test_is_of_other_samples(build: Builder) -> None:
+    """By content: under ids of their own, samples that a model was trained on would be counted as if it had never seen
+    them. A few may be alike by chance, as short questions are. Of each split the first are looked at."""
+    task = build()
+
+    def contents(split: Split) -> set[bytes]:
+        data = task.samples(split)
+        shown = (flatten(data[i]) for i in range(min(len(data), 16)))
+        return {b"|".join(np.asarray(leaf).tobytes() for leaf in leaves) for leaves in shown}
+
+    test = contents("test")
+    for split in ("candidates", "targets", "validation"):
+        other = contents(split)
+        shared, most = len(test & other), min(len(test), len(other))
+        assert 2 * shared < most, f"{shared} of {most} samples of test are samples of {split}"
+
+
+@check
 def descriptions_are_aligned(build: Builder) -> None:
     task = build()
     n, m = len(task.candidates()), len(task.targets())
     assert task.labels() is None or len(task.labels()) == n, "labels are not one for each candidate"
     assert task.labels("targets") is None or len(task.labels("targets")) == m, "labels are not one for each target"
+    for labels in filter(lambda given: given is not None, (task.labels(), task.labels("targets"))):
+        kind = np.asarray(labels).dtype.kind
+        assert kind != "f" or np.isfinite(labels).all(), "a label is no number"
     assert task.target_groups() is None or len(task.target_groups()) == m, "groups are not one for each target"
     tags = task.candidate_tags()
     assert tags is None or len(tags) == n, "tags are not one for each candidate"

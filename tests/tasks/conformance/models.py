@@ -86,6 +86,9 @@ def measurements_and_residuals_are_one_number_per_sample(build: Builder) -> None
     assert measured.shape == residuals.shape == (5,), "there is not one number per sample"
     assert torch.isfinite(measured).all() and torch.isfinite(residuals).all(), "a number is not finite"
     assert (residuals >= 0).all(), "a loss rises with its measurement"
+    alone = task.measurements(model, batch_of(task, [1], "targets"))[0]
+    why = "a measurement depends on its batch"
+    torch.testing.assert_close(alone.detach(), measured[1].detach(), rtol=1e-4, atol=1e-5, msg=why)
 
 
 @check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import torch
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from tests.tasks.conformance.tools import (
     check_metrics,
     copied,
     drawn_on,
+    equal,
     globals_untouched,
     pyplot_untouched,
     same,
@@ -100,9 +102,11 @@ def any_split_can_be_evaluated(build: Builder) -> None:
 def a_sample_can_be_drawn(build: Builder) -> None:
     task = build()
     axes = Figure().subplots()
+    before = copy.deepcopy(task.candidates()[0])
     with pyplot_untouched("draw"), globals_untouched("draw"):
         task.draw(task.candidates()[0], axes)
     assert drawn_on(axes), "draw draws nothing"
+    assert equal(before, task.candidates()[0]), "draw changes the sample"
 
 
 @check
