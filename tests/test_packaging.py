@@ -42,7 +42,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise
     "yaml": "pyyaml",
 }
 
-ELSEWHERE = {"axolotl", "llamafactory"}  # their pins leave no room for ours: tests of them run in environments of theirs
+ELSEWHERE = {"axolotl", "llamafactory"}  # their pins leave no room for ours: they are tested where they alone are
 
 
 def declared(*requirements: str) -> set[str]:
