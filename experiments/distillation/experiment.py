@@ -74,6 +74,8 @@ class DistillationExperiment:
     def run(self, run: Run[ClassificationTask]) -> Result:
         task = run.task
         check_classes(np.asarray(task.labels("candidates")), task.classes, max(self.per_class))
+        for name in self.students:
+            task.built(name)  # which says what networks there are
         with run.clock("teacher"):
             teacher = self._teacher(run)
         pool = Pool(task, teacher, self.weights, self.starts, run.cache, run.engine)

@@ -100,8 +100,14 @@ class FittedSpace:
 def resolved(
     whitening: Whitening | Literal["auto"], regularization: float | None, auto: Whitening = "chosen"
 ) -> Whitening:
-    """What "auto" stands for: `auto`, or "local" in place of "chosen" where a ridge is given."""
+    """What "auto" stands for: `auto`, or "local" in place of "chosen" where a ridge is given. Raises InputError where
+    one is given to what is asked for by name and has none."""
     check_option("whitening", whitening, Literal["auto"] | Whitening)
+    if whitening in (None, "centred") and regularization is not None:
+        raise InputError(
+            f"regularization is the ridge of a whitening, and {whitening or 'none'} has no ridge: leave it out, or "
+            f'ask for "local"; it is {regularization}'
+        )
     if whitening != "auto":
         return whitening
     return "local" if auto == "chosen" and regularization is not None else auto

@@ -244,6 +244,12 @@ def test_a_ridge_that_is_given_is_of_local_whitening():
         tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, whitening="chosen", regularization=0.5)
 
 
+@pytest.mark.parametrize("whitening", [None, "centred"])
+def test_a_ridge_is_not_given_to_what_has_none(whitening):
+    with pytest.raises(tarot.InputError, match=f"{whitening or 'none'} has no ridge: leave it out, or ask for"):
+        tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, whitening=whitening, regularization=0.5)
+
+
 def test_the_papers_setting_is_one_option_away():
     """Centred on the union, Cholesky at a thousandth, unit norm last and not first."""
     s = tarot.select(CANDIDATES, TARGETS, "tarot_fixed", size=9, whitening="paper")

@@ -118,6 +118,7 @@ def test_options_that_cannot_be_are_named(options, message):
     [
         (("experiment.per_class=[13]",), "13 are wanted of each class"),
         (("task.network=perceptron-8",), "has no BatchNorm layer"),
+        (("experiment.students=[resnet1]",), "there is no network 'resnet1'"),
         (("task=motion",), "needs a ClassificationTask"),
     ],
 )

@@ -219,7 +219,7 @@ def test_torch_in_torch_out_and_nothing_is_overwritten():
     white = whiten(c, t)[0]
     assert isinstance(white, torch.Tensor) and white.dtype == torch.float32
     assert isinstance(whiten(c.numpy(), t.numpy())[0], np.ndarray)
-    torch.testing.assert_close(whiten(c, t, None)[0], c / c.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(whiten(c, t, None, regularization=None)[0], c / c.norm(dim=1, keepdim=True))
     assert torch.equal(c, before)
 
 
