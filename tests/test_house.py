@@ -31,7 +31,6 @@ WITHOUT_A_DOOR = {
 _BY_MODULE = "its functions say what they draw by their module's name"
 # (who, what): what is imported past a door, and why.
 PAST_THE_DOOR = {
-    ("benchmarks.barycenters", "tarot.transport.barycenters"): "what is streamed at size is streamed at any",
     ("benchmarks", "tasks"): "parts of a task are measured that nobody else uses",
     ("experiments", "tasks.features.task"): "the task of a user's features is known to the stages",
     ("experiments.corruption", "tasks.classification.corruption"): "this experiment is of these tasks alone",
