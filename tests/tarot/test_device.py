@@ -165,9 +165,9 @@ def test_a_pass_waits_for_the_device_a_few_times_a_block(whitening, most, monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr("tarot.space.neighbours.block_size", lambda columns: 256)
     monkeypatch.setattr("tarot.space.covariance.block_size", lambda columns: 1024)
-    targets = mixture(1, 8)[1]
+    targets, ridge = mixture(1, 8)[1], None if whitening is None else 0.1
     per_block = waits_per_block(
-        monkeypatch, lambda candidates: tarot.nearest(candidates, targets, 4, whitening, 0.1, device="cuda:0")
+        monkeypatch, lambda candidates: tarot.nearest(candidates, targets, 4, whitening, ridge, device="cuda:0")
     )
     assert 0 < per_block <= most
 
