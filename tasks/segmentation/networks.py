@@ -16,8 +16,9 @@ from torchvision.models.segmentation import DeepLabV3
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from tarot import InputError
-from tarot.common import files_below
+from tarot.common import entries
 from tasks.common.contents import hash_named
+from tasks.common.model_folders import refuse_odd_files
 
 TIMM, TRANSFORMERS = "timm/", "transformers/"
 _OPTION = "task.architecture.backbone"
@@ -166,6 +167,8 @@ def _config(backbone: str) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as KINDS
 
     kind = backbone.removeprefix(TRANSFORMERS)
+    if _is_folder(backbone):
+        refuse_odd_files(backbone)
     try:
         if _is_folder(backbone):
             config = AutoConfig.from_pretrained(backbone, trust_remote_code=False, local_files_only=True)
@@ -189,8 +192,8 @@ def _is_folder(backbone: str) -> bool:
 
 
 def _held(folder: str) -> Iterator[Path]:
-    """The files of weights."""
-    return (path for path in files_below(folder) if path.suffix in _WEIGHTS)
+    """The files of weights, which stand in the folder itself."""
+    return (path for path in entries(folder) if path.suffix in _WEIGHTS)
 
 
 @contextlib.contextmanager

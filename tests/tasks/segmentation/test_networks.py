@@ -41,6 +41,9 @@ def folder(tmp_path_factory) -> Path:
     (folder / "wider" / "config.json").write_text(json.dumps({**wider, "decoder_hidden_size": 24}))
     shutil.copytree(folder / "whole", folder / "torn")
     (folder / "torn" / "model.safetensors").write_bytes(b"nonsense")
+    shutil.copytree(folder / "whole", folder / "kernels")
+    asking = {**wider, "attn_implementation": "somebody/kernels"}
+    (folder / "kernels" / "config.json").write_text(json.dumps(asking))
     (folder / "code").mkdir()
     code = {
         "model_type": "mine",
@@ -105,6 +108,7 @@ def test_what_a_folder_has_no_weights_of_is_drawn_and_said(folder, caplog):
         ("{}/wider", r"the weights in .*wider are of another network: decode_head\.\S+ does not fit; fetch the folder"),
         ("{}/torn", r"torn is no model of transformers that can be made \("),
         ("{}/code", r"code is no model of transformers that can be made \("),
+        ("{}/kernels", r"asks for attn_implementation 'somebody/kernels', which is code on the hub"),
         ("transformers/bert", r"is no model for semantic segmentation of transformers, which are beit, .*segformer"),
         (
             "{}/nowhere",
