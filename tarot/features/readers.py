@@ -3,6 +3,7 @@ vectors."""
 
 from __future__ import annotations
 
+import lzma
 import pickle
 import struct
 import tokenize
@@ -39,7 +40,7 @@ BAD_NPY = (
     struct.error,
     tokenize.TokenError,
 )
-BAD_NPZ = (*BAD_NPY, NotImplementedError, zipfile.BadZipFile, zlib.error)
+BAD_NPZ = (*BAD_NPY, RuntimeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)  # RuntimeError: encrypted
 BAD_TORCH = (*BAD_NPY, AssertionError, AttributeError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 BAD_PARQUET = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 _ZIP = b"PK"  # which an archive begins with

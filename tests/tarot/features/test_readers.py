@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -106,6 +107,19 @@ def test_archives_of_arrays(tmp_path):
         open_features(path)
     path.write_text("no archive")
     with pytest.raises(InputError, match=r"x.npz is not a plain .npz archive: numpy.savez did not write it. Pickled"):
+        open_features(path)
+    np.savez(path, features=FEATURES)
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # of the member, and in the list of members
+        content[content.index(signature) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x.npz is not a plain .npz archive: .* is encrypted"):
+        open_features(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("features.npy", bytes(1000))
+    packed = path.read_bytes()
+    path.write_bytes(packed.replace(packed[42 + 4 + 2 : 42 + 4 + 9], b"\xff" * 7, 1))  # the settings of the packing
+    with pytest.raises(InputError, match=r"x.npz is not a plain .npz archive"):
         open_features(path)
     table = pa.table({"features": [[1.0, 1e300]]})
     for columns in (table, pa.table({"a": [1.0], "b": [1e300]})):
