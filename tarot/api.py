@@ -78,17 +78,19 @@ def _asking(
 ) -> Callable[[Callable[[Selector, SelectionProblem], Answer]], Callable[Arguments, Answer]]:
     """Gives a function of selector and problem the arguments of `asked`, for callers, type checkers and `help`."""
 
+    taken = signature(asked)
+
     def decorate(answer: Callable[[Selector, SelectionProblem], Answer]) -> Callable[Arguments, Answer]:
         @wraps(answer)
         def ask(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
             try:
-                signature(asked).bind(*args, **kwargs)
+                taken.bind(*args, **kwargs)
             except TypeError as error:  # what is said of it names the function that was called
                 raise TypeError(f"{answer.__name__}(): {error}") from None
             return answer(*asked(*args, **kwargs))
 
         returned = signature(answer).return_annotation
-        ask.__signature__ = signature(asked).replace(return_annotation=returned)  # type: ignore[attr-defined]
+        ask.__signature__ = taken.replace(return_annotation=returned)  # type: ignore[attr-defined]
         return ask
 
     return decorate
@@ -144,7 +146,10 @@ def value(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
     The arguments are those of `select`. Methods that choose a set without valuing its members (`random`, `all`, ...)
     raise InputError; and so does a method of your own whose values are anything else than these.
     """
-    return valued(method, problem)
+    if not isinstance(method, Valuing):
+        able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
+        raise InputError(f"{type(method).__name__} gives candidates no values; these do: {able}")
+    return _checked_values(method.values(problem), method, problem)
 
 
 def chosen(method: Selector, problem: SelectionProblem) -> Selection:
@@ -153,14 +158,6 @@ def chosen(method: Selector, problem: SelectionProblem) -> Selection:
         able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Ordered))
         raise InputError(f"group_weights: {type(method).__name__} shares out no budget; these do: {able}")
     return _checked_selection(method.select(problem), method, problem)
-
-
-def valued(method: Selector, problem: SelectionProblem) -> NDArray[np.float64]:
-    """What `value` answers for a problem that is there already."""
-    if not isinstance(method, Valuing):
-        able = ", ".join(name for name, kind in sorted(SELECTORS.items()) if issubclass(kind, Valuing))
-        raise InputError(f"{type(method).__name__} gives candidates no values; these do: {able}")
-    return _checked_values(method.values(problem), method, problem)
 
 
 def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:

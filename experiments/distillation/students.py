@@ -55,6 +55,7 @@ class School:
         engine = trainers(self.engine)
         if missing:
             engine.shares(self.cache)
+            self.task.samples("test")  # read before the task is sent to workers, not by each of them
         sent = self if isinstance(engine, Local) else replace(self, teacher=copy.deepcopy(self.teacher).cpu())
         for _ in engine.map(_train, missing, sent, setup=_moved):
             advance(1)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from tarot import InputError
-from tarot.common import Count, Natural, check_options, files_below, read_json
+from tarot.common import Count, Natural, check_options, files_below, first_line, read_json
 from tarot.features import ngram_counts
 from tarot.gradients import Samples, evaluating, penultimate, to_device
 from tasks.common.contents import hash_file, hash_named
@@ -186,9 +186,8 @@ class SentenceEncoder(Encoder):
                 str(self.folder), device=str(device), trust_remote_code=False, local_files_only=True
             ).eval()
         except Exception as error:  # whatever a broken folder makes the library come upon
-            what = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"features.encoder.name: {self.name!r} holds no model of sentence-transformers: {what}"
+                f"features.encoder.name: {self.name!r} holds no model of sentence-transformers: {first_line(error)}"
             ) from error
 
 

@@ -1,7 +1,7 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
 from tarot.common.devices import CPU, products_in, resolve_device, selection_device
-from tarot.common.errors import InputError
+from tarot.common.errors import InputError, first_line
 from tarot.common.files import atomic_directory, atomic_file, make_folder, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
 from tarot.common.folders import entries, files_below, is_name
@@ -48,6 +48,7 @@ __all__ = [
     "entries",
     "files_below",
     "fingerprint",
+    "first_line",
     "hash_content",
     "hash_tensors",
     "is_name",

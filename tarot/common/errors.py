@@ -8,6 +8,12 @@ MOST = 1000
 """Characters of a message. Files that are broken have names and numbers without end."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of what another library's error says; what kind it is where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class InputError(ValueError):
     """An argument that cannot be used; the message names the argument, what it was and what is allowed. It is one line
     that a terminal can show, also where it quotes another library's several, or what stands in a broken file."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tarot.common import Count, InputError, Natural, atomic_file, checked, make_folder, resolve_device
+from tarot.common import Count, InputError, Natural, atomic_file, checked, resolve_device
 from tarot.distillation.distilled import Distilled
 from tarot.distillation.per_class import ClassStatistics, Survey, surveyed
 from tarot.distillation.synthesis import Arrays, Nowhere, Pixels, Synthesis, Task, synthesise
@@ -219,7 +219,6 @@ class InFolder:
         path = self._path(name)
         if not path.exists():
             arrays: Any = make()
-            make_folder(self.folder)
             with atomic_file(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tarot.common import InputError, atomic_directory, make_folder
+from tarot.common import InputError, atomic_directory, is_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +50,8 @@ def write_images(
     if images.shape[1] not in (1, 3):
         raise InputError(f"images of {images.shape[1]} channels are no pictures; PNG holds 1 (grey) or 3 (colours)")
     for name in names:
-        if name in ("", ".", "..") or "/" in name or "\0" in name:
+        if not is_name(name):
             raise InputError(f"the class {name!r} cannot be the name of a folder; rename it")
-    make_folder(folder.parent)
     places = np.zeros(len(names), dtype=np.int64)
     with atomic_directory(folder) as temporary, open(temporary / "distilled.csv", "w", newline="") as file:
         table = csv.writer(file)

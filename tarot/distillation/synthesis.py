@@ -219,21 +219,21 @@ def synthesise(
     numbers = [np.arange(start, min(start + step, classes)) for start in range(0, classes, step)]
     how = _How(pixels, options, seed, device or next(model.parameters()).device)
     teacher = hash_tensors(model.state_dict())
+    names = [_name_of(task.of(which), which, teacher, how) for which in numbers]
 
-    def chunk(which: NDArray[np.int64]) -> _Chunk:
-        part = task.of(which)
-        return _Chunk(_name_of(part, which, teacher, how), which, part)
+    def chunk(place: int) -> _Chunk:
+        return _Chunk(names[place], numbers[place], task.of(numbers[place]))
 
-    missing = [not keep.has(chunk(which).name) for which in numbers]
+    missing = [not keep.has(name) for name in names]
     if any(missing) and keep.folder is not None:
         engine.shares(keep.folder)
-    asked = (chunk(which) for which, absent in zip(numbers, missing, strict=True) if absent)
+    asked = (chunk(place) for place, absent in enumerate(missing) if absent)
     sent = model if isinstance(engine, Local) else copy.deepcopy(model).cpu()
     made = engine.map(_made, asked, sent, how, keep, setup=_own)
     parts = []
-    for which, absent in zip(numbers, missing, strict=True):
-        parts.append(next(made) if absent else _made(chunk(which), model, model, how, keep))
-        _say(which, classes, parts[-1]["curve"], task.names)
+    for place, absent in enumerate(missing):
+        parts.append(next(made) if absent else _made(chunk(place), model, model, how, keep))
+        _say(numbers[place], classes, parts[-1]["curve"], task.names)
     return Synthesised(np.concatenate([part["images"] for part in parts]), np.sum([part["curve"] for part in parts], 0))
 
 

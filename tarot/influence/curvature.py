@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tarot.common import InputError
+from tarot.common import InputError, first_line
 from tarot.gradients import (
     Fitting,
     Losses,
@@ -338,7 +338,7 @@ def _failure(attempt: Callable[[], str | None]) -> str | None:
     except torch.OutOfMemoryError:
         raise
     except (NotImplementedError, RuntimeError) as error:  # what a missing derivative raises
-        return str(error).strip().splitlines()[0]
+        return first_line(error)
 
 
 def refuse_nonfinite(values: Tensor, name: str, indices: Sequence[int], what: str) -> None:

@@ -166,21 +166,21 @@ class SupervisedTask(Task[Model]):
         return self.cache_dir / "trainings" / path.stem
 
     def _part(self, path: Path, run: int) -> Path:
-        """Where a surrogate that is trained waits for the others."""
-        return self._trainings_of(path) / f"run{run}.safetensors"
+        """Where a surrogate that is trained waits for the others; the file of them all where there are none."""
+        return path if self.surrogate.runs == 1 else self._trainings_of(path) / f"run{run}.safetensors"
 
     def _train_surrogates(self) -> list[Checkpoint]:
+        if self.surrogate.runs == 1:
+            return self._fitted(0)
         path = self._checkpoints
         return [one for run in range(self.surrogate.runs) for one in self._trained(path, run)]
 
     def _trained(self, path: Path, run: int) -> list[Checkpoint]:
         """The checkpoints of a surrogate. Of several processes that want it, one trains it and the others wait."""
-        options = {"run": run, "keep": self.surrogate}
+        return cached_checkpoints(self._part(path, run), lambda: self._fitted(run))
 
-        def train() -> list[Checkpoint]:
-            return self._by_all(self.fit_surrogate, 1000 * self.seed + run, **options)
-
-        return cached_checkpoints(self._part(path, run), train)
+    def _fitted(self, run: int) -> list[Checkpoint]:
+        return self._by_all(self.fit_surrogate, 1000 * self.seed + run, run=run, keep=self.surrogate)
 
     def train(self, selection: Selection, seed: int) -> Model:
         n, m = len(self.candidates()), len(self.targets())

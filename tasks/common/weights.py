@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tarot import InputError
+from tarot.common import first_line
 from tarot.features import BAD_TORCH
 
 _SAVE = "save it by torch.save(model.state_dict(), FILE)"
@@ -31,8 +32,7 @@ def read_state(path: str | Path, option: str) -> dict[str, Tensor]:
     except InputError:
         raise
     except BAD_TORCH as error:
-        what = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{option}: {file} holds no state_dict of tensors: {what}; {_SAVE}") from error
+        raise InputError(f"{option}: {file} holds no state_dict of tensors: {first_line(error)}; {_SAVE}") from error
     return given
 
 

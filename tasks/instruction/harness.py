@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from tarot import InputError
+from tarot.common import first_line
 from tasks.instruction.model import LanguageModel
 
 
@@ -93,8 +94,7 @@ def harness_metrics(
                 torch_random_seed=None,
             )
         except OSError as error:  # of the hub, too
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"lm-eval cannot run {asked.task}: {first}") from error
+            raise InputError(f"lm-eval cannot run {asked.task}: {first_line(error)}") from error
         results = found["results"]
         overall[name] = float(results[asked.task][asked.metric])
         for task in sorted(set(results) & set(found["n-samples"])):  # groups of tasks have no samples of their own

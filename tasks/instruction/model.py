@@ -220,8 +220,7 @@ class Language:
     def _refuse_empty(self, path: str) -> None:
         """Raises InputError where a config.json speaks of more weights than the files of its folder can hold, before
         room is made for them: what it does not say, transformers takes to be a model of billions."""
-        if Path(path).is_dir():
-            refuse_odd_files(path)
+        refuse_odd_files(path)
         if not (Path(path) / "config.json").is_file():
             return
         with torch.device("meta"):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tarot import InputError
+from tarot.common import first_line
 from tasks.common.model_folders import refuse_odd_files
 
 
@@ -13,8 +14,7 @@ def reason(error: Exception) -> str:
     """The error's first line; where it asks for the code of a model's folder to be run, that this is not done."""
     if "trust_remote_code" in str(error):
         return "it needs code of its own to be run, which is not done; use a model of transformers' own classes"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)
 
 
 def refuse_no_folder(name: str | Path, option: str, *needed: str) -> None:

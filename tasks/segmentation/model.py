@@ -12,7 +12,7 @@ from torchvision.models import segmentation
 from torchvision.models.segmentation.lraspp import LRASPP
 
 from tarot import InputError
-from tarot.common import Share, check_options
+from tarot.common import Share, check_options, first_line
 from tarot.features import BAD_TORCH
 from tasks.common.contents import hash_file
 from tasks.segmentation.networks import (
@@ -160,7 +160,7 @@ def _load(net: OfTorchvision, path: Path) -> None:
         given = torch.load(path, weights_only=True, map_location="cpu")
         given = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
     except BAD_TORCH as error:
-        what = (str(error) or type(error).__name__).splitlines()[0]
+        what = first_line(error)
         raise InputError(f"{path} holds no state_dict of tensors: {what}") from error
     own = net.state_dict()
     if any(name.startswith("backbone.") for name in given):

@@ -16,7 +16,7 @@ from torchvision.models.segmentation import DeepLabV3
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from tarot import InputError
-from tarot.common import entries
+from tarot.common import entries, first_line
 from tasks.common.contents import hash_named
 from tasks.common.model_folders import refuse_odd_files
 
@@ -183,8 +183,9 @@ def _config(backbone: str) -> Any:
 
 
 def _unreadable(backbone: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{_OPTION}: {backbone} is no model of transformers that can be made ({reason}); give another folder"
+    return (
+        f"{_OPTION}: {backbone} is no model of transformers that can be made ({first_line(error)}); give another folder"
+    )
 
 
 def _is_folder(backbone: str) -> bool:
