@@ -33,6 +33,7 @@ class CorruptionExperiment:
     """conf/experiment/corruption.yaml says what each option means."""
 
     task_type: ClassVar = DomainTask  # it has the domain of corrupted images
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
 
     methods: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

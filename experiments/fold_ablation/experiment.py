@@ -28,6 +28,7 @@ class FoldAblation:
     """conf/experiment/fold_ablation.yaml says what each option means."""
 
     task_type: ClassVar = Task
+    unused: ClassVar[frozenset[str]] = frozenset()
 
     folds: Sequence[Count] | None = None
     seeds: Count = 3

@@ -39,7 +39,7 @@ _KINDS = {
     "task": _Kind("tasks.classification.Digits", lambda kind: issubclass(kind, TaskData)),
     "features": _Kind("experiments.stages.FeatureRecipe", lambda kind: issubclass(kind, FeatureRecipe)),
     "selector": _Kind("tarot.selectors.TarotFixed", _has("select", "features", "whitening", "reference")),
-    "experiment": _Kind("experiments.selection.SelectionExperiment", _has("run", "task_type")),
+    "experiment": _Kind("experiments.selection.SelectionExperiment", _has("run", "task_type", "unused")),
     "logger": _Kind("experiments.frame.loggers.Files", _has("publish")),
     "engine": _Kind("tarot.workers.Local", _has("map", "shares", "close")),
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,9 +40,11 @@ _BUDGET: dict[str, Any] = {"size": Count | Literal["auto"] | None, "ratio": Anno
 
 
 class Experiment(Protocol):
-    """A dataclass of its options, named by `_target_` in conf/experiment. task_type: what it can be asked of."""
+    """A dataclass of its options, named by `_target_` in conf/experiment. task_type: what it can be asked of. unused:
+    groups of the config, or options at its top, that mean nothing to it."""
 
     task_type: ClassVar[type[TaskData]]
+    unused: ClassVar[frozenset[str]]
 
     def run(self, run: Run[Any]) -> Result: ...
 
@@ -98,6 +101,8 @@ class Run(Generic[T]):
                 f"experiment={chosen.choices['experiment']} needs a {experiment.task_type.__name__}, "
                 f"which task={chosen.choices['task']} is not"
             )
+        overrides = list(HydraConfig.get().overrides.task)
+        _refuse_unused(overrides, experiment.unused, chosen.choices["experiment"], plain["experiment"])
         selector, not_applied = make_selector(config.selector, chosen.choices["selector"])
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
@@ -110,7 +115,7 @@ class Run(Generic[T]):
             task=hydra.utils.instantiate(config.task),
             cache=Path(config.cache_dir),
             output=Path(chosen.output_dir),
-            overrides=list(HydraConfig.get().overrides.task),
+            overrides=overrides,
             not_applied=not_applied,
         )
 
@@ -168,6 +173,16 @@ class Run(Generic[T]):
 def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
     """Whether the run's task has one to train and to judge."""
     return isinstance(run.task, Task)
+
+
+def _refuse_unused(overrides: Sequence[str], unused: Set[str], name: str, options: Mapping[str, Any]) -> None:
+    """Raises InputError where the command line asks for what the experiment would leave out in silence. options: which
+    the experiment has."""
+    for said in overrides:
+        group = re.match(r"[+~]*(\w+)(?=[.=]|$)", said)
+        if group and group[1] in unused:
+            own = ", ".join(f"experiment.{option}" for option in options if not option.startswith("_"))
+            raise InputError(f"{said} means nothing to experiment={name}, whose own options say what it does: {own}")
 
 
 def _engine(config: DictConfig) -> Workers:

@@ -36,6 +36,7 @@ class Grid:
     """conf/experiment/grid.yaml says what each option means."""
 
     task_type: ClassVar = Task
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
 
     representations: Sequence[str]
     algorithms: Sequence[str]

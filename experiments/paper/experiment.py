@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,12 +22,17 @@ from tasks.task import TaskData
 
 log = logging.getLogger("tarot")
 
+_ENGINE = re.compile(r"[+~]*engine\b")
+
 
 @dataclass(frozen=True)
 class Paper:
     """conf/experiment/paper.yaml says what each option means."""
 
     task_type: ClassVar = TaskData
+    unused: ClassVar[frozenset[str]] = frozenset(
+        {"task", "features", "selector", "seed"}
+    )  # which each of its runs says for itself
 
     scale: str
     runs: Mapping[str, Asked]
@@ -63,6 +69,7 @@ def _common(run: Run[TaskData]) -> list[str]:
         f"data_dir={quoted(config['data_dir'])}",
         f"device={config['device']}",
         f"deterministic={str(config['deterministic']).lower()}",
+        *(said for said in run.overrides if _ENGINE.match(said)),
     ]
 
 

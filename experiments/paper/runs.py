@@ -22,6 +22,9 @@ log = logging.getLogger("tarot")
 Part = Literal["influence", "sweep", "folds", "instruction", "time", "leaderboard"]
 PROGRAM = Path(__file__).parents[2] / "run.py"
 _TOOK = "took.json"
+_OF_THE_PAGE = re.compile(
+    r"[+~]*(seed|output_dir|cache_dir|data_dir|device|deterministic|engine|hydra\.|experiment=paper)"
+)
 _INTERRUPTED = 130
 
 
@@ -41,7 +44,7 @@ class Asked:
         if bool(self.overrides) == bool(self.why):
             raise InputError(f"experiment.runs: {self.label!r} must have overrides, or say why it has none")
         for override in self.overrides:
-            if re.match(r"[+~]*(seed|output_dir|cache_dir|data_dir|device|hydra\.|experiment=paper)", override):
+            if _OF_THE_PAGE.match(override):
                 raise InputError(f"experiment.runs: {self.label!r} must leave {override!r} to experiment=paper")
 
 

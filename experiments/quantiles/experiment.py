@@ -35,6 +35,7 @@ class Quantiles:
     """conf/experiment/quantiles.yaml says what each option means."""
 
     task_type: ClassVar = Task
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
 
     representations: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

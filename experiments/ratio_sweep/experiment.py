@@ -27,6 +27,7 @@ class RatioSweep:
     """conf/experiment/ratio_sweep.yaml says what each option means."""
 
     task_type: ClassVar = Task
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
 
     selectors: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

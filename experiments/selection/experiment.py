@@ -46,6 +46,7 @@ class SelectionExperiment:
     candidates drawn."""
 
     task_type: ClassVar = TaskData  # any; without a model it ends after the selection
+    unused: ClassVar[frozenset[str]] = frozenset()
 
     trainings: Natural = 5
     arms: Sequence[str] = ()

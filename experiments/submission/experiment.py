@@ -21,6 +21,7 @@ class SubmissionExperiment:
     and the model are those of `experiment=selection`, whose first training is training 0."""
 
     task_type: ClassVar = MotionTask
+    unused: ClassVar[frozenset[str]] = frozenset()
 
     training: Natural = 0
     total: Count | None = None

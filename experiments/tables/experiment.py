@@ -73,6 +73,7 @@ class PaperTable:
     """
 
     task_type: ClassVar = TaskData
+    unused: ClassVar[frozenset[str]] = frozenset({"task", "features", "selector", "seed"})  # it runs nothing
 
     title: str
     columns: Mapping[str, Column]

@@ -339,6 +339,12 @@ class DetachesLosses(Honest):
         return super().losses(model, batch).detach()
 
 
+@caught_by("losses_are_of_single_samples", "losses are torch.bfloat16, which rounds them")
+class RoundsLosses(Honest):
+    def losses(self, model, batch):
+        return super().losses(model, batch).bfloat16()
+
+
 @caught_by("selection_never_sees_the_test_split", "selection looked at the test split")
 class CentresLossesOnTheTest(Honest):
     """By the samples that it keeps, and not by `test()`."""
@@ -484,6 +490,22 @@ class TrainsFromTheGlobalGenerator(Honest):
         return super().fit_downstream(weights, seed + drawn)
 
 
+@caught_by("training_follows_its_seed_and_nothing_else", "training wrote into the selection's weights")
+class SpendsWeights(Honest):
+    def train(self, selection, seed):
+        model = super().train(selection, seed)
+        selection.weights[:] = 0
+        return model
+
+
+@caught_by("training_follows_its_seed_and_nothing_else", "training left ['model.pt'] where it was called")
+class KeepsItsModelHere(Honest):
+    def fit_downstream(self, weights, seed):
+        model = super().fit_downstream(weights, seed)
+        torch.save(model.state_dict(), "model.pt")
+        return model
+
+
 @caught_by("training_follows_the_selection_and_its_weights", "weights do not matter")
 class IgnoresWeights(Honest):
     def fit_downstream(self, weights, seed):
@@ -500,6 +522,12 @@ class TrainsOnEverything(Honest):
 class LeavesTrainMode(Honest):
     def fit_downstream(self, weights, seed):
         return super().fit_downstream(weights, seed).train()
+
+
+@caught_by("targets_alone_can_be_trained_on", "training leaves parameters without gradients")
+class FreezesWhatItHasTrained(Honest):
+    def fit_downstream(self, weights, seed):
+        return super().fit_downstream(weights, seed).requires_grad_(False)
 
 
 @caught_by("models_of_subsets_follow_their_mask", "another subset gave the same measurements")
@@ -541,6 +569,12 @@ class LeavesGradientsOff(Honest):
         found = super().evaluate(model, split)
         torch.set_grad_enabled(False)
         return found
+
+
+@caught_by("evaluation_depends_on_the_model_alone", "evaluate leaves parameters without gradients")
+class FreezesWhatItJudges(Honest):
+    def evaluate(self, model, split="test"):
+        return super().evaluate(model.requires_grad_(False), split)
 
 
 @caught_by("evaluation_depends_on_the_model_alone", "evaluate judges the model in train mode")

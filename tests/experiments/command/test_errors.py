@@ -181,6 +181,24 @@ def store_of(folder: Path, split: str = "candidates") -> Path:
     return store
 
 
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        ("ratio_sweep", "selector=less"),
+        ("grid", "features=less"),
+        ("quantiles", "features.dim=64"),
+        ("corruption", "selector.ratio=.1"),
+        ("distillation", "features=less"),
+        ("lds", "selector=tarot_fixed"),
+        ("table1", "task=motion"),
+        ("paper", "seed=3"),
+        ("paper", "task.train.steps=3"),
+    ],
+)
+def test_what_an_experiment_would_leave_out_in_silence_is_refused(experiment, said, tmp_path):
+    refused(command(tmp_path, f"experiment={experiment}", said), f"{said} means nothing to experiment={experiment}")
+
+
 def test_a_gradient_that_is_not_finite_names_its_sample(cached):
     """By a checkpoint that overflows for some samples; with `drop` they are left out and counted."""
     (path,) = (cached / "cache" / "checkpoints").glob("*.safetensors")

@@ -24,7 +24,7 @@ from tests.experiments.command.test_configs import choices, composed
 WRONG = ("abc", "", "../../x", "1e3x", "\0", -1, 0, 1.5, 1e11, math.nan, None, True, [], ["abc"], {"a": 1})
 # Together they name every embedded task, and classes of every kind.
 FEW = (
-    ("task=digits", "selector=tarot_exact", "experiment=corruption"),
+    ("task=digits", "experiment=corruption"),
     ("task=segmentation", "selector=sava", "logger=wandb"),
     ("task=motion", "selector=el2n"),
     ("task=instruction", "selector=tsds"),

@@ -15,6 +15,7 @@ from experiments.paper.report import page
 from experiments.paper.runs import Ended, carry_out, quoted
 from experiments.report import Interval, mean_interval
 from tarot import InputError
+from tests.experiments.running import command
 
 CONF = Path(__file__).parents[3] / "conf"
 BESIDE = {"cores": "2 cores"}
@@ -182,6 +183,14 @@ def test_runs_go_on_where_they_stopped_and_say_why_they_end(program):
     assert len(half.metrics) == 1 and half.missing == "no such folder: mine"
     with pytest.raises(KeyboardInterrupt):
         list(carry_out(asked(overrides=["task=digits", "stops=0"]), program, ["device=cpu"]))
+
+
+def test_its_engine_is_that_of_its_runs(program, tmp_path):
+    (program.parent / "program.py").write_text("import sys; sys.exit(' '.join(sys.argv[1:]))")
+    page = ["experiment=paper", "experiment.only=[time_fixed]"]
+    ended = command(tmp_path, *page, "engine=threads", "engine.workers=2")
+    assert ended.code == 0, ended.err
+    assert "engine=threads engine.workers=2" in ended.err + ended.out
 
 
 def test_what_a_scale_declares_is_refused_where_it_is_not_whole():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,6 +125,40 @@ class SeedsTheGlobalGenerators(Honest):
         np.random.seed(self.seed)  # noqa: NPY002
         torch.manual_seed(self.seed)
         return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class WarnsOfEverything(Honest):
+    def values(self, problem):
+        warnings.warn("candidates are compared with targets", stacklevel=2)
+        return super().values(problem)
+
+
+@caught_by(conformance.reaches_a_worker)
+class KeepsALock(Honest):
+    def __post_init__(self):
+        object.__setattr__(self, "lock", threading.Lock())
+
+
+@caught_by(conformance.reaches_a_worker)
+class HandsOverASelectionThatStaysHere(Honest):
+    def select(self, problem):
+        selection = super().select(problem)
+        object.__setattr__(selection, "again", lambda: self.select(problem))
+        return selection
+
+
+@caught_by(conformance.reaches_a_worker)
+class LosesItsWayOnTheWay(Honest):
+    def __post_init__(self):
+        object.__setattr__(self, "best", True)
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key != "best"}
+
+    def values(self, problem):
+        values = super().values(problem)
+        return values if hasattr(self, "best") else -values
 
 
 class _ReadsAGlobalGenerator(Honest):

@@ -52,6 +52,7 @@ def losses_are_of_single_samples(build: Builder) -> None:
     model = surrogate(task)
     together = task.losses(model, batch_of(task, range(6)))
     assert together.shape == (6,), f"losses of 6 samples have the shape {tuple(together.shape)}"
+    assert together.dtype in (torch.float32, torch.float64), f"losses are {together.dtype}, which rounds them"
     assert together.requires_grad and torch.isfinite(together).all(), "a loss has no gradient, or is not finite"
     for i in range(6):
         alone = task.losses(model, batch_of(task, [i]))[0]

@@ -18,6 +18,7 @@ from tests.tasks.conformance.tools import (
     drawn_on,
     equal,
     globals_untouched,
+    learning,
     pyplot_untouched,
     same,
     seed_generators,
@@ -30,7 +31,7 @@ from tests.tasks.conformance.tools import (
 def evaluation_depends_on_the_model_alone(build: Builder) -> None:
     task = build()
     model = surrogate(task)
-    state = copied(model)
+    state, learns = copied(model), learning(model)
     seed_generators(1)
     with globals_untouched("evaluate"):
         expected = task.evaluate(model)
@@ -44,6 +45,7 @@ def evaluation_depends_on_the_model_alone(build: Builder) -> None:
     assert not any(modes), "evaluate judges the model in train mode"
     assert not model.training, "evaluate leaves the model in train mode"
     assert same(copied(model), state), "evaluate changed the model"
+    assert learning(model) == learns, "evaluate leaves parameters without gradients"
     assert again == expected, "evaluate is not always the same"
 
 

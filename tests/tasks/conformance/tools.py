@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -72,6 +74,11 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return set(one) == set(two) and all(torch.equal(one[name], two[name]) for name in one)
 
 
+def learning(model: torch.nn.Module) -> list[bool]:
+    """Of each parameter, whether it has gradients."""
+    return [parameter.requires_grad for parameter in model.parameters()]
+
+
 def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -86,13 +93,18 @@ def surrogate(task: Task) -> torch.nn.Module:
 
 @contextlib.contextmanager
 def globals_untouched(what: str) -> Iterator[None]:
+    """Within, in an empty folder, nothing of the process moves, and nothing is written to where it is."""
+
     def states() -> tuple:
         kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global generator is what must not move
         settings = (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), np.geterr())
         return settings, torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()
 
     before = states()
-    yield
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield
+        assert os.path.samefile(os.getcwd(), folder), f"{what} changed the working directory"
+        assert not os.listdir(folder), f"{what} left {os.listdir(folder)} where it was called"
     moved = states() != before  # not within the assert, which would compare thousands of words one by one
     assert not moved, f"{what} moved a global generator or changed a setting"
 

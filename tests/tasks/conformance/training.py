@@ -11,6 +11,7 @@ from tests.tasks.conformance.tools import (
     check,
     check_metrics,
     globals_untouched,
+    learning,
     same,
     seed_generators,
     selection,
@@ -48,6 +49,10 @@ def training_follows_its_seed_and_nothing_else(build: Builder) -> None:
     task, chosen = build(), selection(range(0, 30, 3))
     seed_generators(1)
     one = task.train(chosen, seed=3).state_dict()
+    unspoilt = selection(range(0, 30, 3))
+    for what in ("indices", "weights"):
+        before, after = getattr(unspoilt, what), getattr(chosen, what)
+        assert np.array_equal(before, after), f"training wrote into the selection's {what}"
     seed_generators(2)
     with globals_untouched("training"), unseen(task, "test", "training looked at the test split"):
         two, other = task.train(chosen, seed=3).state_dict(), task.train(chosen, seed=4).state_dict()
@@ -70,7 +75,9 @@ def targets_alone_can_be_trained_on(build: Builder) -> None:
     task = build()
     model = task.train(selection([]), seed=0)
     assert not model.training, "training leaves the model in train mode"
-    assert set(model.state_dict()) == set(task.downstream().state_dict()), "it is no model of the kind of `downstream`"
+    fresh = task.downstream()
+    assert set(model.state_dict()) == set(fresh.state_dict()), "it is no model of the kind of `downstream`"
+    assert learning(model) == learning(fresh), "training leaves parameters without gradients"
     check_metrics(task.evaluate(model))
 
 

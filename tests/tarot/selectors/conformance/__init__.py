@@ -32,6 +32,7 @@ from tests.tarot.selectors.conformance.character import (
     keeps_no_state,
     leaves_a_shared_problem_as_it_was,
     leaves_global_state_alone,
+    reaches_a_worker,
 )
 from tests.tarot.selectors.conformance.knowledge import (
     does_not_look_at_tags_unless_it_needs_them,
@@ -70,6 +71,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     answers_the_problem_at_hand,
     leaves_a_shared_problem_as_it_was,
     leaves_global_state_alone,
+    reaches_a_worker,
     refuses_impossible_budgets,
     meets_its_size,
     selects_valid_candidates,

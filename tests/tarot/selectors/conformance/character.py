@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import random
 import warnings
 from contextlib import redirect_stdout
@@ -96,10 +97,18 @@ def leaves_a_shared_problem_as_it_was(subject: Subject) -> None:
         assert_same(other.select(posed()), other.select(shared), "what another method finds in the problem after it")
 
 
+def reaches_a_worker(subject: Subject) -> None:
+    """As bytes, which is how it goes to another process, and what it has chosen comes back."""
+    sent = pickle.loads(pickle.dumps(subject.made()))
+    came_back = pickle.loads(pickle.dumps(subject.select(pool(), sent)))
+    assert_same(usual(subject), came_back, "in another process")
+
+
 def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
     """A choice that depends on the global generators is nobody's to repeat, and one that moves them, or a setting,
-    changes the training after it. What is printed spoils the output of whoever calls, and what is kept in the folder
-    that one happens to be in is found there by the next run."""
+    changes the training after it. A warning where nothing is wrong is not read where something is. What is printed
+    spoils the output of whoever calls, and what is kept in the folder that one happens to be in is found there by the
+    next run."""
 
     def generators() -> list[Any]:
         _, words, *position = np.random.get_state()  # noqa: NPY002  (the old generator is what is watched)
@@ -122,7 +131,9 @@ def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
                 warnings.warn("is it heard?", stacklevel=1)
             moved = generators() != before  # not within the assert, which would compare thousands of words one by one
             assert not moved, "it moved a global generator"
-            assert "is it heard?" in [str(one.message) for one in heard], "it silences warnings"
+            said = [str(one.message) for one in heard]
+            assert "is it heard?" in said, "it silences warnings"
+            assert len(said) == 1, f"it warns of an ordinary problem: {said[0]}"
         assert os.path.samefile(os.getcwd(), folder), "it changed the working directory"
         assert not os.listdir(folder), f"it left {os.listdir(folder)} where it was called"
     finally:
