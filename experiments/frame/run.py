@@ -26,11 +26,12 @@ from experiments.frame.options import check_config
 from experiments.frame.outputs import Outputs
 from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
-from experiments.stages import FeatureRecipe, Features, Workbench, train_surrogates
+from experiments.stages import SPACE, FeatureRecipe, Features, Workbench, train_surrogates
 from tarot import InputError, Selection
 from tarot.common import Count, check_option, remove_abandoned, resolve_device, within
 from tarot.selectors import Selector
 from tarot.workers import Local, Ray, Workers, team
+from tasks.features import FeatureTask
 from tasks.task import Checkpoint, Task, TaskData
 
 log = logging.getLogger("tarot")
@@ -103,6 +104,8 @@ class Run(Generic[T]):
             )
         overrides = list(HydraConfig.get().overrides.task)
         _refuse_unused(overrides, experiment.unused, chosen.choices["experiment"], plain["experiment"])
+        if issubclass(hydra.utils.get_class(config.task["_target_"]), FeatureTask):
+            _refuse_of_gradients(overrides)
         selector, not_applied = make_selector(config.selector, chosen.choices["selector"])
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
@@ -183,6 +186,17 @@ def _refuse_unused(overrides: Sequence[str], unused: Set[str], name: str, option
         if group and group[1] in unused:
             own = ", ".join(f"experiment.{option}" for option in options if not option.startswith("_"))
             raise InputError(f"{said} means nothing to experiment={name}, whose own options say what it does: {own}")
+
+
+def _refuse_of_gradients(overrides: Sequence[str]) -> None:
+    """Raises InputError where the command line says how rows are made, of a task whose rows are given."""
+    for said in overrides:
+        option = re.match(r"[+~]*features\.(\w+)", said)
+        if option and option[1] not in SPACE:
+            raise InputError(
+                f"{said} says how features are made, and this task's are given; of them "
+                f"{', '.join(f'features.{one}' for one in SPACE)} can be said"
+            )
 
 
 def _engine(config: DictConfig) -> Workers:

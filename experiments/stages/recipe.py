@@ -14,6 +14,8 @@ from tarot.space import check_space
 from tasks.task import GivesEmbeddings, GivesErrorNorms
 
 _LARGEST_DIM = 4096
+SPACE = ("whitening", "regularization", "norm")
+"""Options of a recipe that say where rows are compared, and not what they are."""
 Dimensions = Annotated[int, within("[1, 1048576]")]
 
 

@@ -71,6 +71,7 @@ BAD = {
     "ratio 2": ("selector=tarot_exact selector.ratio=2", "ratio must be in (0, 1] or null; it is 2"),
     "size and ratio": ("selector=random selector.ratio=.1 selector.size=3", "either size or ratio"),
     "size is a word": ("selector=random selector.size=many", "size must be an integer", "'many'"),
+    "how given rows are made": ("features.dim=64", "features.dim=64", "are given", "features.whitening"),
     "no targets": ("task.targets={}/t_empty.npy", "t_empty.npy is empty"),
     "no candidates": ("task.candidates={}/c_empty.npy", "c_empty.npy is empty"),
     "dimensions": ("task.targets={}/t_narrow.npy", "6 dimensions", "targets 4"),
