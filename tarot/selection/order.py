@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tarot.common import InputError
 from tarot.features import Rows
 from tarot.space import content_order
 
@@ -84,5 +85,15 @@ class InOrder:
         return content_order(self.candidate_views, "candidates", own, codes(labels))
 
     def ranked(self, values: NDArray[np.floating], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-        """These candidates by falling value [k], ties in the order of `candidate_order`: int64 [k]."""
+        """These candidates by falling value [k], ties in the order of `candidate_order`: int64 [k]. Raises InputError
+        where there is not one value for each of them, or one is NaN, which has no rank."""
+        if np.shape(values) != candidates.shape:
+            raise InputError(
+                f"values must be one for each of {len(candidates)} candidates; their shape is {np.shape(values)}"
+            )
+        if np.isnan(values).any():
+            first = int(candidates[np.isnan(values)][0])
+            raise InputError(
+                f"values must be numbers, by which candidates are ranked; that of candidate {first} is NaN"
+            )
         return falling(values, candidates, self.ordered)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import scipy.sparse
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tarot.common import CPU
+from tarot.common import CPU, check_option, within
 
 EXACT_ARCS = 1_500_000  # beyond, the graph is solved by entropic scaling; the bound stays certified
 FIRST_NEIGHBOURS = 32
@@ -75,7 +76,8 @@ def solve_capacity(
 ) -> CapacityPlan:
     """The plan for `size` of n candidates and m targets; `neighbours(k)`: sorted distances and indices [m, >= k];
     `ordered`: candidates [k] in the order in which a solver is to see them, None: ascending. device: where entropic
-    scaling runs; the network simplex is the CPU's."""
+    scaling runs; the network simplex is the CPU's. Raises InputError where there are not `size` candidates."""
+    check_option("size", size, Annotated[int, within(f"[1, {n}]")])
     k = min(n, max(FIRST_NEIGHBOURS, math.ceil(4 * size / m)))
     while True:
         graph = _graph(*neighbours(k), n, ordered)

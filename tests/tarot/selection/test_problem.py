@@ -344,6 +344,21 @@ def test_budgets_that_cannot_be(size, ratio, message):
         pool().budget(size, ratio)
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda problem: problem.capacity_plan(0), r"size must be in \[1, 20\]; it is 0"),
+        (lambda problem: problem.capacity_plan(21), r"size must be in \[1, 20\]; it is 21"),
+        (lambda problem: problem.best(np.arange(3.0), 2, None, {}), r"one for each of 20 candidates.*\(3,\)"),
+        (lambda problem: problem.best(np.r_[np.zeros(19), np.nan], 2, None, {}), "that of candidate 19 is NaN"),
+    ],
+)
+def test_what_a_selector_may_not_ask_is_refused(ask, message):
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match=message):
+        ask(SelectionProblem([rng.normal(size=(20, 5))], [rng.normal(size=(4, 5))]))
+
+
 def test_a_total_below_the_budget_is_refused_before_any_work():
     with pytest.raises(InputError, match="total 9 is less than the 10"):
         pool(total=9).budget(10, None)
