@@ -99,13 +99,13 @@ def test_a_selection_is_of_the_whitened_space():
 
 
 @pytest.mark.parametrize("name", sorted(tarot.selectors.SELECTORS))
-def test_whitening_auto_is_chosen_for_ours_and_none_for_the_others(name):
+def test_whitening_auto_is_what_the_selector_says(name):
     rng = np.random.default_rng(3)
     options = {} if name in ("all", "target_only", "oracle", "tarot_otm") else {"size": 24}
     options |= {"candidate_tags": ["target", "noise"] * 45} if name == "oracle" else {}
     options |= {"candidate_labels": rng.integers(0, 3, 90), "target_labels": rng.integers(0, 3, len(TARGETS))}
     options |= {"candidate_scores": rng.random(90)}
-    explicit = "chosen" if name.startswith("tarot_") else None
+    explicit = tarot.selectors.SELECTORS[name].whitening
     given = [np.floor(np.abs(4 * rows)) if name == "dsir" else rows for rows in (CANDIDATES, TARGETS)]
     auto = tarot.select(*given, name, **options)
     same = tarot.select(*given, name, whitening=explicit, **options)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.command.resolvers import register_resolvers
+from tarot import InputError
 from tasks.task import Task
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -35,4 +37,10 @@ def config_of(name: str, data_dir: Path | str, cache_dir: Path, *overrides: str)
 
 
 def task_of(name: str, data_dir: Path | str, cache_dir: Path, *overrides: str) -> Task:
-    return instantiate(config_of(name, data_dir, cache_dir, *overrides))
+    """Raises InputError where an option is refused."""
+    try:
+        return instantiate(config_of(name, data_dir, cache_dir, *overrides))
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise

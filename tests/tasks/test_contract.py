@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from tasks.classification.models import convnet
@@ -15,7 +16,7 @@ from tasks.common.training import WeightedSampler, epoch_weights
 from tasks.task import Task
 from tests.tasks.classification.stand_ins import write_cifar10, write_clothing1m
 from tests.tasks.classification.stand_ins import write_folders as write_image_folders
-from tests.tasks.configured import CONF, task_of
+from tests.tasks.configured import CONF, config_of, task_of
 from tests.tasks.conformance import CHECKS, OF_DATA, Builder, selection
 from tests.tasks.instruction.conversations import write_files
 from tests.tasks.segmentation.scene_trees import write_folders
@@ -82,6 +83,25 @@ def small_task(name: str, cache_dir: Path, *overrides: str) -> Task:
     return task_of(name, data_dir, cache_dir, *SMALL.get(name, "").split(), *overrides)
 
 
+def others_of(name: str) -> list[str]:
+    """An override for each option of a task that is a number or a switch, by which it is another one; not for how it
+    trains and judges, which makes no samples and no networks."""
+    found = []
+
+    def look(options: dict, path: str) -> None:
+        for key, value in options.items():
+            if isinstance(value, dict) and key not in ("train", "surrogate", "surrogate_train", "evaluation"):
+                look(value, f"{path}{key}.")
+            elif isinstance(value, bool):
+                found.append(f"{path}{key}={str(not value).lower()}")
+            elif isinstance(value, int | float) and key != "seed":
+                found.append(f"{path}{key}={value + 1 if isinstance(value, int) else value / 2 or 0.1}")
+
+    config = config_of(name, "data", Path("cache"), *SMALL.get(name, "").split())
+    look(OmegaConf.to_container(config, resolve=True), "")
+    return found
+
+
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -94,7 +114,7 @@ def build(request: pytest.FixtureRequest, cache_dir: Path) -> Iterator[Builder]:
             patch.setattr(
                 "tasks.classification.clothing1m.resnet18", lambda num_classes: convnet(num_classes, (8, 8), 3)
             )
-        yield Builder(lambda *overrides: small_task(request.param, cache_dir, *overrides))
+        yield Builder(lambda *overrides: small_task(request.param, cache_dir, *overrides), others_of(request.param))
 
 
 @pytest.mark.parametrize("variant", sorted(path.parent.name + "/" + path.stem for path in CONF.glob("task/*/*.yaml")))

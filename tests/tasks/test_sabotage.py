@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -139,9 +140,10 @@ def builder(kind: type[Honest], cache_dir: Path) -> Builder:
             cache_dir=cache_dir,
             seed=int(given.get("seed", 0)),
             device="cpu",
+            **{name: json.loads(given[name]) for name in ("noise", "hidden") if name in given},
         )
 
-    return Builder(make)
+    return Builder(make, ["noise=1.5", "hidden=5"] if issubclass(kind, Noisy) else [])
 
 
 def test_an_honest_task_passes_every_check(tmp_path):
@@ -294,6 +296,33 @@ class HasArraysInItsRecipe(Honest):
 class HasItsFolderInItsRecipe(Honest):
     def data_recipe(self):
         return {**super().data_recipe(), "folders": [str(self.cache_dir)]}
+
+
+class Noisy(Honest):
+    """With options of its own."""
+
+    def __init__(self, *, noise: float = 0.0, hidden: int = 4, **options: Any) -> None:
+        super().__init__(**options)
+        self.noise, self.hidden = noise, hidden
+
+    def _points(self, number, split):
+        points = super()._points(number, split)
+        return replace(points, points=points.points + self.noise)
+
+    def model(self):
+        return nn.Sequential(nn.Linear(2, self.hidden), nn.Linear(self.hidden, 2))
+
+
+@caught_by("recipes_tell_options_apart", "noise=1.5 changes samples, and no recipe")
+class ForgetsAnOptionOfItsData(Noisy):
+    def model_recipe(self):
+        return {"hidden": self.hidden}
+
+
+@caught_by("recipes_tell_options_apart", "hidden=5 changes the network, and no recipe")
+class ForgetsTheWidth(Noisy):
+    def data_recipe(self):
+        return {**super().data_recipe(), "noise": self.noise}
 
 
 @caught_by("reading_leaves_global_generators_alone", "reading the data moved a global generator")
@@ -688,7 +717,8 @@ class DrawsNoTruth(Honest):
 
 
 @pytest.mark.parametrize(("check", "why", "kind"), [pytest.param(*one, id=one[2].__name__) for one in SABOTAGES])
-def test_a_sabotage_is_caught(check, why, kind, tmp_path):
+def test_a_sabotage_is_caught(check, why, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where some leave what they should not
     with pytest.raises(AssertionError) as caught, torch.enable_grad():  # which is as before afterwards
         CHECKS[check](builder(kind, tmp_path))
     assert why in str(caught.value), "it was caught for another reason"

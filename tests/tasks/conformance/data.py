@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from tasks.task import SPLITS, Split
+from tarot import InputError
+from tasks.task import SPLITS, Split, Task
 from tests.tasks.conformance.tools import (
     Builder,
     check,
@@ -97,6 +100,39 @@ def recipes_are_plain_data_and_tell_tasks_apart(build: Builder) -> None:
     for split in SPLITS:
         of_split = build().split_recipe(split)
         assert json.loads(json.dumps(of_split, default=repr)) == of_split, "the recipe of a split is not plain data"
+
+
+@check
+def recipes_tell_options_apart(build: Builder) -> None:
+    """An option that changes samples or networks, and no recipe, gives old results in silence."""
+    task = build()
+    recipes = _recipes(task)
+    for override in build.others:
+        with contextlib.suppress(InputError):  # what cannot be is no other task
+            other = build.anew(override)
+            if _recipes(other) == recipes:
+                np.testing.assert_equal(_contents(other), _contents(task), f"{override} changes samples, and no recipe")
+                assert _shapes(other) == _shapes(task), f"{override} changes the network, and no recipe"
+
+
+def _recipes(task: Task) -> list[dict[str, Any]]:
+    return [task.recipe(), *(task.split_recipe(split) for split in SPLITS)]
+
+
+def _contents(task: Task) -> list[Any]:
+    """What is seen of the first samples of each split, and how many there are."""
+    found: list[Any] = []
+    for split in SPLITS:
+        data = task.samples(split)
+        found += [len(data), *(np.asarray(leaf) for i in range(min(len(data), 4)) for leaf in flatten(data[i]))]
+    return found
+
+
+def _shapes(task: Task) -> list[dict[str, tuple[int, ...]]]:
+    return [
+        {name: tuple(value.shape) for name, value in make().state_dict().items()}
+        for make in (task.model, task.downstream)
+    ]
 
 
 @check

@@ -27,17 +27,18 @@ _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: the class of an object of such 
 class Builder:
     """builder(*overrides) -> the task that `make(*overrides)` gives; the same overrides give the same object.
 
-    Overrides are such as "seed=1" and "surrogate.runs=2". builder.anew() -> another object of the same task.
+    Overrides are such as "seed=1" and "surrogate.runs=2". builder.anew() -> another object of the same task. others:
+    overrides of one option each, which is then another.
     """
 
-    def __init__(self, make: Callable[..., Task]) -> None:
-        self._make, self._kept = make, cache(make)
+    def __init__(self, make: Callable[..., Task], others: Sequence[str] = ()) -> None:
+        self._make, self._kept, self.others = make, cache(make), others
 
     def __call__(self, *overrides: str) -> Task:
         return self._kept(*overrides)
 
-    def anew(self) -> Task:
-        return self._make()
+    def anew(self, *overrides: str) -> Task:
+        return self._make(*overrides)
 
 
 REGISTERED: dict[str, Callable[[Builder], None]] = {}
