@@ -100,7 +100,9 @@ def test_every_task_goes_with_every_selector(task):
 
 
 def test_neither_a_task_nor_its_settings_choose_what_else_is_composed():
-    for path in (*(CONF / "task").rglob("*.yaml"), *(CONF / "settings").rglob("*.yaml")):
+    paths = [*(CONF / "task").rglob("*.yaml"), *(CONF / "settings").rglob("*.yaml")]
+    assert len(paths) > 20
+    for path in paths:
         for other in OmegaConf.load(path).get("defaults", []):
             assert other == "_self_" or str(other).endswith("@_here_"), path
 

@@ -321,7 +321,9 @@ def test_how_many_there_are():
 @real
 def test_bbh_targets_against_the_prompts_of_the_benchmark():
     """The worked examples are those of cot-prompts, whose answers the targets have one by one."""
-    for row in bbh_targets(DATA / "bbh"):
+    rows = bbh_targets(DATA / "bbh")
+    assert len(rows) > 50
+    for row in rows:
         prompt = (DATA / "bbh" / "cot-prompts" / f"{row.group}.txt").read_text(encoding="utf-8")
         found = LessTemplate("</s>")(row)
         question = found.prompt.removesuffix("\n<|assistant|>\nA:").rsplit("\n\nQ: ", 1)[1]
