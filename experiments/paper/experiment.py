@@ -17,7 +17,7 @@ from experiments.paper.report import page
 from experiments.paper.runs import Asked, Ended, carry_out, quoted
 from experiments.report import Result
 from tarot import InputError
-from tarot.common import check_options, progress
+from tarot.common import check_options, progress, resolve_device
 from tasks.task import TaskData
 
 log = logging.getLogger("tarot")
@@ -58,7 +58,7 @@ class Paper:
                 if ended[name].missing:
                     log.info("%s: %s", name, ended[name].missing)
         with run.clock("figures"):
-            return page(list(ended.values()), self.scale, _machine(run.device))
+            return page(list(ended.values()), self.scale, _machine(resolve_device(run.device).type))
 
 
 def _common(run: Run[TaskData]) -> list[str]:
