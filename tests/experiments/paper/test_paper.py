@@ -25,18 +25,18 @@ def asked(part="sweep", label="streets", **options) -> Asked:
     return Asked(part, label, **{"overrides": ["experiment=ratio_sweep", "task=digits"], **options})
 
 
-def sweep(lower_is_better=False, **scores) -> dict:
+def sweep(lower_is_better=False, metric="miou", **scores) -> dict:
     """metrics.json of a sweep with these arms, each given as selector, at, values."""
     arms = {
         name: {
             "selector": selector,
             "at": at,
-            "metrics": {"accuracy": {"values": values}},
+            "metrics": {metric: {"values": values}},
             "selection": {"ratio": {"values": [0.05] * len(values)}},
         }
         for name, (selector, at, values) in scores.items()
     }
-    return {"arms": arms, "headline": "accuracy", "lower_is_better": lower_is_better, "interval": "Over 3."}
+    return {"arms": arms, "headline": metric, "lower_is_better": lower_is_better, "interval": "Over 3."}
 
 
 def attribution(**scores) -> dict:
@@ -138,6 +138,8 @@ def test_the_page_says_verdicts_numbers_and_what_is_missing():
         Ended(Asked("leaderboard", "leaderboard", why="nobody judges it")),
     ]
     made = page(ended, "embedded", BESIDE)
+    elsewhere = page([Ended(asked(), [sweep(metric="brier", **ARMS)], 90.0)], "embedded", BESIDE)
+    assert "58.21" not in str([table.rows for table in elsewhere.tables]), "it is in mIoU"
     texts = {table.title: "\n".join(" | ".join(row) for row in table.rows) for table in made.tables}
     assert "58.21 (4.2) | 0.910 [0.885, 0.935]" in texts["Figures 5 and 7: streets"]
     assert "wfd_zca | 0.028 / 0.065 / 0.098 | 0.300" in texts["Figure 4 and Table 2: digits"]
