@@ -17,7 +17,7 @@ from experiments.frame.methods import features_of, known, method, refuse
 from experiments.frame.repetitions import repeated
 from experiments.frame.run import Run
 from experiments.report import Result
-from experiments.stages import FeatureRecipe
+from experiments.stages import OF_ONE_RECIPE, FeatureRecipe
 from tarot import InputError
 from tarot.attribution import detection
 from tarot.common import Count, check_options, progress, within
@@ -33,7 +33,7 @@ class CorruptionExperiment:
     """conf/experiment/corruption.yaml says what each option means."""
 
     task_type: ClassVar = DomainTask  # it has the domain of corrupted images
-    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "selector.*", *OF_ONE_RECIPE})
 
     methods: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

@@ -47,7 +47,7 @@ class DistillationExperiment:
     """conf/experiment/distillation.yaml says what each option means."""
 
     task_type: ClassVar = ClassificationTask
-    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "selector.*", "features", "features.*"})
 
     per_class: Sequence[Count]
     arms: Sequence[str]

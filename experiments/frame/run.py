@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -42,7 +41,7 @@ _BUDGET: dict[str, Any] = {"size": Count | Literal["auto"] | None, "ratio": Anno
 
 class Experiment(Protocol):
     """A dataclass of its options, named by `_target_` in conf/experiment. task_type: what it can be asked of. unused:
-    groups of the config, or options at its top, that mean nothing to it."""
+    keys of the command line that mean nothing to it; "selector" is the choice, "selector.*" its options."""
 
     task_type: ClassVar[type[TaskData]]
     unused: ClassVar[frozenset[str]]
@@ -182,8 +181,8 @@ def _refuse_unused(overrides: Sequence[str], unused: Set[str], name: str, option
     """Raises InputError where the command line asks for what the experiment would leave out in silence. options: which
     the experiment has."""
     for said in overrides:
-        group = re.match(r"[+~]*(\w+)(?=[.=]|$)", said)
-        if group and group[1] in unused:
+        key = said.lstrip("+~").partition("=")[0]
+        if key in unused or (f"{key.partition('.')[0]}.*" in unused and "." in key):
             own = ", ".join(f"experiment.{option}" for option in options if not option.startswith("_"))
             raise InputError(f"{said} means nothing to experiment={name}, whose own options say what it does: {own}")
 
@@ -191,8 +190,8 @@ def _refuse_unused(overrides: Sequence[str], unused: Set[str], name: str, option
 def _refuse_of_gradients(overrides: Sequence[str]) -> None:
     """Raises InputError where the command line says how rows are made, of a task whose rows are given."""
     for said in overrides:
-        option = re.match(r"[+~]*features\.(\w+)", said)
-        if option and option[1] not in SPACE:
+        group, _, option = said.lstrip("+~").partition("=")[0].partition(".")
+        if group == "features" and option and option not in SPACE:
             raise InputError(
                 f"{said} says how features are made, and this task's are given; of them "
                 f"{', '.join(f'features.{one}' for one in SPACE)} can be said"

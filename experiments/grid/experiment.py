@@ -21,7 +21,7 @@ from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
 from experiments.grid.report import Landscape, result
 from experiments.report import UNTRAINED, Arm, Findings, Outcome, Result
-from experiments.stages import FeatureRecipe
+from experiments.stages import OF_ONE_RECIPE, FeatureRecipe
 from tarot import InputError, Selection
 from tarot.common import Count, check_options, within
 from tarot.selectors import REFERENCES, SELECTORS
@@ -36,7 +36,7 @@ class Grid:
     """conf/experiment/grid.yaml says what each option means."""
 
     task_type: ClassVar = Task
-    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "selector.*", *OF_ONE_RECIPE})
 
     representations: Sequence[str]
     algorithms: Sequence[str]

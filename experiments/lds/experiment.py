@@ -144,7 +144,7 @@ class LdsExperiment:
     """conf/experiment/lds.yaml says what each option means."""
 
     task_type: ClassVar = Task  # that trains models of subsets
-    unused: ClassVar[frozenset[str]] = frozenset({"selector"})
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "selector.*"})
 
     subsets: Annotated[int, at_least(2)]  # LDS ranks them
     held_back: Annotated[int, at_least(2)]

@@ -31,7 +31,7 @@ class Paper:
 
     task_type: ClassVar = TaskData
     unused: ClassVar[frozenset[str]] = frozenset(
-        {"task", "features", "selector", "seed"}
+        {"task", "task.*", "features", "features.*", "selector", "selector.*", "seed"}
     )  # which each of its runs says for itself
 
     scale: str

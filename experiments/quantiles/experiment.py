@@ -23,7 +23,7 @@ from experiments.frame.trainings import evaluate_all, train_all
 from experiments.quantiles.findings import RANDOM, ZERO, Bin, Curves
 from experiments.quantiles.report import result
 from experiments.report import Outcome, Outcomes, Result
-from experiments.stages import FeatureRecipe
+from experiments.stages import OF_ONE_RECIPE, FeatureRecipe
 from tarot import InputError, Selection
 from tarot.common import Count, at_least, check_options, within
 from tarot.selectors import SELECTORS
@@ -35,7 +35,7 @@ class Quantiles:
     """conf/experiment/quantiles.yaml says what each option means."""
 
     task_type: ClassVar = Task
-    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "selector.*", *OF_ONE_RECIPE})
 
     representations: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

@@ -13,7 +13,7 @@ from experiments.frame.run import Run
 from experiments.frame.trainings import evaluate_all, train_all
 from experiments.ratio_sweep.report import result
 from experiments.report import Arm, Findings, Outcome, Result
-from experiments.stages import FeatureRecipe
+from experiments.stages import OF_ONE_RECIPE, FeatureRecipe
 from tarot import InputError, Selection
 from tarot.common import Count, Natural, check_options, within
 from tarot.selectors import REFERENCES, SELECTORS
@@ -27,7 +27,7 @@ class RatioSweep:
     """conf/experiment/ratio_sweep.yaml says what each option means."""
 
     task_type: ClassVar = Task
-    unused: ClassVar[frozenset[str]] = frozenset({"selector", "features"})
+    unused: ClassVar[frozenset[str]] = frozenset({"selector", "selector.*", *OF_ONE_RECIPE})
 
     selectors: Sequence[str]
     recipes: Mapping[str, FeatureRecipe]

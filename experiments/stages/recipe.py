@@ -16,6 +16,8 @@ from tasks.task import GivesEmbeddings, GivesErrorNorms
 _LARGEST_DIM = 4096
 SPACE = ("whitening", "regularization", "norm")
 """Options of a recipe that say where rows are compared, and not what they are."""
+_OF_ALL = ("dim", "projection", "dtype", "batch_size", "autocast", "on_nonfinite", "workers")
+"""What conf/recipes/every.yaml gives to all recipes."""
 Dimensions = Annotated[int, within("[1, 1048576]")]
 
 
@@ -111,3 +113,9 @@ class FeatureRecipe:
         if self.projection == "identity":
             return None
         return self.dim or max(1, min(_LARGEST_DIM, (n + m) // 2))
+
+
+OF_ONE_RECIPE = frozenset(
+    {"features", *(f"features.{one.name}" for one in fields(FeatureRecipe) if one.name not in _OF_ALL)}
+)
+"""Keys of the command line that an experiment with several recipes has no use for: each says them for itself."""

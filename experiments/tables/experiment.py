@@ -73,7 +73,9 @@ class PaperTable:
     """
 
     task_type: ClassVar = TaskData
-    unused: ClassVar[frozenset[str]] = frozenset({"task", "features", "selector", "seed"})  # it runs nothing
+    unused: ClassVar[frozenset[str]] = frozenset(
+        {"task", "task.*", "features", "features.*", "selector", "selector.*", "seed"}
+    )  # it runs nothing
 
     title: str
     columns: Mapping[str, Column]

@@ -187,7 +187,7 @@ def store_of(folder: Path, split: str = "candidates") -> Path:
     [
         ("ratio_sweep", "selector=less"),
         ("grid", "features=less"),
-        ("quantiles", "features.dim=64"),
+        ("quantiles", "features.whitening=zca"),
         ("corruption", "selector.ratio=.1"),
         ("distillation", "features=less"),
         ("lds", "selector=tarot_fixed"),

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
 import tarot
@@ -55,7 +54,7 @@ def test_any_model_may_select_and_learn(cache_dir):
     assert isinstance(task.model(), Wayformer) and isinstance(task.downstream(), AutoBot)
     losses = task.losses(task.model(), batch_of(task, 3))
     assert losses.shape == (3,) and torch.isfinite(losses).all()
-    with pytest.raises(InstantiationException, match="learn_with must be one of autobot, wayformer; it is 'trans'"):
+    with pytest.raises(InputError, match="learn_with must be one of autobot, wayformer; it is 'trans'"):
         small_task("motion", cache_dir, "learn_with=trans")
 
 
