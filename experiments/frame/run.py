@@ -6,9 +6,10 @@ import dataclasses
 import logging
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeGuard, TypeVar, cast
@@ -25,7 +26,7 @@ from experiments.frame.options import check_config
 from experiments.frame.outputs import Outputs
 from experiments.frame.publish import hand_over, publish
 from experiments.report import Result
-from experiments.stages import SPACE, FeatureRecipe, Features, Workbench, train_surrogates
+from experiments.stages import SPACE, FeatureRecipe, Features, Workbench, recipe_options, train_surrogates
 from tarot import InputError, Selection
 from tarot.common import Count, check_option, remove_abandoned, resolve_device, within
 from tarot.selectors import Selector
@@ -41,7 +42,7 @@ _BUDGET: dict[str, Any] = {"size": Count | Literal["auto"] | None, "ratio": Anno
 
 class Experiment(Protocol):
     """A dataclass of its options, named by `_target_` in conf/experiment. task_type: what it can be asked of. unused:
-    keys of the command line that mean nothing to it; "selector" is the choice, "selector.*" its options."""
+    patterns of what means nothing to it on the command line; "selector" is the choice, "selector.*" its options."""
 
     task_type: ClassVar[type[TaskData]]
     unused: ClassVar[frozenset[str]]
@@ -102,9 +103,15 @@ class Run(Generic[T]):
                 f"which task={chosen.choices['task']} is not"
             )
         overrides = list(HydraConfig.get().overrides.task)
-        _refuse_unused(overrides, experiment.unused, chosen.choices["experiment"], plain["experiment"])
+        own = ", ".join(f"experiment.{option}" for option in plain["experiment"] if not option.startswith("_"))
+        asked = f"experiment={chosen.choices['experiment']}"
+        _refuse_unused(
+            overrides, experiment.unused, f"means nothing to {asked}, whose own options say what it does: {own}"
+        )
         if issubclass(hydra.utils.get_class(config.task["_target_"]), FeatureTask):
-            _refuse_of_gradients(overrides)
+            said = ", ".join(f"features.{option}" for option in SPACE)
+            why = f"says how features are made, and this task's are given; of them {said} can be said"
+            _refuse_unused(overrides, recipe_options(but=SPACE), why)
         selector, not_applied = make_selector(config.selector, chosen.choices["selector"])
         return cls(
             name={group: chosen.choices[group] for group in ("experiment", "task", "features", "selector")},
@@ -177,25 +184,13 @@ def has_model(run: Run[TaskData]) -> TypeGuard[Run[Task]]:
     return isinstance(run.task, Task)
 
 
-def _refuse_unused(overrides: Sequence[str], unused: Set[str], name: str, options: Mapping[str, Any]) -> None:
-    """Raises InputError where the command line asks for what the experiment would leave out in silence. options: which
-    the experiment has."""
+def _refuse_unused(overrides: Sequence[str], unused: Set[str], why: str) -> None:
+    """Raises InputError where the command line says what would be left out in silence. unused: patterns, as those of an
+    `Experiment`."""
     for said in overrides:
         key = said.lstrip("+~").partition("=")[0]
-        if key in unused or (f"{key.partition('.')[0]}.*" in unused and "." in key):
-            own = ", ".join(f"experiment.{option}" for option in options if not option.startswith("_"))
-            raise InputError(f"{said} means nothing to experiment={name}, whose own options say what it does: {own}")
-
-
-def _refuse_of_gradients(overrides: Sequence[str]) -> None:
-    """Raises InputError where the command line says how rows are made, of a task whose rows are given."""
-    for said in overrides:
-        group, _, option = said.lstrip("+~").partition("=")[0].partition(".")
-        if group == "features" and option and option not in SPACE:
-            raise InputError(
-                f"{said} says how features are made, and this task's are given; of them "
-                f"{', '.join(f'features.{one}' for one in SPACE)} can be said"
-            )
+        if any(fnmatchcase(key, pattern) for pattern in unused):
+            raise InputError(f"{said} {why}")
 
 
 def _engine(config: DictConfig) -> Workers:

@@ -16,7 +16,7 @@ from tasks.task import GivesEmbeddings, GivesErrorNorms
 _LARGEST_DIM = 4096
 SPACE = ("whitening", "regularization", "norm")
 """Options of a recipe that say where rows are compared, and not what they are."""
-_OF_ALL = ("dim", "projection", "dtype", "batch_size", "autocast", "on_nonfinite", "workers")
+SHARED = ("dim", "projection", "dtype", "batch_size", "autocast", "on_nonfinite", "workers")
 """What conf/recipes/every.yaml gives to all recipes."""
 Dimensions = Annotated[int, within("[1, 1048576]")]
 
@@ -115,7 +115,11 @@ class FeatureRecipe:
         return self.dim or max(1, min(_LARGEST_DIM, (n + m) // 2))
 
 
-OF_ONE_RECIPE = frozenset(
-    {"features", *(f"features.{one.name}" for one in fields(FeatureRecipe) if one.name not in _OF_ALL)}
-)
-"""Keys of the command line that an experiment with several recipes has no use for: each says them for itself."""
+def recipe_options(but: Sequence[str]) -> frozenset[str]:
+    """Patterns of a recipe's options on the command line, and of what is below them, but for these."""
+    rest = [one.name for one in fields(FeatureRecipe) if one.name not in but]
+    return frozenset(pattern for name in rest for pattern in (f"features.{name}", f"features.{name}.*"))
+
+
+OF_ONE_RECIPE = frozenset({"features"}) | recipe_options(but=SHARED)
+"""What an experiment with several recipes has no use for: each says it for itself."""

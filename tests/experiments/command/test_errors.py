@@ -188,6 +188,7 @@ def store_of(folder: Path, split: str = "candidates") -> Path:
         ("ratio_sweep", "selector=less"),
         ("grid", "features=less"),
         ("quantiles", "features.whitening=zca"),
+        ("quantiles", "+features.influence.rows=3"),
         ("corruption", "selector.ratio=.1"),
         ("distillation", "features=less"),
         ("lds", "selector=tarot_fixed"),

@@ -28,6 +28,7 @@ FEW = (
     ("task=segmentation", "selector=sava", "logger=wandb"),
     ("task=motion", "selector=el2n"),
     ("task=instruction", "selector=tsds"),
+    ("task=digits", "selector=tarot_exact"),
 )
 EVERY = (
     *((f"task={name}",) for name in ("digits", "segmentation", "motion", "instruction")),

@@ -9,19 +9,28 @@ import hydra
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from experiments.frame.methods import features_of
-from experiments.stages import FeatureRecipe, Features, Workbench
+from experiments.stages import OF_ONE_RECIPE, FeatureRecipe, Features, Workbench
+from experiments.stages.recipe import SHARED
 from experiments.stages.views import views_of
 from tarot import InputError
 from tarot.gradients.reference import loop_gradients
 from tarot.selectors import SELECTORS
 from tasks.task import Checkpoint, Task
-from tests.experiments.command.test_configs import choices, composed
+from tests.experiments.command.test_configs import CONF, choices, composed
 from tests.experiments.running import SMALL
 
 OPTIONS = [o for o in SMALL if not o.startswith(("experiment", "task.surrogate"))]
 OPTIONS += ["task.surrogate.runs=2", "task.surrogate.checkpoints=2"]
+
+
+def test_what_all_recipes_share_is_what_an_experiment_of_several_takes():
+    """Of what `features` says: the rest is refused beside it."""
+    shared = yaml.safe_load((CONF / "recipes" / "every.yaml").read_text())["wfd"]
+    assert set(shared) == set(SHARED) and all(value == f"${{features.{key}}}" for key, value in shared.items())
+    assert not [one for one in OF_ONE_RECIPE if one.removeprefix("features.") in SHARED]
 
 
 @pytest.fixture(scope="module")

@@ -106,13 +106,13 @@ def recipes_are_plain_data_and_tell_tasks_apart(build: Builder) -> None:
 def recipes_tell_options_apart(build: Builder) -> None:
     """An option that changes samples or networks, and no recipe, gives old results in silence."""
     task = build()
-    recipes = _recipes(task)
+    recipes, contents, shapes = _recipes(task), _contents(task), _shapes(task)
     for override in build.others:
         with contextlib.suppress(InputError):  # what cannot be is no other task
             other = build.anew(override)
             if _recipes(other) == recipes:
-                np.testing.assert_equal(_contents(other), _contents(task), f"{override} changes samples, and no recipe")
-                assert _shapes(other) == _shapes(task), f"{override} changes the network, and no recipe"
+                np.testing.assert_equal(_contents(other), contents, f"{override} changes samples, and no recipe")
+                assert _shapes(other) == shapes, f"{override} changes the network, and no recipe"
 
 
 def _recipes(task: Task) -> list[dict[str, Any]]:
