@@ -1,6 +1,6 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
-from tarot.common.devices import CPU, products_in, resolve_device, selection_device
+from tarot.common.devices import CPU, products_in, resolve_device, selection_device, warn_if_emulated
 from tarot.common.errors import InputError, first_line
 from tarot.common.files import atomic_directory, atomic_file, make_folder, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
@@ -63,5 +63,6 @@ __all__ = [
     "remove_abandoned",
     "resolve_device",
     "selection_device",
+    "warn_if_emulated",
     "within",
 ]

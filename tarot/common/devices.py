@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -36,6 +38,19 @@ def selection_device(device: str) -> torch.device:
         raise TypeError(f"device must be a name such as auto, cpu or cuda:1; it is {device!r}")
     known = resolve_device(str(device))
     return known if known.type == "cuda" else CPU
+
+
+def warn_if_emulated(dtype: torch.dtype | None, device: torch.device, *, stacklevel: int = 2) -> None:
+    """Where the processor has no instructions for an autocast's dtype: ten times as long as float32 was measured."""
+    if dtype is None or device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):  # AVX512 at least widens many numbers at a time
+        name = str(dtype).removeprefix("torch.")
+        warnings.warn(
+            f"autocast={name}: this CPU has no instructions for {name}, which takes many times as long as float32 then; "
+            "autocast=null is float32",
+            stacklevel=stacklevel + 1,
+        )
 
 
 @contextlib.contextmanager

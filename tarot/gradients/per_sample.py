@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tarot.common import InputError
+from tarot.common import InputError, warn_if_emulated
 from tarot.gradients.attention import attention_forward, is_supported
 from tarot.gradients.batches import batch_size, take
 from tarot.gradients.experts import experts_forward, is_experts
@@ -108,6 +108,7 @@ class GradientFeatures:
         if sketches is not None:
             self._plan = replace(self._plan, sketches={n: sketches(n, s) for n, s in self._plan.sketches.items()})
         self._finish = fast_jl(projection, self._plan.width, self.device) if projection.kind == "fast_jl" else None
+        warn_if_emulated(autocast, self.device)
         self.dim = projection.width if self._finish else self._plan.width
         self._layouts: dict[Site, list[Layout]] = {}
         self._is_static = False

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from tarot import InputError, Selection
-from tarot.common import Count, NonNegative, Positive, Share, check_options, progress
+from tarot.common import Count, NonNegative, Positive, Share, check_options, progress, warn_if_emulated
 from tarot.workers import LOCAL, Threads, Workers, team
 from tasks.common.snapshots import Snapshot, Snapshots, chance
 from tasks.task import Batch, Checkpoint, Model
@@ -121,9 +121,13 @@ class Training:
             group["lr"] = self.rate(step)
         return self.rate(step)
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return None if self.autocast is None else getattr(torch, self.autocast)
+
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         """The context that a forward pass is made in."""
-        return torch.autocast(device.type, getattr(torch, self.autocast)) if self.autocast else contextlib.nullcontext()
+        return torch.autocast(device.type, self.dtype) if self.dtype else contextlib.nullcontext()
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "adamw":
@@ -231,6 +235,7 @@ def fit(
     done = 0
     saved = [] if keep is None else keep.moments(training.steps)
     wanted = saved if keep is None else saved[-keep.checkpoints :]
+    warn_if_emulated(training.dtype, next(model.parameters()).device)
     optimizer = training.make_optimizer(p for p in model.parameters() if p.requires_grad)
     if snapshots is not None and (last := snapshots.latest()) is not None:
         last.restore(model, optimizer)
