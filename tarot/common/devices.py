@@ -47,7 +47,7 @@ def warn_if_emulated(dtype: torch.dtype | None, device: torch.device, *, stackle
     if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):  # AVX512 at least widens many numbers at a time
         name = str(dtype).removeprefix("torch.")
         warnings.warn(
-            f"autocast={name}: this CPU has no instructions for {name}, which takes many times as long as float32 then; "
+            f"autocast={name}: this CPU has no instructions for {name}, which takes many times as long as float32; "
             "autocast=null is float32",
             stacklevel=stacklevel + 1,
         )
