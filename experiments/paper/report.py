@@ -25,6 +25,15 @@ _PRINTED = {  # of the sweep in mIoU; the paper's other numbers are points of it
     "all": "58.21 (4.2)",
     "tarot_otm": "about 24% selected (4.2)",
 }
+_PICTURES = {  # of runs' own reports, by the part of the page: file, title, caption
+    "sweep": ("selected", "Figure 6", "What each method selects, in the plane that t-SNE makes of gradient features."),
+    "pictures": (
+        "neighbours",
+        "Figures 3, 9 and 10",
+        "Framed in orange: targets. Beside each its nearest candidates, and its farthest, with their distances; framed "
+        "in blue what was selected.",
+    ),
+}
 _ROWS = {  # of Tables 1 and 6, by our selector
     "all": "All",
     "random": "5% random",
@@ -237,10 +246,7 @@ def _runs_table(runs: Sequence[Ended]) -> Table:
         ]
         for ended in runs
     ]
-    caption = (
-        "Seconds are of the first time, with nothing in the cache. Pictures of what was selected (Figures 3, 6, 9 and "
-        "10) are in the runs' own reports."
-    )
+    caption = "Seconds are of the first time, with nothing in the cache."
     return Table("Runs", caption, ["", "command", "what became of it", "took", "report"], rows)
 
 
@@ -268,6 +274,11 @@ def _part_figures(ended: Ended) -> Iterator[Figure]:
         ]
         drawn = figures.sweep(arms.metrics["headline"], points, ended.metrics[0]["interval"])
         yield Figure(f"sweep_{name}", f"By ratio: {ended.asked.label}", drawn.caption, drawn.draw)
+    if ended.asked.part in _PICTURES:
+        file, title, caption = _PICTURES[ended.asked.part]
+        paths = [report.parent / "figures" / f"{file}.png" for report in ended.reports[:1]]
+        for path in filter(Path.is_file, paths):  # a sweep by scores, say, has no plane to draw
+            yield Figure.of_file(path, f"{file}_{name}", f"{title}: {ended.asked.label}", caption)
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from tarot.common import Count, atomic_file, check_options, fingerprint, make_fo
 
 log = logging.getLogger("tarot")
 
-Part = Literal["influence", "sweep", "folds", "instruction", "time", "leaderboard"]
+Part = Literal["influence", "sweep", "folds", "instruction", "time", "pictures", "leaderboard"]
 PROGRAM = Path(__file__).parents[2] / "run.py"
 _TOOK = "took.json"
 _OF_THE_PAGE = re.compile(

@@ -6,9 +6,11 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import matplotlib
+import matplotlib.image as images
 from matplotlib.figure import Figure as Canvas
 
 Theme = Literal["light", "dark"]
@@ -98,6 +100,19 @@ class Figure:
     title: str
     caption: str
     draw: Callable[[], Canvas]
+
+    @classmethod
+    def of_file(cls, path: Path, name: str, title: str, caption: str) -> Figure:
+        """A picture that is there as PNG, made by `png`: on its own paper under every theme."""
+
+        def draw() -> Canvas:
+            pixels = images.imread(path)
+            height, width = pixels.shape[:2]
+            canvas = Canvas(figsize=(width / DPI, height / DPI))
+            canvas.figimage(pixels)
+            return canvas
+
+        return cls(name, title, caption, draw)
 
     def render(self) -> Picture:
         return Picture(self.name, self.title, self.caption, self.png("light"), self.png("dark"))

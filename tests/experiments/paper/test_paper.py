@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from matplotlib import image
 
 from experiments.command.resolvers import register_resolvers
 from experiments.paper import Asked, runs
@@ -17,6 +21,7 @@ from experiments.report import Interval, mean_interval
 from tarot import InputError
 from tests.experiments.running import command
 
+PICTURE = Path(__file__).parents[3] / "docs" / "pictures" / "neighbours.png"
 CONF = Path(__file__).parents[3] / "conf"
 BESIDE = {"cores": "2 cores"}
 
@@ -151,6 +156,24 @@ def test_the_page_says_verdicts_numbers_and_what_is_missing():
     assert made.metrics["metrics"]["claims"] == len(made.metrics["claims"])
     assert [figure.name for figure in made.figures] == ["sweep_streets", "influence_digits"]
     assert all(figure.png("light").startswith(b"\x89PNG") for figure in made.figures)
+
+
+def test_the_page_shows_the_pictures_of_its_runs(tmp_path):
+    def drawn(part: str, file: str) -> Ended:
+        picture = tmp_path / part / "figures" / file
+        picture.parent.mkdir(parents=True)
+        shutil.copy(PICTURE, picture)
+        metrics = sweep(**ARMS) if part == "sweep" else {"arms": {}}
+        return Ended(asked(part), [metrics], 1.0, [tmp_path / part / "report.html"])
+
+    ended = [drawn("sweep", "selected.png"), drawn("pictures", "neighbours.png")]
+    made = {figure.name: figure for figure in page(ended, "embedded", BESIDE).figures}
+    assert {*made} == {"sweep_streets", "selected_streets", "neighbours_streets"}
+    assert made["neighbours_streets"].title == "Figures 3, 9 and 10: streets"
+    there = image.imread(PICTURE)[..., :3]
+    for theme in ("light", "dark"):
+        shown = image.imread(io.BytesIO(made["neighbours_streets"].png(theme)))[..., :3]
+        assert np.array_equal(shown, there), "pixel by pixel"
 
 
 PROGRAM = """
