@@ -8,12 +8,24 @@ from typing import Any, TypeVar
 
 from experiments.frame.repetitions import Repetition, training_seed
 from experiments.frame.run import Run
+from experiments.report import refuse_unknown_metrics
 from experiments.stages import Evaluation, Training, evaluate_each, train_each
 from tarot import Selection
-from tarot.common import progress
+from tarot.common import progress, resolve_device
+from tasks.common.training import seeded
 from tasks.task import Split, Task
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+def refuse_metrics(run: Run[Task], further: Sequence[str]) -> None:
+    """Of those that an experiment names beside the headline, one that the task has not is refused before anything is
+    trained: a model that has learnt nothing is judged. Where none is named, none is judged."""
+    if further:
+        with seeded(run.seed):
+            model = run.task.downstream()
+        there = run.task.evaluate(model.to(resolve_device(run.device)).eval())
+        refuse_unknown_metrics(run.task.name, further, list(there))
 
 
 def train_all(

@@ -18,7 +18,7 @@ from experiments.frame.methods import (
 )
 from experiments.frame.repetitions import Repetition, repeated
 from experiments.frame.run import Run
-from experiments.frame.trainings import evaluate_all, train_all
+from experiments.frame.trainings import evaluate_all, refuse_metrics, train_all
 from experiments.grid.report import Landscape, result
 from experiments.report import UNTRAINED, Arm, Findings, Outcome, Result
 from experiments.stages import OF_ONE_RECIPE, FeatureRecipe
@@ -76,6 +76,7 @@ class Grid:
             refuse_optimizer("experiment.representations", name, recipe, task)
         for name in self.algorithms:
             refuse_lacking("experiment.algorithms", name, SELECTORS[name], task)
+        refuse_metrics(run, self.metrics)
         lines = [name for name in self.lines if name != "oracle" or task.candidate_tags() is not None]
         repetitions: list[Repetition[Task]] = []
         chosen: list[dict[Arm, Selection]] = []

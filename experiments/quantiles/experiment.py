@@ -19,7 +19,7 @@ from experiments.frame.methods import (
 )
 from experiments.frame.repetitions import Repetition, repeated, training_seed
 from experiments.frame.run import Run
-from experiments.frame.trainings import evaluate_all, train_all
+from experiments.frame.trainings import evaluate_all, refuse_metrics, train_all
 from experiments.quantiles.findings import RANDOM, ZERO, Bin, Curves
 from experiments.quantiles.report import result
 from experiments.report import Outcome, Outcomes, Result
@@ -66,6 +66,7 @@ class Quantiles:
             refuse_optimizer("experiment.representations", name, recipe, run.task)
         refuse_lacking("experiment.order", self.order, SELECTORS[self.order], run.task)
         n = len(run.task.ids("candidates"))
+        refuse_metrics(run, self.metrics)
         edges = self._edges(n)
         size = self._size(edges)
         repetitions: list[Repetition[Task]] = []

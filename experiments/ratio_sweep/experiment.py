@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from experiments.frame.methods import COMMON, features_of, known, method, notes, options_of, refuse
 from experiments.frame.repetitions import Repetition, repeated
 from experiments.frame.run import Run
-from experiments.frame.trainings import evaluate_all, train_all
+from experiments.frame.trainings import evaluate_all, refuse_metrics, train_all
 from experiments.ratio_sweep.report import result
 from experiments.report import Arm, Findings, Outcome, Result
 from experiments.stages import OF_ONE_RECIPE, FeatureRecipe
@@ -65,6 +65,7 @@ class RatioSweep:
         for ratio in self.ratios:
             if ratio * n < 1:
                 raise InputError(f"experiment.ratios: {ratio} of {n} candidates selects none")
+        refuse_metrics(run, self.metrics)
         references = [name for name in self.references if name != "oracle" or task.candidate_tags() is not None]
         if len(references) < len(self.references):
             log.info("the candidates of %s have no tags, so there is no oracle", run.name["task"])

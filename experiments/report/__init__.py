@@ -19,6 +19,7 @@ from experiments.report.findings import (
     Outcome,
     Outcomes,
     precision,
+    refuse_unknown_metrics,
     selected_by_source,
     sources_of,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "plus_minus",
     "precision",
     "ratio_axis",
+    "refuse_unknown_metrics",
     "selected_by_source",
     "signed",
     "small_multiples",

@@ -91,11 +91,7 @@ class Outcomes(Generic[Key]):
 
     def metrics(self, further: Sequence[str]) -> list[str]:
         """The headline and those that an experiment names beside it. Raises InputError for one that there is not."""
-        for name in further:
-            if name not in self.metric_names:
-                there = ", ".join(self.metric_names)
-                task = self.first[0].task.name
-                raise InputError(f"experiment.metrics: {task} has no metric {name!r}; it has {there}")
+        refuse_unknown_metrics(self.first[0].task.name, further, self.metric_names)
         return list(dict.fromkeys([self.headline, *further]))
 
     @property
@@ -161,6 +157,12 @@ class Findings(Outcomes[Arm]):
         same = Arm(selector, at, arm.features), Arm(selector, at), Arm(selector)
         found = next((one for one in same if one in self.outcomes), None)
         return None if found == arm else found
+
+
+def refuse_unknown_metrics(task: str, further: Sequence[str], there: Sequence[str]) -> None:
+    for name in further:
+        if name not in there:
+            raise InputError(f"experiment.metrics: {task} has no metric {name!r}; it has {', '.join(there)}")
 
 
 def precision(task: TaskData, selection: Selection) -> float | None:

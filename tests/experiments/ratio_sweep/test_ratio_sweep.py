@@ -283,7 +283,10 @@ def test_lower_may_be_better():
 
 
 def test_further_metrics_have_a_table(folder):
-    outcome = command(folder, *changed(TINY, "experiment.metrics=[log_loss]"), name="further")
+    models = folder / "cache" / "models"
+    before = {*models.iterdir()} if models.is_dir() else set()
+    outcome = command(folder, *changed(TINY, "experiment.metrics=[log_loss]", "task.train.steps=3"), name="further")
+    assert before == ({*models.iterdir()} if models.is_dir() else set()), "it is said before anything is trained"
     assert outcome.code == 1 and "experiment.metrics: digits has no metric 'log_loss'; it has accuracy" in outcome.err
     outcome = command(folder, *changed(TINY, "experiment.metrics=[loss]"), name="further")
     page = (outcome.output / "report.html").read_text()
