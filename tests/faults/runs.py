@@ -21,6 +21,7 @@ from typing import Any
 from tests.experiments.lds.test_lds import MOTION as MOTION_LDS
 from tests.experiments.running import SMALL, changed, places, started, undrawn
 from tests.experiments.selection.test_instruction_selected import SMALL as SMALL_INSTRUCTION
+from tests.tasks.instruction.conversations import write_files
 from tests.tasks.test_contract import options_of
 
 PATIENCE = 600.0  # seconds after which a run hangs
@@ -36,9 +37,17 @@ RUNS: dict[str, tuple[str, ...]] = {
         *FEW,
     ),
     "instruction": (*SMALL_INSTRUCTION, *ONE, "selector.size=6"),
+    "instruction/files": (  # of a model and of rows that a user has; ends with the selection
+        "task=instruction/files",
+        *(f"task.{part}={{made}}/{part}.jsonl" for part in ("candidates", "targets")),
+        "task.language.path={made}/model",
+        "task.max_length=64",
+        "task.surrogate.share=0.2",
+        *FEW,
+    ),
     "subset models": (*changed(MOTION_LDS, "experiment.workers=2"), "experiment.estimators=[wfd,gradcos]"),
 }
-"""By name: what a run is asked."""
+"""By name: what a run is asked. {made}: the folder that `write_files` has written."""
 FILES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 """Events of Python's at which something on the disk changes, or may."""
 
@@ -113,7 +122,10 @@ def begun(
                 facts = {"cpu": time.process_time(), "files": counted[0]}
                 (folder / f"{name}.facts").write_text(json.dumps(facts))
 
-    asked = [*RUNS[run], *places(folder, results)]
+    made = folder / "made"
+    asked = [option.replace("{made}", str(made)) for option in (*RUNS[run], *places(folder, results))]
+    if str(made) in "".join(asked) and not made.exists():
+        write_files(made)
     return Begun(started(folder, *asked, name=name, around=inside, placed=False), folder, name)
 
 

@@ -24,7 +24,14 @@ from tests.faults.runs import FILES, PATIENCE, Ended, changes, cpu_of, emptied, 
 from tests.faults.trials import Ending, tried
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-OF_RUN = {"digits": 16, "segmentation": 10, "motion": 10, "instruction": 10, "subset models": 4}
+OF_RUN = {
+    "digits": 16,
+    "segmentation": 10,
+    "motion": 10,
+    "instruction": 10,
+    "instruction/files": 10,
+    "subset models": 4,
+}
 """How many kills."""
 
 
