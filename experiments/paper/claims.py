@@ -5,6 +5,7 @@ A claim is a list of comparisons. Each is a difference over repetitions that is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,15 +60,17 @@ class Finding:
 
     @property
     def weakest(self) -> Comparison | None:
-        """The comparison that speaks for the claim least."""
-        return min(self.comparisons, key=lambda one: one.by.mean, default=None)
+        """The comparison that speaks for the claim least; one that is not known, if there is one."""
+        unknown = (one for one in self.comparisons if math.isnan(one.by.mean))
+        return next(unknown, None) or min(self.comparisons, key=lambda one: one.by.mean, default=None)
 
 
 def findings(runs: Sequence[Ended]) -> list[Finding]:
-    """All of the claims, run by run."""
+    """All of the claims, run by run; none of a run that the scale leaves out, which the table of runs tells."""
     ask = {"influence": _influence, "sweep": _sweep, "folds": _folds, "instruction": _instruction}
-    found = [one for ended in runs if ended.asked.part in ask for one in ask[ended.asked.part](ended)]
-    return [*found, *_time([ended for ended in runs if ended.asked.part == "time"])]
+    asked = [ended for ended in runs if ended.asked.overrides]
+    found = [one for ended in asked if ended.asked.part in ask for one in ask[ended.asked.part](ended)]
+    return [*found, *_time([ended for ended in asked if ended.asked.part == "time"])]
 
 
 def _influence(ended: Ended) -> Iterator[Finding]:
@@ -94,7 +97,8 @@ def _lds_differences(metrics: Sequence[Mapping[str, Any]], other: str, text: str
         if any(value is None for pair in pairs for value in pair):
             continue
         by = mean_interval([ours - theirs for ours, theirs in pairs])
-        paired = metrics[0]["differences"].get(other, {}).get(size)
+        first = next(iter(metrics[0]["lds"]))  # whose differences to the others are known
+        paired = metrics[0]["differences"].get(other, {}).get(size) if first == "wfd_zca" else None
         if len(metrics) == 1 and paired is not None:
             by = Interval(*paired)
         yield Comparison(f"{text}, {size} model{'s' * (int(size) > 1)}", by)
@@ -156,6 +160,10 @@ class Arms:
     def at(self, arm: str) -> float | str | None:
         return self.metrics["arms"][arm]["at"]
 
+    def at_ratios(self, selector: str) -> list[str]:
+        """Its arms at ratios that were asked for: not at the size that another method chose."""
+        return [arm for arm in self.names if self.selector(arm) == selector and isinstance(self.at(arm), int | float)]
+
 
 def _sweep(ended: Ended) -> Iterator[Finding]:
     where = "Figures 5, 7"
@@ -166,9 +174,10 @@ def _sweep(ended: Ended) -> Iterator[Finding]:
                 "target_only", ["all"]
             ),
             ("TAROT is above the other methods at every ratio", where): lambda arms: arms.at_same_size(OURS),
+            **_transfer(ended, "4.3"),
             ("OTM is above all candidates", where): lambda arms: arms.aheads("tarot_otm", ["all"]),
             ("OTM's own ratio is the best", where): lambda arms: arms.aheads(
-                "tarot_otm", [arm for arm in arms.names if arms.selector(arm) == "tarot_fixed"]
+                "tarot_otm", arms.at_ratios("tarot_fixed")
             ),
         },
     )
@@ -182,19 +191,27 @@ def _instruction(ended: Ended) -> Iterator[Finding]:
                 ["tarot_fixed"], ["random", "less"]
             ),
             ("TAROT is above TSDS at 5%", "Table 6"): lambda arms: arms.at_same_size(["tarot_fixed"], ["tsds"]),
+            **_transfer(ended, "4.4"),
             ("OTM is above all candidates", "Table 1"): lambda arms: arms.aheads("tarot_otm", ["all"]),
-            ("OTM, which selects less, is above 5%", "Table 1"): lambda arms: arms.aheads(
-                "tarot_otm", [arm for arm in arms.names if arms.selector(arm) == "tarot_fixed"][:1]
+            ("OTM's own ratio is above 5%", "Table 1"): lambda arms: arms.aheads(
+                "tarot_otm", arms.at_ratios("tarot_fixed")
             ),
         },
     )
 
 
+def _transfer(ended: Ended, where: str) -> dict[tuple[str, str], Any]:
+    if not ended.asked.transfer:
+        return {}
+    claim = "What one model selects helps another, more than as many random candidates"
+    return {(claim, where): lambda arms: arms.at_same_size(OURS, ["random"])}
+
+
 def _of_arms(ended: Ended, claims: Mapping[tuple[str, str], Any]) -> Iterator[Finding]:
     for (claim, where), compare in claims.items():
         comparisons = compare(Arms(ended.metrics[0])) if ended.metrics else []
-        if comparisons or not ended.metrics:
-            yield Finding(claim, where, ended.asked.label, comparisons, ended.missing)
+        note = ended.missing if comparisons or not ended.metrics else "the run has no such arms"
+        yield Finding(claim, where, ended.asked.label, comparisons, note)
 
 
 def _folds(ended: Ended) -> Iterator[Finding]:
@@ -211,9 +228,8 @@ def _folds(ended: Ended) -> Iterator[Finding]:
         pairs = zip(by_folds[one][split]["values"], by_folds[two][split]["values"], strict=True)
         return mean_interval([sign * (first - second) for first, second in pairs])
 
-    if 10 in by_folds:
-        others = [Comparison(f"{k} folds", ahead(10, k, "test")) for k in by_folds if k != 10]
-        yield Finding(best, "Figure 8", ended.asked.label, others)
+    others = [Comparison(f"{k} folds", ahead(10, k, "test")) for k in by_folds if k != 10 and 10 in by_folds]
+    yield Finding(best, "Figure 8", ended.asked.label, others, "" if others else "the run has no ten folds")
     least, most = min(by_folds), max(by_folds)
     yield Finding(falling, "Figure 8", ended.asked.label, [Comparison(f"{most} folds", ahead(least, most, "targets"))])
 

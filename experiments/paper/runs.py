@@ -22,6 +22,7 @@ log = logging.getLogger("tarot")
 Part = Literal["influence", "sweep", "folds", "instruction", "time", "pictures", "leaderboard"]
 PROGRAM = Path(__file__).parents[2] / "run.py"
 _TOOK = "took.json"
+_STAGES = "stages.json"
 _OF_THE_PAGE = re.compile(
     r"[+~]*(seed|output_dir|cache_dir|data_dir|device|deterministic|engine|hydra\.|experiment=paper)"
 )
@@ -31,13 +32,15 @@ _INTERRUPTED = 130
 @dataclass(frozen=True)
 class Asked:
     """One run of the page. part: whose claims it is about. label: what it stands for. overrides: of its command line;
-    none where this scale has no such run, and `why` says why. seeds: it is repeated with seed 0, 1, ..."""
+    none where this scale has no such run, and `why` says why. seeds: it is repeated with seed 0, 1, ... transfer: the
+    model that learns is another than the one that selects, which the paper has a claim about."""
 
     part: Part
     label: str
     overrides: Sequence[str] = ()
     seeds: Count = 1
     why: str = ""
+    transfer: bool = False
 
     def __post_init__(self) -> None:
         check_options(self, "experiment.runs")
@@ -50,8 +53,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a run. metrics: the metrics.json of every seed that ended. seconds: that all took when they took
-    longest, which is when nothing of theirs was in the cache. missing: why there is no more."""
+    """What became of a run. metrics: the metrics.json of every seed that ended, with the seconds of each stage when it
+    took longest, which is when nothing of it was in the cache. seconds: that all took, likewise. missing: why there is
+    no more."""
 
     asked: Asked
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -81,7 +85,7 @@ def carry_out(asked: Asked, folder: Path, common: Sequence[str]) -> Iterator[End
             return
         ended = Ended(
             asked,
-            [*ended.metrics, json.loads((output / DONE).read_text())],
+            [*ended.metrics, _with_longest_stages(json.loads((output / DONE).read_text()), output / _STAGES)],
             ended.seconds + json.loads((output / _TOOK).read_text()),
             [*ended.reports, output / "report.html"],
         )
@@ -110,6 +114,17 @@ def _run(overrides: Sequence[str], output: Path) -> str:
     with atomic_file(output / _TOOK) as temporary:
         temporary.write_text(json.dumps(round(max(seconds, before), 3)))
     return ""
+
+
+def _with_longest_stages(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
+    """path: where the seconds of earlier times are. A run that is done again finds its selection in the cache, and
+    would tell how long it takes to find one."""
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    now = metrics.get("seconds", {})
+    longest = {stage: max(before.get(stage, 0.0), now.get(stage, 0.0)) for stage in {**before, **now}}
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(longest))
+    return {**metrics, "seconds": longest}
 
 
 def _reason(path: Path) -> str:

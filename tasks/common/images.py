@@ -8,7 +8,9 @@ pixels than allowed: a small file can say that it has billions.
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +76,21 @@ def read_pair(image: Path, label: Path, limit: PixelLimit = NO_OPTION) -> tuple[
     that is a JPEG, whose values are not those that were written.
     """
     seen, drawn = _decoded(image, None, limit), _decoded(label, None, limit)
-    if drawn.format in ("JPEG", "MPO"):
-        raise InputError(f"{label} is a JPEG, which changes the values of labels; write labels as PNG")
+    _refuse_jpeg(drawn.format, label)
     return _in_colours(seen), _turned_alike(seen, drawn)
+
+
+def fault_of_pair(image: Path, label: Path, limit: PixelLimit = NO_OPTION) -> str | None:
+    """Why `read_pair` would refuse them, as far as the headers of both files tell; None: for no reason. No pixel is
+    read, so it takes a fraction of a millisecond."""
+    try:
+        with _opened(image, str(image), limit) as seen, _opened(label, str(label), limit) as drawn:
+            _refuse_jpeg(drawn.format, label)
+            if sorted(seen.size) != sorted(drawn.size):  # one may be turned, which is known when both are decoded
+                raise _sizes_differ(str(image), seen.size, str(label), drawn.size)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 # --- how it lies on disk ---------------------------------------------------------------------------------------------
@@ -94,14 +108,21 @@ class _Upright:
 
 def _decoded(source: Path | bytes, name: str | None, limit: PixelLimit) -> _Upright:
     name = name or (str(source) if isinstance(source, Path) else "an image")
+    with _opened(source, name, limit) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        image.load()  # turns a TIFF upright by itself, and forgets that it was not
+        return _Upright(ImageOps.exif_transpose(image), name, image.format, orientation)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | bytes, name: str, limit: PixelLimit) -> Iterator[Image.Image]:
+    """Its header is read. What goes wrong with it in the block is an InputError, too."""
     if isinstance(source, Path):
         check_is_file(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             limit.check(*image.size, name)
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-            image.load()  # turns a TIFF upright by itself, and forgets that it was not
-            return _Upright(ImageOps.exif_transpose(image), name, image.format, orientation)
+            yield image
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -127,11 +148,20 @@ def _turned_alike(seen: _Upright, drawn: _Upright) -> Image.Image:
     if hidden and label.size != size and label.size == (size[1], size[0]):
         label = label.transpose(_TURNED[seen.orientation or 0])
     if label.size != size:
-        raise InputError(
-            f"{seen.name} is {size[0]} x {size[1]} pixels and its label {drawn.name} {label.size[0]} x "
-            f"{label.size[1]}; a label has a class for every pixel"
-        )
+        raise _sizes_differ(seen.name, size, drawn.name, label.size)
     return label
+
+
+def _sizes_differ(image: str, size: tuple[int, int], label: str, other: tuple[int, int]) -> InputError:
+    return InputError(
+        f"{image} is {size[0]} x {size[1]} pixels and its label {label} {other[0]} x {other[1]}; a label has a class "
+        "for every pixel"
+    )
+
+
+def _refuse_jpeg(kind: str | None, label: Path) -> None:
+    if kind in ("JPEG", "MPO"):
+        raise InputError(f"{label} is a JPEG, which changes the values of labels; write labels as PNG")
 
 
 # --- colours ---------------------------------------------------------------------------------------------------------

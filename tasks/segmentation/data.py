@@ -235,7 +235,7 @@ class Folders(SceneData):
                 continue
             root, of_candidates = Path(getattr(self, split)), split == "candidates"
             code = self._candidate_code() if of_candidates else self._named[1]
-            left_out = self.exclude if of_candidates else ()
+            left_out = self.exclude if of_candidates else None
             folder = Folder(root / "images", root / "labels", self.image_ending, self.label_ending)
             splits[split] = folder.scenes(
                 code, self.height, self.width, prefix=f"{split}/", exclude=left_out, max_pixels=self.max_pixels

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +13,16 @@ import numpy as np
 from PIL import Image
 
 from tarot import InputError
-from tarot.common import files_below
+from tarot.common import files_below, progress
 from tasks.common.contents import hash_named
-from tasks.common.images import PixelLimit, is_image_name, read_pair
+from tasks.common.images import PixelLimit, fault_of_pair, is_image_name, read_pair
 from tasks.segmentation.labels import LabelCode
 from tasks.segmentation.scenes import Pixels, Scenes
 
 _LIMIT = PixelLimit(option="task.data.max_pixels")
+_THREADS = 8  # that read headers, which is waiting for a disk
+_MANY = 2_000  # pairs from which on progress is shown
+_IN_FULL = 20  # faults that an error tells in full; of more, it has the names
 
 
 @dataclass(frozen=True)
@@ -70,31 +76,60 @@ class Folder:
         *,
         prefix: str = "",
         tag: str = "",
-        exclude: Collection[str] = (),
+        exclude: Collection[str] | None = None,
         full_labels: bool = False,
         max_pixels: int = _LIMIT.pixels,
     ) -> Scenes:
         """All pairs in the order of their names; ids are `prefix` and the image's path without ending, less the ones
-        in `exclude`. full_labels, max_pixels: see `Pair`. Raises InputError where a folder is missing or empty, or one
-        of a pair is."""
+        in `exclude`, None where no option says so. full_labels, max_pixels: see `Pair`. Raises InputError where a
+        folder is missing or empty; and with all of them at once for pairs of which one is missing, or that headers of
+        their files tell cannot be used."""
         images, labels = _listed(self.images, self.image_ending), _listed(self.labels, self.label_ending)
-        unknown = sorted(set(exclude) - set(images))
+        left_out = set(exclude or ())
+        unknown = sorted(left_out - set(images) - set(labels))
         if unknown:
             raise InputError(f"exclude names {unknown[0]}, which {self.images} does not hold")
-        for some, others, kind, place in (
-            (images, labels, "label", self.labels),
-            (labels, images, "image", self.images),
-        ):
-            alone = sorted(set(some) - set(others) - set(exclude))
-            if alone:
-                raise InputError(
-                    f"{some[alone[0]]} has no {kind} in {place} ({len(alone)} of {len(some):,} have none); add it, or "
-                    "take the file away"
-                )
-        names = sorted(set(images) - set(exclude))
+        faults = {
+            name: f"{some[name]} has no {kind} in {place}"
+            for some, others, kind, place in (
+                (images, labels, "label", self.labels),
+                (labels, images, "image", self.images),
+            )
+            for name in set(some) - set(others) - left_out
+        }
+        names = sorted(set(images) - left_out - set(faults))
         limit = PixelLimit(max_pixels, _LIMIT.option)
         pairs = [Pair(images[name], labels[name], code, height, width, full_labels, limit) for name in names]
+        told = zip(names, _faults(pairs), strict=True)
+        faults |= {name: fault for name, fault in told if fault is not None}
+        if faults:
+            raise _unusable(faults, len(set(images) | set(labels)), exclude)
         return Scenes(np.array([prefix + name for name in names]), np.full(len(names), tag), pairs)
+
+
+def _faults(pairs: Sequence[Pair]) -> list[str | None]:
+    """What their headers tell of each, see `fault_of_pair`."""
+    found: list[str | None] = []
+    with contextlib.ExitStack() as stack:
+        many = len(pairs) > _MANY
+        advance = stack.enter_context(progress("headers of images", len(pairs), "pairs")) if many else None
+        pool = stack.enter_context(ThreadPoolExecutor(_THREADS))
+        for fault in pool.map(lambda pair: fault_of_pair(pair.image, pair.label, pair.limit), pairs):
+            found.append(fault)
+            if advance is not None:
+                advance(1)
+    return found
+
+
+def _unusable(faults: Mapping[str, str], count: int, exclude: Collection[str] | None) -> InputError:
+    """faults: by name. count: of all pairs. exclude: what is left out already, None where nothing can be."""
+    names = sorted(faults)
+    lines = [faults[name] for name in names[:_IN_FULL]]
+    if names[_IN_FULL:]:
+        lines.append("and likewise " + ", ".join(names[_IN_FULL:]))
+    left_out = json.dumps(sorted({*names, *(exclude or ())}), ensure_ascii=False, separators=(",", ":"))
+    instead = "" if exclude is None else f", or leave them out: 'task.data.exclude={left_out}'"
+    return InputError(f"{'; '.join(lines)} ({len(names):,} of {count:,} pairs cannot be used); mend them{instead}")
 
 
 def content(parts: Iterable[Scenes], cache: Path | None = None) -> str:

@@ -96,6 +96,42 @@ def test_claims_of_a_sweep_are_paired_differences_between_arms_of_one_size():
     assert found["OTM's own ratio is the best"].verdict == "holds"
 
 
+def test_otms_ratio_is_compared_with_other_ratios_alone():
+    """At its own size `tarot_fixed` is often the same selection: a tie that no claim could hold against."""
+    own = {"tarot_fixed, as many as tarot_otm": ("tarot_fixed", "tarot_otm", ARMS["tarot_otm"][2])}
+    found = {one.claim: one for one in findings([Ended(asked(), [sweep(**ARMS, **own)])])}
+    assert [one.what for one in found["OTM's own ratio is the best"].comparisons] == ["tarot_fixed, 5%"]
+    assert found["OTM's own ratio is the best"].verdict == "holds"
+
+
+def test_what_one_model_selects_for_another_is_judged_by_random_candidates():
+    claim = "What one model selects helps another, more than as many random candidates"
+    alike, other = (Ended(asked(transfer=transfer), [sweep(**ARMS)]) for transfer in (False, True))
+    assert claim not in {one.claim for one in findings([alike])}
+    found = {one.claim: one for one in findings([other])}[claim]
+    assert found.verdict == "holds" and [one.what for one in found.comparisons] == [
+        "tarot_fixed, 5% and random, 5%",
+        "tarot_otm and random, as many as tarot_otm",
+    ]
+
+
+def test_a_claim_whose_arms_are_missing_is_said_not_to_be_run():
+    few = {name: arm for name, arm in ARMS.items() if name not in ("all", "tarot_otm")}
+    found = {one.claim: one for one in findings([Ended(asked(), [sweep(**few)])])}
+    assert found["OTM is above all candidates"].verdict == "not run"
+    assert found["OTM is above all candidates"].note == "the run has no such arms"
+    left_out = Ended(Asked("instruction", "transfer", why="nobody learns"), missing="nobody learns")
+    assert not findings([left_out]), "the table of runs says so"
+
+
+def test_a_difference_that_is_no_number_tells_nothing_and_is_shown():
+    values = ARMS["less, 5%"][2]
+    arms = {**ARMS, "less, 5%": ("less", 0.05, [float("nan"), *values[1:]])}
+    found = {one.claim: one for one in findings([Ended(asked(), [sweep(**arms)])])}
+    ratios = found["TAROT is above the other methods at every ratio"]
+    assert ratios.verdict == "cannot be told" and ratios.weakest.what == "tarot_fixed, 5% and less, 5%"
+
+
 def test_where_less_is_better_the_claims_turn():
     arms = sweep(lower_is_better=True, **ARMS)
     found = {one.claim: one.verdict for one in findings([Ended(asked(), [arms])])}
@@ -111,6 +147,9 @@ def test_claims_of_attribution_over_seeds_and_of_one():
     alone, *_ = findings([Ended(asked("influence"), [attribution(wfd_zca=(0.3, 0.4), trak=(0.2, None))])])
     assert alone.comparisons == [Comparison("TRAK, 1 model", Interval(0.1, 0.05, 0.15))]
     assert alone.note == "TRAK has no score: singular"
+    other = attribution(tempered=(0.9, 0.9), wfd_zca=(0.3, 0.4), trak=(0.2, 0.3))  # differences are of the first
+    first, *_ = findings([Ended(asked("influence"), [other])])
+    assert first.verdict == "cannot be told" and round(first.comparisons[0].by.mean, 6) == 0.1
 
 
 def test_claims_of_folds_and_of_time():
@@ -185,7 +224,9 @@ if given["seed"] == given.get("fails"):
     sys.exit(1)
 if given["seed"] == given.get("stops"):
     sys.exit(130)
-(folder / "metrics.json").write_text(json.dumps({"seed": given["seed"], "device": given["device"]}))
+seconds = {"select": 0.5, "report": 4.0} if (folder / "metrics.json").exists() else {"select": 9.0, "report": 3.0}
+metrics = {"seed": given["seed"], "device": given["device"], "seconds": seconds}
+(folder / "metrics.json").write_text(json.dumps(metrics))
 """
 
 
@@ -204,6 +245,8 @@ def test_runs_go_on_where_they_stopped_and_say_why_they_end(program):
     for report in fine.reports:  # a second time it takes as long as the first, which had an empty cache
         (report.parent / "took.json").write_text("60.0")
     assert [*carry_out(asked(seeds=2), program, ["device=cpu"])][-1].seconds == 120
+    again = [*carry_out(asked(seeds=2), program, ["device=cpu"])][-1].metrics
+    assert [one["seconds"] for one in again] == [{"select": 9.0, "report": 4.0}] * 2, "not of what is in the cache"
     half = [*carry_out(asked(seeds=3, overrides=["task=digits", "fails=1"]), program, ["device=cpu"])][-1]
     assert len(half.metrics) == 1 and half.missing == "no such folder: mine"
     with pytest.raises(KeyboardInterrupt):
