@@ -39,6 +39,22 @@ class DeclaresAnUnknownWhitening(Honest):
     whitening: ClassVar[Any] = "pca"
 
 
+@dataclass
+class CanBeChangedAfterItsCheck:
+    features: ClassVar[str | None] = "wfd"
+    whitening: ClassVar[Any] = None
+    reference: ClassVar[bool] = False
+
+    size: int | None = None
+    ratio: float | None = None
+
+    def select(self, problem):
+        return Honest(self.size, self.ratio).select(problem)
+
+
+SABOTAGES.append((CanBeChangedAfterItsCheck, conformance.declares_its_facts))  # `caught_by` would freeze it
+
+
 @caught_by(conformance.describes_itself)
 class ForgetsItsOptions(Honest):
     def select(self, problem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import logging
@@ -41,6 +42,13 @@ def declares_its_facts(subject: Subject) -> None:
     assert isinstance(subject.made(), Selector)
     stray = {"features", "whitening", "reference"} & subject.fields
     assert not stray, f"{sorted(stray)} are facts of the class, not options"
+    made = subject.made()
+    for field in dataclasses.fields(made):
+        try:
+            setattr(made, field.name, getattr(made, field.name))
+        except dataclasses.FrozenInstanceError:
+            continue
+        raise AssertionError(f"{field.name} can be set when it was checked already: its dataclass is not frozen")
 
 
 def describes_itself(subject: Subject) -> None:
