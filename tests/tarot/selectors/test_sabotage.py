@@ -71,6 +71,14 @@ class RemembersTheFirstProblem(Honest):
 
 
 @caught_by(conformance.keeps_no_state)
+class ResolvesItsRatioOnce(Honest):
+    def select(self, problem):
+        if "budget" not in vars(self):
+            object.__setattr__(self, "budget", problem.budget(self.size, self.ratio))
+        return problem.best(self.values(problem), self.budget, None, described(self))
+
+
+@caught_by(conformance.keeps_no_state)
 class WritesIntoItsInput(Honest):
     def values(self, problem):
         values = super().values(problem)
@@ -264,6 +272,13 @@ class ClampsItsBudget(Honest):
         budget = max(1, min(int(size), problem.n))
         ranked = np.argsort(-self.values(problem), kind="stable")
         return problem.selection(problem.first_usable(ranked, budget), described(self))
+
+
+@caught_by(conformance.refuses_impossible_budgets)
+class SelectsATenthUnasked(Honest):
+    def select(self, problem):
+        ratio = 0.1 if self.size is None and self.ratio is None else self.ratio
+        return problem.best(self.values(problem), self.size, ratio, described(self))
 
 
 @caught_by(conformance.refuses_impossible_budgets)

@@ -65,12 +65,15 @@ def describes_itself(subject: Subject) -> None:
 
 
 def keeps_no_state(subject: Subject) -> None:
-    selector, known = subject.made(), pool(views=2)
+    share = {"ratio": 0.29} if subject.sized else {}  # which is another size in another pool
+    selector, known, smaller = subject.made(**share), pool(views=2), pool(1, n=N - 7)
     given = copy.deepcopy(known)
     first = subject.select(known, selector)
-    subject.select(pool(1, n=N - 7), selector)
+    second = subject.select(smaller, selector)
     again = subject.select(known, selector)
     assert_same(first, again, "a second call differs from the first")
+    fresh = subject.select(smaller, subject.made(**share))
+    assert_same(fresh, second, "it answers otherwise where it was asked of another pool before")
     for key, before in given.items():
         np.testing.assert_equal(known[key], before, err_msg=f"it wrote into {key}")
 

@@ -25,7 +25,8 @@ IMPOSSIBLE = {
 def refuses_impossible_budgets(subject: Subject) -> None:
     if not subject.sized:
         raise NotPromised("it takes no size")
-    for what, budget in IMPOSSIBLE.items():
+    unasked = {} if subject.kind.reference else {"neither size nor ratio": {"size": None, "ratio": None}}
+    for what, budget in {**IMPOSSIBLE, **unasked}.items():  # an arm that all others are compared with may have a size
         options = {**subject.options, **budget}
         refused(what, lambda options=options: subject.select(pool(), subject.kind(**options)), *budget)
     total = {"total": SIZE - 1}
