@@ -362,6 +362,13 @@ class ComparesLossesInABatch(Honest):
         return losses - 0.5 * losses.mean()
 
 
+@caught_by("losses_are_of_single_samples", "losses write into their batch")
+class StandardisesItsBatch(Honest):
+    def losses(self, model, batch):
+        batch[0].div_(2)
+        return super().losses(model, batch)
+
+
 @caught_by("losses_are_of_single_samples", "a loss has no gradient, or is not finite")
 class DetachesLosses(Honest):
     def losses(self, model, batch):
@@ -525,6 +532,16 @@ class SpendsWeights(Honest):
         model = super().train(selection, seed)
         selection.weights[:] = 0
         return model
+
+
+@caught_by("training_follows_its_seed_and_nothing_else", "training wrote into samples")
+class CentresItsCandidates(Honest):
+    """In place: a second training finds nothing left to move, and so gives the same model."""
+
+    def fit_downstream(self, weights, seed):
+        points = self.splits["candidates"].points
+        points -= points.mean(0)
+        return super().fit_downstream(weights, seed)
 
 
 @caught_by("training_follows_its_seed_and_nothing_else", "training left ['model.pt'] where it was called")

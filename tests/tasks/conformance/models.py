@@ -23,6 +23,7 @@ from tests.tasks.conformance.tools import (
     Builder,
     batch_of,
     check,
+    equal,
     said_of_samples,
     same,
     surrogate,
@@ -50,7 +51,9 @@ def models_are_fresh(build: Builder) -> None:
 def losses_are_of_single_samples(build: Builder) -> None:
     task = build()
     model = surrogate(task)
-    together = task.losses(model, batch_of(task, range(6)))
+    batch = batch_of(task, range(6))
+    together = task.losses(model, batch)
+    assert equal(batch, batch_of(task, range(6))), "losses write into their batch"
     assert together.shape == (6,), f"losses of 6 samples have the shape {tuple(together.shape)}"
     assert together.dtype in (torch.float32, torch.float64), f"losses are {together.dtype}, which rounds them"
     assert together.requires_grad and torch.isfinite(together).all(), "a loss has no gradient, or is not finite"

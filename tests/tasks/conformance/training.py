@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
@@ -10,6 +12,7 @@ from tests.tasks.conformance.tools import (
     Builder,
     check,
     check_metrics,
+    equal,
     globals_untouched,
     learning,
     same,
@@ -47,8 +50,11 @@ def checkpoints_are_cached(build: Builder) -> None:
 @check
 def training_follows_its_seed_and_nothing_else(build: Builder) -> None:
     task, chosen = build(), selection(range(0, 30, 3))
+    shown = [("candidates", 3), ("candidates", 4), ("targets", 0)]  # a selected one, one that is not, a target
+    samples = copy.deepcopy([task.samples(split)[i] for split, i in shown])
     seed_generators(1)
     one = task.train(chosen, seed=3).state_dict()
+    assert equal([task.samples(split)[i] for split, i in shown], samples), "training wrote into samples"
     unspoilt = selection(range(0, 30, 3))
     for what in ("indices", "weights"):
         before, after = getattr(unspoilt, what), getattr(chosen, what)
