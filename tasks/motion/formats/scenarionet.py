@@ -8,7 +8,7 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from tarot import InputError
 from tarot.common import entries
-from tasks.common.safe_pickle import load_pickle
+from tasks.common.safe_pickle import load_keys, load_pickle
 from tasks.motion.formats.records import (
     BAD_LIGHTS,
     BAD_LINES,
@@ -91,7 +91,7 @@ def scenario_files(database: str | Path, allow_outside: bool | str | Path = Fals
     database = Path(database)
     if not database.is_dir():
         raise InputError(f"{database}: there is no such folder of scenarios")
-    summary, mapping = _table(database / SUMMARY), _table(database / MAPPING)
+    summary, mapping = _table(database / SUMMARY, load_keys), _table(database / MAPPING, load_pickle)
     if summary is not None:
         listed = list(summary)
     elif mapping is not None:
@@ -123,10 +123,10 @@ def scenario_files(database: str | Path, allow_outside: bool | str | Path = Fals
     return files
 
 
-def _table(path: Path) -> dict | None:
+def _table(path: Path, load: Callable[..., Any]) -> dict | None:
     if not os.path.lexists(path):  # a link that leads nowhere is refused
         return None
-    table = load_pickle(path, max_bytes=SUMMARY_BYTES)
+    table = load(path, max_bytes=SUMMARY_BYTES)
     if not isinstance(table, dict):
         raise InputError(f"{path} does not hold a dict of scenarios, but {type(table).__name__}")
     return table
