@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from own_memory import Memory
 
-from experiments.stages import FeatureRecipe
+from experiments.stages import FeatureRecipe, Workbench
+from tarot import Selection
+from tasks.task import Task
 
 MIB = 2**20
 RECIPE = FeatureRecipe(
@@ -51,18 +53,21 @@ def compare(
     description: str,
     script: str,
     written: Callable[[Path, int], None],
-    stage: Callable[[str, Path], int],
+    opened: Callable[[Path], Task],
+    read: Callable[[Task, np.ndarray], None],
     kept: Callable[[Path], int],
-    stages: Sequence[str],
+    first: str,
     unit: str,
     sizes: Sequence[int],
     paper: int,
 ) -> None:
     """Prints a table, and what its slope makes of the paper's size.
 
-    written(folder, rows): makes the data. stage(name, folder): does the work, returns how many samples there are.
-    kept(folder): bytes of what the cache has of them.
+    written(folder, rows): makes the data. opened(folder): the task of it, with its cache in `folder`/cache.
+    read(task, order): all candidates in this order, as trainings are given them. kept(folder): bytes of what the cache
+    has of them. first: what the stage is called that opens the task and does no more.
     """
+    stages = (first, "batches", "features", "train")
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=sizes)
     parser.add_argument("--stages", nargs="+", choices=stages, default=stages[:2])
@@ -70,7 +75,7 @@ def compare(
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(_measured(stage, options.measure, Path(options.folder))))
+        print(json.dumps(_measured(lambda: _stage(options.measure, Path(options.folder), opened, read))))
         return
     print(f"{'':9s}{unit:>9s}{'resident':>10s}{'own':>8s}   MiB{'CPU s':>9s}{'on disk':>9s} MiB")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in options.stages}
@@ -95,10 +100,24 @@ def compare(
             print(f"{name:9s}{slope / 1024:8.2f} KiB each{(begin + slope * paper) / 2**30:8.2f} GiB")
 
 
-def _measured(stage: Callable[[str, Path], int], name: str, folder: Path) -> dict[str, float]:
+def _stage(name: str, folder: Path, opened: Callable[[Path], Task], read: Callable[[Task, np.ndarray], None]) -> int:
+    """Does the work of one; how many candidates there are."""
+    task = opened(folder)
+    n = len(task.candidates())
+    bench = Workbench(task, RECIPE, folder / "cache", "cpu")
+    if name == "batches":
+        read(task, np.random.default_rng(0).permutation(n))
+    elif name == "features":
+        bench.features()
+    elif name == "train":
+        bench.evaluate(bench.train(Selection(np.arange(0, n, 3), n, len(task.targets()), {}), 0))
+    return n
+
+
+def _measured(work: Callable[[], int]) -> dict[str, float]:
     memory, start = Memory(), time.process_time()
     memory.start()
-    samples = stage(name, folder)
+    samples = work()
     memory.look()
     memory.done.set()
     return {

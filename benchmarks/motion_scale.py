@@ -17,10 +17,8 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from memory_by_size import RECIPE, compare
+from memory_by_size import compare
 
-from experiments.stages import Workbench
-from tarot import Selection
 from tasks.motion import (
     AutoBotArchitecture,
     Databases,
@@ -35,7 +33,6 @@ from tasks.motion.formats.scenarionet_writer import write_database
 from tasks.motion.simulator import database
 
 PAPER = 3_032_000
-STAGES = ("read", "batches", "features", "train")
 PROFILE = Profile(name="paper_autobot", past=21, future=60, agents=15, segments=256, points=20, lines=("lane",))
 
 
@@ -77,19 +74,9 @@ def task_of(folder: Path) -> MotionTask:
     )
 
 
-def stage(name: str, folder: Path) -> int:
-    task = task_of(folder)
-    n = len(task.candidates())
-    if name == "batches":
-        for chosen in np.array_split(np.random.default_rng(0).permutation(n), -(-n // 256)):
-            task.candidates().batch(chosen)
-    elif name != "read":
-        bench = Workbench(task, RECIPE, folder / "cache", "cpu")
-        if name == "features":
-            bench.features()
-        else:
-            bench.evaluate(bench.train(Selection(np.arange(0, n, 3), n, len(task.targets()), {}), 0))
-    return n
+def read(task: MotionTask, order: np.ndarray) -> None:
+    for chosen in np.array_split(order, -(-len(order) // 256)):
+        task.candidates().batch(chosen)
 
 
 def kept(folder: Path) -> int:
@@ -97,4 +84,4 @@ def kept(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    compare(__doc__, __file__, written, stage, kept, STAGES, "samples", [2_000, 6_000, 20_000], PAPER)
+    compare(__doc__, __file__, written, task_of, read, kept, "read", "samples", [2_000, 6_000, 20_000], PAPER)

@@ -15,16 +15,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from memory_by_size import RECIPE, compare
+from memory_by_size import compare
 from PIL import Image
 
-from experiments.stages import Workbench
-from tarot import Selection
 from tasks.common.training import Surrogate
 from tasks.segmentation import Architecture, GTA5ToCityscapes, SegmentationTask, SegmentationTraining
 
 PAPER = 24_966
-STAGES = ("open", "batches", "features", "train")
 HEIGHT, WIDTH = 32, 64
 ROAD, SKY, CAR = 7, 23, 26  # label ids of both
 
@@ -52,7 +49,7 @@ def written(folder: Path, pairs: int) -> None:
 def task_of(folder: Path) -> SegmentationTask:
     places = {part: str(folder / part) for part in ("gta5", "cityscapes")}
     data = GTA5ToCityscapes(**places, height=HEIGHT, width=WIDTH, disjoint=False, full_labels=True)
-    return SegmentationTask(
+    task = SegmentationTask(
         data=data,
         architecture=Architecture("small"),
         surrogate=Surrogate(checkpoints=1),
@@ -61,23 +58,13 @@ def task_of(folder: Path) -> SegmentationTask:
         cache_dir=folder / "cache",
         device="cpu",
     )
-
-
-def stage(name: str, folder: Path) -> int:
-    task = task_of(folder)
-    n = len(task.candidates())
     task.recipe()  # with the hash of all contents
-    if name == "batches":
-        for chosen in np.array_split(np.random.default_rng(0).permutation(n), -(-n // 16)):
-            for index in chosen:
-                task.candidates()[int(index)]
-    elif name != "open":
-        bench = Workbench(task, RECIPE, folder / "cache", "cpu")
-        if name == "features":
-            bench.features()
-        else:
-            bench.evaluate(bench.train(Selection(np.arange(0, n, 3), n, len(task.targets()), {}), 0))
-    return n
+    return task
+
+
+def read(task: SegmentationTask, order: np.ndarray) -> None:
+    for index in order:
+        task.candidates()[int(index)]
 
 
 def kept(folder: Path) -> int:
@@ -85,4 +72,4 @@ def kept(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    compare(__doc__, __file__, written, stage, kept, STAGES, "pairs", [500, 2_000, 5_000], PAPER)
+    compare(__doc__, __file__, written, task_of, read, kept, "open", "pairs", [500, 2_000, 5_000], PAPER)

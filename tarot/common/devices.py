@@ -40,7 +40,7 @@ def selection_device(device: str) -> torch.device:
     return known if known.type == "cuda" else CPU
 
 
-def warn_if_emulated(dtype: torch.dtype | None, device: torch.device, *, stacklevel: int = 2) -> None:
+def warn_if_emulated(dtype: torch.dtype | None, device: torch.device) -> None:
     """Where the processor has no instructions for an autocast's dtype: ten times as long as float32 was measured."""
     if dtype is None or device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
         return
@@ -49,7 +49,7 @@ def warn_if_emulated(dtype: torch.dtype | None, device: torch.device, *, stackle
         warnings.warn(
             f"autocast={name}: this CPU has no instructions for {name}, which takes many times as long as float32; "
             "autocast=null is float32",
-            stacklevel=stacklevel + 1,
+            stacklevel=3,
         )
 
 

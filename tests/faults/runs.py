@@ -123,9 +123,9 @@ def begun(
                 (folder / f"{name}.facts").write_text(json.dumps(facts))
 
     made = folder / "made"
-    asked = [option.replace("{made}", str(made)) for option in (*RUNS[run], *places(folder, results))]
-    if str(made) in "".join(asked) and not made.exists():
+    if any("{made}" in option for option in RUNS[run]) and not made.exists():
         write_files(made)
+    asked = [*(option.replace("{made}", str(made)) for option in RUNS[run]), *places(folder, results)]
     return Begun(started(folder, *asked, name=name, around=inside, placed=False), folder, name)
 
 
