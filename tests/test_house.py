@@ -199,3 +199,27 @@ def test_an_import_past_a_door_is_seen():
     assert past_the_door(deep) and not past_the_door(right)
     assert not past_the_door(deep._replace(user="tarot.features.readers"))
     assert past_the_door(Import("conf", "tarot.selectors.less", "Less"))
+
+
+def private_names_patched(tree: ast.AST) -> list[str]:
+    """What `monkeypatch.setattr(..., "_name", ...)` and `patch("module._name")` take from others."""
+    return [
+        word.value
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in {"setattr", "delattr", "patch"}
+        for word in call.args[:2]
+        if isinstance(word, ast.Constant) and re.search(r"(^|\.)_[A-Za-z]\w*$", str(word.value))
+    ]
+
+
+def test_tests_patch_no_private_name():
+    """What a test has to change, its user may have to: it is a seam, and has a name."""
+    found = {
+        file.relative_to(ROOT).as_posix(): private_names_patched(ast.parse(file.read_text(encoding="utf-8")))
+        for file in (ROOT / "tests").rglob("*.py")
+    }
+    assert {file: names for file, names in found.items() if names} == {}
+    assert private_names_patched(ast.parse("m.setattr(a, '_b', 1); m.setattr('a._B', 1); m.setattr(a, 'b_c', 1)")) == [
+        "_b",
+        "a._B",
+    ]

@@ -258,12 +258,12 @@ class ImageEncoder(Encoder):
         name, weights = str(self.name), str(self.weights)
         if weights in ("pretrained", "random"):
             with seeded(self.seed):
-                return _backbone(name, pretrained=weights == "pretrained")
+                return network(name, pretrained=weights == "pretrained")
         given = read_state(weights, "features.encoder.weights")
-        last = [module for module in _backbone(name).named_modules() if isinstance(module[1], nn.Linear)][-1][0]
+        last = [module for module in network(name).named_modules() if isinstance(module[1], nn.Linear)][-1][0]
         if f"{last}.weight" not in given:
             raise InputError(f"features.encoder.weights: {weights} is of another network ({last}.weight is missing)")
-        model = _backbone(name, num_classes=len(given[f"{last}.weight"]))
+        model = network(name, num_classes=len(given[f"{last}.weight"]))
         load_state_strictly(model, given, f"features.encoder.weights: {weights}")
         return model
 
@@ -331,7 +331,7 @@ def _of_texts(texts: Sequence[str], maker: Callable[[], Encoded]) -> Encoding:
     return Encoding(Numbers(len(texts)), maker, cost=lambda place: 1.0 + len(texts[place]))
 
 
-def _backbone(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+def network(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
     if name.startswith("timm/"):
         if importlib.util.find_spec("timm") is None:
             raise InputError(f'features.encoder.name={name} needs the package: pip install -e ".[timm]"')

@@ -26,7 +26,7 @@ ROUNDING = {"exact": 1e-9, "entropic": 2e-5}  # relative: distances that a judge
 
 _FARTHEST = 2.0  # that unit vectors can be from each other
 _TOLERANCE = 0.01  # marginal error, of which a dual value feels the square
-_PASSES = 300  # at most for a layer
+PASSES = 300  # at most for a layer
 _SEED_PAIRS = 5_000_000  # of the first layer's cost, whose exact duals begin
 
 
@@ -67,7 +67,7 @@ class EntropicJudge:
         if self._g is None:
             every = max(1, math.prod(self._cost.shape) // _SEED_PAIRS)
             self._g = solve_exact(self._cost.rows(every)).g
-        found = sinkhorn(self._cost, EPSILON, g=self._g, tolerance=_TOLERANCE, max_iterations=_PASSES, strict=False)
+        found = sinkhorn(self._cost, EPSILON, g=self._g, tolerance=_TOLERANCE, max_iterations=PASSES, strict=False)
         self._g = found.g
         return proven(self._cost, found.g)
 

@@ -29,7 +29,7 @@ _ZERO_ROW = 1.0  # the distance of a zero row from a unit vector
 _TOO_FAR = 4.0  # an arc nobody would take: distances between unit vectors are at most 2
 _ROUNDING = 1e-6  # distances are float32: the bound gives way by that much, so that it stays a bound
 _SCHEDULE = np.geomspace(0.1, 0.001, 8)  # epsilons of the entropic solve
-_ITERATIONS = 60  # at each of them
+ITERATIONS = 60  # at each of them
 
 Neighbours = Callable[[int], tuple[Tensor, Tensor]]
 Ordered = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -143,7 +143,7 @@ def _solve_entropically(
     i, j, cost = (torch.from_numpy(column).to(device) for column in (graph.candidate, graph.target, graph.cost))
     f = cost.new_zeros(r)
     for epsilon in _SCHEDULE:
-        for _ in range(_ITERATIONS):
+        for _ in range(ITERATIONS):
             g = -epsilon * (_logsumexp((f[i] - cost) / epsilon, j, m) + math.log(m))
             f = (-epsilon * (_logsumexp((g[j] - cost) / epsilon, i, r) + math.log(size))).clamp(max=0)
     mass = cost.new_zeros(r).index_add_(0, i, ((f[i] + g[j] - cost) / epsilon).exp())

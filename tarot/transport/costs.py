@@ -23,8 +23,8 @@ _CODES = 2**16
 _LEAST_CODE = -(2**15)  # codes are int16: torch does little with unsigned ones
 _STEPS_IN_EPSILON = 64  # at least: fewer, and potentials would feel the rounding
 _CPU_SHARE, _GPU_SHARE = 0.1, 0.9  # of a machine's memory, of what is free of a GPU's: for a cost that is held
-_GPU_PAIRS = 1 << 26  # of a held cost at a time on a GPU
-_CACHED_PAIRS = 1 << 18  # of a held cost at a time: a block, and what is done with it, stays in a core's cache
+GPU_PAIRS = 1 << 26  # of a held cost at a time on a GPU
+CACHED_PAIRS = 1 << 18  # of a held cost at a time: a block, and what is done with it, stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class HeldCost:
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(start, float32 [b, m]); a block is the caller's to overwrite, and so is it by the next one."""
         n, m = self.shape
-        pairs = _CACHED_PAIRS if self.device == CPU else _GPU_PAIRS
+        pairs = CACHED_PAIRS if self.device == CPU else GPU_PAIRS
         size = min(n, max(1, pairs // m))
         buffer = self._codes.matrix.new_empty(size, m, dtype=torch.float32)
         for start in range(0, n, size):
@@ -150,11 +150,11 @@ def held_where_it_fits(cost: StreamedCost, epsilon: float) -> StreamedCost | Hel
     else computed anew each time, as it is."""
     if cost.top is None or cost.top / (_CODES - 1) > epsilon / _STEPS_IN_EPSILON:
         return cost
-    fits = 2 * math.prod(cost.shape) <= _room_for_a_cost(cost.device)
+    fits = 2 * math.prod(cost.shape) <= room_for_a_cost(cost.device)
     return HeldCost.of(cost, cost.top) if fits else cost
 
 
-def _room_for_a_cost(device: torch.device) -> float:
+def room_for_a_cost(device: torch.device) -> float:
     """Bytes."""
     if device == CPU:
         return _CPU_SHARE * memory_limit()

@@ -42,6 +42,7 @@ def test_every_selector_is_measured():
 
 @pytest.mark.parametrize("name", sorted(set(SELECTORS) - BLIND))
 def test_a_zero_target_is_left_out_or_taken_as_the_table_says(name):
+    assert name in ROWS, f"docs/order.md has no row of it: `python benchmarks/order.py {name}` prints one"
     rng = np.random.default_rng(0)
     candidates, targets = rng.normal(size=(60, 8)), rng.normal(size=(12, 8))
     if name == "dsir":  # which reads counts

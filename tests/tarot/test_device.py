@@ -38,7 +38,7 @@ def pretended(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     # threads do not see what is pretended in this one
     monkeypatch.setattr("tarot.selectors.tarot_otm.Threads", lambda workers: LOCAL)
-    monkeypatch.setattr("tarot.selectors.layer_judges._PASSES", 5)  # pretending is slow
+    monkeypatch.setattr("tarot.selectors.layer_judges.PASSES", 5)  # pretending is slow
     with PretendedDevice() as device:
         yield device
 
@@ -173,7 +173,7 @@ def test_a_pass_waits_for_the_device_a_few_times_a_block(whitening, most, monkey
 
 
 def test_sinkhorn_waits_once_an_iteration_and_never_a_block(monkeypatch):
-    monkeypatch.setattr(costs, "_GPU_PAIRS", 10 * 20)  # ten rows: five blocks
+    monkeypatch.setattr(costs, "GPU_PAIRS", 10 * 20)  # ten rows: five blocks
     distance = costs.distances(unit(50, 8), unit(20, 8, seed=1))
     waits = []
     for iterations in (4, 9):
@@ -187,7 +187,7 @@ def test_sinkhorn_waits_once_an_iteration_and_never_a_block(monkeypatch):
 
 def test_capacity_by_scaling_never_mixes_devices(pretended, monkeypatch):
     monkeypatch.setattr("tarot.transport.capacity.EXACT_ARCS", 50)
-    monkeypatch.setattr("tarot.transport.capacity._ITERATIONS", 3)
+    monkeypatch.setattr("tarot.transport.capacity.ITERATIONS", 3)
     table = nearest_unit(unit(60, 8), unit(12, 8, seed=1), 60)
     plans = [solve_capacity(lambda k: table, 60, 12, 10, device=place) for place in (DEVICE, torch.device("cpu"))]
     assert plans[0].lower_bound == pytest.approx(plans[1].lower_bound, abs=1e-12)
@@ -200,7 +200,7 @@ def test_capacity_by_scaling_never_mixes_devices(pretended, monkeypatch):
 @pytest.mark.parametrize("bytes_free", [0, 10**9])
 def test_a_streamed_cost_is_held_where_it_fits(bytes_free, monkeypatch):
     """Then it is computed once, and potentials are the same to 16 bits."""
-    monkeypatch.setattr(costs, "_room_for_a_cost", lambda device: bytes_free)
+    monkeypatch.setattr(costs, "room_for_a_cost", lambda device: bytes_free)
     x, y = unit(60, 6), unit(17, 6, seed=1)
     computed = []
     monkeypatch.setattr(costs, "distances", lambda x, y: computed.append(len(x)) or torch.cdist(x, y))

@@ -72,7 +72,7 @@ def test_counts_of_words_are_rows(conversations, tmp_path):
 
 
 def test_a_backbone_sees_images_as_it_was_trained_to(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoders, "_backbone", backbone)
+    monkeypatch.setattr(encoders, "network", backbone)
     weights = tmp_path / "net.pt"
     torch.manual_seed(3)
     torch.save(convnet(17, (4, 5), 3).state_dict(), weights)

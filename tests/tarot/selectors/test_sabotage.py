@@ -333,6 +333,13 @@ class PrefersTheFirst(Honest):
         return super().values(problem) - np.arange(problem.n) / problem.n
 
 
+@caught_by(conformance.follows_its_candidates)
+class ReadsTheFirstHundred(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        return np.where(np.arange(problem.n) < 100, values, values.min())
+
+
 @caught_by(conformance.follows_its_seed)
 class DrawsWithoutASeed(Honest):
     def values(self, problem):

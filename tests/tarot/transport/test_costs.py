@@ -36,7 +36,7 @@ def test_a_grown_matrix_is_what_was_added(dtype):
 
 
 def test_a_held_cost_is_off_by_half_a_step(monkeypatch):
-    monkeypatch.setattr(costs, "_CACHED_PAIRS", 7 * 30)  # 7 rows a block, the last one short
+    monkeypatch.setattr(costs, "CACHED_PAIRS", 7 * 30)  # 7 rows a block, the last one short
     distance = distances(unit(60, 0), unit(30, 1))
     distance[0, 0], distance[1, 1] = 0.0, 2.0  # the ends
     cost = held(distance, parts=4)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from tarot import InputError
 from tarot.gradients import Projection, adam_features
-from tarot.integrations.moments import FILE, moments_of, read_moments, write_moments
+from tarot.integrations.moments import FILE
 from tarot.integrations.transformers import LessCheckpoints
 from tasks.instruction import Adapter, Evaluation, FilesTask, Language, Tuning, WarmUp
 from tests.tasks.instruction.conversations import write_files
@@ -203,20 +203,3 @@ def test_adapters_of_another_model_are_refused(home, tmp_path):
     (tmp_path / "checkpoint-4/adapter_config.json").write_text(json.dumps({**config, "r": 4}))
     with pytest.raises(InputError, match="has another r than"):
         task_of(home, [str(home / "warmup/checkpoint-2"), str(tmp_path / "checkpoint-4")])
-
-
-def test_moments_are_of_adam(tmp_path):
-    layer = torch.nn.Linear(3, 2)
-    layer.bias.requires_grad_(False)
-    for kind in (torch.optim.SGD, torch.optim.AdamW):
-        optimizer = kind(layer.parameters(), lr=0.1)
-        layer(torch.ones(1, 3)).sum().backward()
-        optimizer.step()
-        if kind is torch.optim.SGD:
-            with pytest.raises(InputError, match="SGD has no exp_avg"):
-                moments_of(layer, optimizer, 0.1)
-    write_moments(tmp_path, moments_of(layer, optimizer, 0.1))
-    found = read_moments(tmp_path)
-    assert list(found.of) == ["weight"] and found.learning_rate == 0.1
-    assert torch.equal(found.of["weight"]["exp_avg"], optimizer.state[layer.weight]["exp_avg"])
-    assert read_moments(tmp_path / "elsewhere") is None

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from tests.tarot.selectors.conformance.subjects import (
+    MANY,
     SIZE,
     M,
     N,
@@ -50,10 +51,12 @@ def never_selects_zero_rows(subject: Subject) -> None:
 
 
 def follows_its_candidates(subject: Subject) -> None:
-    """Permuting candidates permutes the result, whether they have names or not."""
+    """Permuting candidates permutes the result, whether they have names or not; in a pool that is read at once, and
+    in one whose first rows could be taken for the whole."""
     sizes = [{"size": size} for size in (M // 2, SIZE, 2 * M)] if subject.sized else [{}]
-    for (seed, size), named in product(enumerate(sizes), (True, False)):
-        known, order = pool(seed), np.random.default_rng(seed + 5).permutation(N)
+    few = [(seed, N, size, named) for (seed, size), named in product(enumerate(sizes), (True, False))]
+    for seed, n, size, named in [*few, (3, MANY, sizes[-1], False)]:
+        known, order = pool(seed, n=n), np.random.default_rng(seed + 5).permutation(n)
         if not named:
             del known["candidate_ids"]
         selector = subject.made(**size)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import runpy
 import subprocess
 import sys
-import typing
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +18,6 @@ from safetensors.torch import save_file
 
 import tarot
 from tarot.cli import choosing, feature_files, main
-from tarot.cli.selector_options import option_lines, parsed, selector_of
-from tarot.selectors import SELECTORS, TarotExact, TarotOTM
 from tests.tarot.features.test_readers import trak_model
 from tests.tarot.features.test_store import build, flip_bit
 
@@ -159,28 +155,6 @@ def test_value_is_tarot_value(here, capsys, out):
     facts = json.loads(capsys.readouterr().out)
     assert (facts["kind"], facts["candidates"], facts["highest"]) == ("values", N, expected.max())
     assert main([*given.split(), out, "-q"]) == 0, "what it wrote it may write again"
-
-
-# --- options of selectors --------------------------------------------------------------------------------------------
-
-
-def text_of(value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-@pytest.mark.parametrize("name", SELECTORS)
-def test_every_option_of_every_selector_can_be_written(name):
-    default = SELECTORS[name]()
-    options = [f"{f.name}={text_of(getattr(default, f.name))}" for f in dataclasses.fields(default)]
-    assert selector_of(name, options) == default
-    assert all(f"{field.name}=" in option_lines() for field in dataclasses.fields(default))
-
-
-def test_values_are_read_by_the_annotation():
-    assert selector_of("tarot_exact", ["size=auto"]) == TarotExact(size="auto")
-    assert selector_of("tarot_otm", ["folds=3", "folds=5", "min_cos=null"]) == TarotOTM(folds=5)
-    assert parsed("true", bool, "x") is True and parsed("1e-3", float | None, "x") == 1e-3
-    assert parsed("a", typing.Literal["a", "b"], "x") == "a"
 
 
 # --- inspect, verify -------------------------------------------------------------------------------------------------
@@ -409,7 +383,7 @@ def test_a_method_that_does_without_says_so(here, capsys):
 
 
 def test_as_a_process(here):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-m", "tarot", *SELECT, "--selector", "tarot_fixed", "--ratio", ".1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and len(tarot.Selection.load("selection.parquet")) == 4
