@@ -275,4 +275,6 @@ def _rate(folder: Path, before: int, step: int | None) -> float | None:
     except (ValueError, KeyError, TypeError, OverflowError):  # an InputError is a ValueError
         return None
     rates = [rate for at, rate in logged if before < at <= (at if step is None else step)]
-    return float(np.mean(rates)) if rates and np.isfinite(rates).all() and np.mean(rates) > 0 else None
+    with np.errstate(over="ignore"):
+        mean = float(np.mean(rates)) if rates else 0.0
+    return mean if 0 < mean < np.inf else None

@@ -189,6 +189,7 @@ def _models(folder: Path) -> dict[str, Reader]:
     base = Language(path=str(folder / "model"))
     net = Adapter(rank=2).attach(base.base(512))
     net.save_pretrained(folder / "adapters")
+    _like_a_trainer(net, folder / "adapters")
     adapters = _of_folder(folder)
     adapters[f"adapters/{CONFIG}"] = adapters[f"adapters/{CONFIG}"].replace(str(folder).encode(), b"/nowhere")
 
@@ -204,7 +205,27 @@ def _models(folder: Path) -> dict[str, Reader]:
         "adapter_model.safetensors": _one_of(
             adapters, "adapters/adapter_model.safetensors", adapter, changes.of_safetensors_header
         ),
+        "optimizer.pt": _one_of(
+            adapters,
+            "adapters/optimizer.pt",
+            adapter,
+            changes.of_archive(changes.of_opcodes),
+            changes.of_archive(changes.of_bytes),
+        ),
+        "trainer_state.json": _one_of(adapters, "adapters/trainer_state.json", adapter, changes.of_json),
     }
+
+
+def _like_a_trainer(net: torch.nn.Module, folder: Path) -> None:
+    """What it leaves beside adapters: Adam's state after a step, and its learning rates."""
+    learnt = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=0.1)
+    for parameter in learnt:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    state = {"log_history": [{"step": 1, "learning_rate": 0.1}]}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
 
 
 def _pictures(folder: Path) -> dict[str, Reader]:

@@ -31,6 +31,7 @@ from tasks.motion.views import MINI, samples_of
 from tasks.segmentation.labels import read_classes
 from tests.fuzz import changes
 from tests.fuzz.changes import Form
+from tests.tarot.features.test_readers import bergson_index, trak_model
 from tests.tasks.motion.scenes import record
 
 MOST = 2**24  # bytes of a pickle
@@ -92,6 +93,28 @@ def _written(files: dict[str, bytes]) -> Callable[[Path], None]:
     return write
 
 
+def _of_others(folder: Path) -> dict[str, Reader]:
+    """Folders of gradients that traker and bergson leave: each of their files, beside the others."""
+    trak_model(folder / "trak")
+    bergson_index(folder / "bergson")
+    found = {}
+    for program, name, form in (
+        ("trak", "grads.mmap", changes.of_npy_header),
+        ("trak", "_is_featurized.mmap", changes.of_npy_header),
+        ("bergson", "info.json", changes.of_json),
+        ("bergson", "gradients.bin", None),
+    ):
+        files = {path.name: path.read_bytes() for path in (folder / program).iterdir()}
+        found[f"{program} {name}"] = Reader(
+            f"store/{name}",
+            lambda content=files[name]: content,
+            lambda f: _features(f / "store"),
+            _written(files),
+            () if form is None else (form,),
+        )
+    return found
+
+
 def _selection(folder: Path) -> bytes:
     rows = np.random.default_rng(0).normal(size=(12, 3))
     tarot.select(rows, rows[:3], "tarot_fixed", size=4, whitening=None).save(folder / "selection.parquet")
@@ -129,6 +152,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     shard = next(name for name in store if name.endswith("safetensors"))
     return (
         _features_files()
+        | _of_others(folder)
         | _images()
         | {
             "vector": Reader(

@@ -45,12 +45,16 @@ KINDS = {
         *("image", "jpeg", "tiff", "bmp", "webp", "gif", "photograph"),
         *("label map png", "label map palette.png", "label map tif", "classes"),
     ),
-    "stores": ("manifest", "sealed manifest", "shard", "sealed shard"),
+    "stores": (
+        *("manifest", "sealed manifest", "shard", "sealed shard"),
+        *("trak grads.mmap", "trak _is_featurized.mmap", "bergson info.json", "bergson gradients.bin"),
+    ),
     "selections": ("selection", "values"),
     "metrics": ("metrics", "config.yaml", "sweep"),
     "models": (
         *("state_dict", "weights of a segmenter", "config.json", "model.safetensors", "tokenizer.json"),
         *("tokenizer_config.json", "adapter_config.json", "adapter_model.safetensors"),
+        *("optimizer.pt", "trainer_state.json"),
     ),
     "tables": ("cifar10 table", "clothing1m keys", "clothing1m labels", "clothing1m names"),
 }
