@@ -214,7 +214,7 @@ def test_a_value_that_becomes_a_key_is_read_with_the_whole(tmp_path):
 def test_keys_of_many_records_take_little_memory(tmp_path):
     """As `dataset_summary.pkl` of Waymo's half a million."""
     objects = [{"type": "VEHICLE", "length": i, "moved": i / 7} for i in range(20)]
-    whole = {f"sd_{i}.pkl": {"tracks": {f"{i}-{k}": dict(one) for k, one in enumerate(objects)}} for i in range(3000)}
+    whole = {f"sd_{i}.pkl": {"tracks": {f"{i}-{k}": dict(one) for k, one in enumerate(objects)}} for i in range(600)}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(whole, 4))
     size, peaks = (tmp_path / "a.pkl").stat().st_size, {}
     for load in (load_keys, load_pickle):
