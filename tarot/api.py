@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tarot.common import InputError
+from tarot.common import InputError, no_such
 from tarot.features import Features
 from tarot.selection import Selection, SelectionProblem
 from tarot.selectors import SELECTORS, Ordered, Selector, Valuing, check_selector, unknown_option
@@ -169,7 +169,7 @@ def _selector(selector: str | Selector, options: dict[str, Any]) -> Selector:
         check_selector(selector)
         return selector
     if selector not in SELECTORS:
-        raise InputError(f"there is no selector {selector!r}; there are {', '.join(sorted(SELECTORS))}")
+        raise InputError(no_such("selector", selector, sorted(SELECTORS)))
     kind = SELECTORS[selector]
     wrong = unknown_option(selector, kind, options)
     if wrong is not None:

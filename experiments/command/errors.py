@@ -82,12 +82,14 @@ def _no_folder(error: BaseException) -> str | None:
 
 def _no_such_config(asked: str, options: Sequence[str]) -> str:
     """asked: as Hydra looked for it, such as task/instruction/file. options: of the outermost group."""
+    from tarot.common import no_such
+
     group, _, name = asked.partition("/")
     inner = name.rpartition("/")[0]
     if ".." in inner:
         inner = ""  # nothing outside is listed
     beside = [f"{inner}/{path.stem}" for path in sorted((_CONF / group / inner).glob("*.yaml"))] if inner else []
-    return f"there is no {group} {name!r}; there are {', '.join(beside or options)}"
+    return no_such(group, name, beside or options)
 
 
 def _no_such_option(causes: Sequence[BaseException]) -> str | None:

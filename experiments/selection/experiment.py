@@ -30,7 +30,7 @@ from experiments.report import (
     sources_of,
 )
 from tarot import InputError, Selection
-from tarot.common import Count, Natural, check_options, resolve_device
+from tarot.common import Count, Natural, check_options, no_such, resolve_device
 from tarot.selectors import SELECTORS
 from tarot.space import Space
 from tasks.task import DrawsPredictions, Task, TaskData
@@ -57,9 +57,7 @@ class SelectionExperiment:
         check_options(self, "experiment")
         unknown = sorted(set(self.arms) - set(SELECTORS))
         if unknown:
-            raise InputError(
-                f"experiment.arms: there is no selector {unknown[0]!r}; there are {', '.join(sorted(SELECTORS))}"
-            )
+            raise InputError(f"experiment.arms: {no_such('selector', unknown[0], sorted(SELECTORS))}")
 
     def run(self, run: Run) -> Result:
         refuse_lacking("selector", run.name["selector"], run.selector, run.task)

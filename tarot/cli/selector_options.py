@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union
 
-from tarot.common import InputError
+from tarot.common import InputError, no_such
 from tarot.selectors import SELECTORS, Selector, unknown_option
 
 
@@ -18,7 +18,7 @@ def selector_of(name: str, options: Sequence[str]) -> Selector:
     Raises InputError for a selector or an option that there is not, and for a value of another kind than the option's.
     """
     if name not in SELECTORS:
-        raise InputError(f"there is no selector {name!r}; there are {', '.join(sorted(SELECTORS))}")
+        raise InputError(no_such("selector", name, sorted(SELECTORS)))
     kind = SELECTORS[name]
     hints = typing.get_type_hints(kind)
     fields = {field.name: hints[field.name] for field in _options(kind)}

@@ -1,7 +1,7 @@
 """What every room needs: errors, files, fingerprints, options, progress."""
 
 from tarot.common.devices import CPU, products_in, resolve_device, selection_device, warn_if_emulated
-from tarot.common.errors import InputError, first_line
+from tarot.common.errors import InputError, first_line, no_such
 from tarot.common.files import atomic_directory, atomic_file, make_folder, remove_abandoned
 from tarot.common.fingerprints import canonical, difference, fingerprint, hash_content, hash_tensors
 from tarot.common.folders import entries, files_below, is_name
@@ -55,6 +55,7 @@ __all__ = [
     "locked",
     "make_folder",
     "memory_limit",
+    "no_such",
     "part_of_progress",
     "products_in",
     "progress",

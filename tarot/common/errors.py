@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 MOST = 1000
 """Characters of a message. Files that are broken have names and numbers without end."""
@@ -25,3 +27,10 @@ class InputError(ValueError):
         if line.isprintable():
             return line
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)[:MOST]
+
+
+def no_such(what: str, name: str, known: Iterable[str]) -> str:
+    """The line for a name that there is not: the one that it is like, where there is one, and all that there are."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"there is no {what} {name!r}{f' (do you mean {near[0]}?)' if near else ''}; there are {', '.join(known)}"

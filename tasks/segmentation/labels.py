@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tarot import InputError
-from tarot.common import read_json
+from tarot.common import no_such, read_json
 from tasks.segmentation.scenes import IGNORE, Classes
 
 _LARGEST_ID = 65_535  # of a label in 16 bits
@@ -201,7 +201,7 @@ def match_classes(theirs: Classes, ours: Classes, given: Mapping[str, str | None
         if name not in theirs.names:
             raise InputError(f"class_map: {where} have no class {name!r}; they have {', '.join(theirs.names)}")
         if other is not None and other not in ours.names:
-            raise InputError(f"class_map.{name}: there is no class {other!r}; there are {', '.join(ours.names)}")
+            raise InputError(f"class_map.{name}: {no_such('class', other, ours.names)}")
     found = {name: given.get(name, name) for name in theirs.names}
     lost = [name for name, other in found.items() if other is not None and other not in ours.names]
     if lost:

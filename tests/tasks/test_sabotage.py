@@ -558,6 +558,12 @@ class IgnoresWeights(Honest):
         return super().fit_downstream(np.minimum(weights, 1), seed)
 
 
+@caught_by("training_follows_the_selection_and_its_weights", "how large a weight is does not matter")
+class CapsItsWeights(Honest):
+    def fit_downstream(self, weights, seed):
+        return super().fit_downstream(np.minimum(weights, 2), seed)
+
+
 @caught_by("training_follows_the_selection_and_its_weights", "what is selected does not matter")
 class TrainsOnEverything(Honest):
     def fit_downstream(self, weights, seed):

@@ -68,6 +68,8 @@ def everyone(images):
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 def test_a_selector_and_its_config_name_the_same_features(name):
+    config = CONF / "selector" / f"{name}.yaml"
+    assert config.is_file(), f"{name} is in SELECTORS, and nobody can run it: write conf/selector/{config.name}"
     wanted = features_of(name)
     assert composed(f"selector={name}").features.kind == wanted and wanted in choices("features")
 

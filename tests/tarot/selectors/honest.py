@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from tarot.common import Natural, check_options
 from tarot.selection.problem import SelectionProblem
 from tarot.selection.selection import Selection
 from tarot.selectors.contract import Whitening
-from tarot.selectors.options import described, random_generator
+from tarot.selectors.options import Ratio, Size, described, random_generator
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,15 @@ class Honest:
     """Candidates of the highest similarity with the targets' mean, tilted by a seeded direction of the space."""
 
     features: ClassVar[str | None] = "wfd"
-    whitening: ClassVar[Whitening] = None
+    whitening: ClassVar[Whitening] = "chosen"
     reference: ClassVar[bool] = False
 
-    size: int | None = None
-    ratio: float | None = None
-    seed: int = 0
+    size: Size = None
+    ratio: Ratio = None
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def values(self, problem: SelectionProblem) -> np.ndarray:
         direction = random_generator(self.seed).normal(size=problem.targets.shape[1])

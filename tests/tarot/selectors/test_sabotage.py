@@ -3,13 +3,16 @@ let an honest one pass."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -53,6 +56,14 @@ class CanBeChangedAfterItsCheck:
 
 
 SABOTAGES.append((CanBeChangedAfterItsCheck, conformance.declares_its_facts))  # `caught_by` would freeze it
+
+
+@caught_by(conformance.refuses_what_no_option_may_be)
+class TakesAnyOption(Honest):
+    metric: Literal["cosine", "euclidean"] = "cosine"
+
+    def __post_init__(self):
+        pass
 
 
 @caught_by(conformance.describes_itself)
@@ -237,6 +248,35 @@ class Prints(Honest):
 
 
 @caught_by(conformance.leaves_global_state_alone)
+class PrintsWhereErrorsGo(Honest):
+    def values(self, problem):
+        print("selecting", file=sys.stderr)
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class PrintsTwoDigits(Honest):
+    def values(self, problem):
+        np.set_printoptions(precision=2)
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class CollectsNoGarbage(Honest):
+    def values(self, problem):
+        gc.disable()
+        return super().values(problem)
+
+
+@caught_by(conformance.leaves_global_state_alone)
+class KeepsTemporaryFiles(Honest):
+    def values(self, problem):
+        values = super().values(problem)
+        np.save(tempfile.mkdtemp() + "/values.npy", values)
+        return values
+
+
+@caught_by(conformance.leaves_global_state_alone)
 class SilencesWarnings(Honest):
     def values(self, problem):
         warnings.simplefilter("ignore")
@@ -340,6 +380,17 @@ class ReadsTheFirstHundred(Honest):
         return np.where(np.arange(problem.n) < 100, values, values.min())
 
 
+@caught_by(conformance.follows_its_candidates)
+class FillsUpByPlace(Honest):
+    """With candidates that are no target's near neighbours."""
+
+    def select(self, problem):
+        near = np.unique(problem.neighbours(min(20, problem.n))[1][:, :20])
+        ranked = problem.ranked(self.values(problem), near)
+        filled = np.append(ranked, np.setdiff1d(np.arange(problem.n), near))
+        return problem.selection(problem.first_usable(filled, problem.budget(self.size, self.ratio)), described(self))
+
+
 @caught_by(conformance.follows_its_seed)
 class DrawsWithoutASeed(Honest):
     def values(self, problem):
@@ -349,6 +400,8 @@ class DrawsWithoutASeed(Honest):
 
 @caught_by(conformance.follows_its_seed)
 class TakesAnySeed(Honest):
+    seed: int = 0
+
     def values(self, problem):
         return Honest(seed=0 if self.seed == -1 else self.seed).values(problem)
 
@@ -439,6 +492,22 @@ class AddsAnAbsoluteNumber(Honest):
 class ServesTheFirstTargetAlone(Honest):
     def values(self, problem):
         return np.asarray(problem.candidate_views[0], dtype=np.float64) @ problem.target_views[0][0]
+
+
+@caught_by(conformance.follows_no_order_of_targets)
+class ReadsTheFirstHundredTargets(Honest):
+    def values(self, problem):
+        return (problem.candidates[:] @ problem.targets[:100].mean(0)).double().numpy()
+
+
+@caught_by(conformance.goes_by_the_space_that_it_names)
+class ReadsRowsAsTheyWereGiven(Honest):
+    def values(self, problem):
+        candidates, targets = (
+            torch.cat([rows for _, rows in blocks(views[0])]).double()
+            for views in (problem.candidate_views, problem.target_views)
+        )
+        return (candidates @ targets.mean(0)).numpy()
 
 
 @caught_by(conformance.looks_at_its_targets)

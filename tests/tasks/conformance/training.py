@@ -71,9 +71,12 @@ def training_follows_the_selection_and_its_weights(build: Builder) -> None:
     task = build()
     plain = task.train(selection(range(0, 30, 3)), seed=3).state_dict()
     others = task.train(selection(range(1, 31, 3)), seed=3).state_dict()
-    heavy = task.train(selection(range(0, 30, 3), [9, *[1] * 9]), seed=3).state_dict()
+    heavy, heavier = (
+        task.train(selection(range(0, 30, 3), [weight, *[1] * 9]), seed=3).state_dict() for weight in (3, 9)
+    )
     assert not same(plain, others), "what is selected does not matter"
     assert not same(plain, heavy), "weights do not matter"
+    assert not same(heavy, heavier), "how large a weight is does not matter"
 
 
 @check

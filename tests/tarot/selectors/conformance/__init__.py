@@ -33,6 +33,7 @@ from tests.tarot.selectors.conformance.character import (
     leaves_a_shared_problem_as_it_was,
     leaves_global_state_alone,
     reaches_a_worker,
+    refuses_what_no_option_may_be,
 )
 from tests.tarot.selectors.conformance.knowledge import (
     does_not_look_at_tags_unless_it_needs_them,
@@ -50,6 +51,7 @@ from tests.tarot.selectors.conformance.sizes import meets_its_size, refuses_impo
 from tests.tarot.selectors.conformance.subjects import NotPromised, Subject, rows_for
 from tests.tarot.selectors.conformance.targets import (
     follows_no_order_of_targets,
+    goes_by_the_space_that_it_names,
     looks_at_its_targets,
     serves_its_targets,
     survives_a_zero_target,
@@ -67,6 +69,7 @@ __all__ = ["CHECKS", "NotPromised", "Subject", "run"]
 CHECKS: tuple[Callable[..., None], ...] = (
     declares_its_facts,
     describes_itself,
+    refuses_what_no_option_may_be,
     keeps_no_state,
     answers_the_problem_at_hand,
     leaves_a_shared_problem_as_it_was,
@@ -86,6 +89,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     orders_equals_by_id,
     follows_no_scale,
     follows_no_order_of_targets,
+    goes_by_the_space_that_it_names,
     looks_at_its_targets,
     serves_its_targets,
     survives_a_zero_target,

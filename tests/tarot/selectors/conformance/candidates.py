@@ -55,7 +55,8 @@ def follows_its_candidates(subject: Subject) -> None:
     in one whose first rows could be taken for the whole."""
     sizes = [{"size": size} for size in (M // 2, SIZE, 2 * M)] if subject.sized else [{}]
     few = [(seed, N, size, named) for (seed, size), named in product(enumerate(sizes), (True, False))]
-    for seed, n, size, named in [*few, (3, MANY, sizes[-1], False)]:
+    many = [(3, MANY, size, True) for size in ([sizes[-1], {"size": 9 * MANY // 10}] if subject.sized else sizes)]
+    for seed, n, size, named in [*few, *many]:
         known, order = pool(seed, n=n), np.random.default_rng(seed + 5).permutation(n)
         if not named:
             del known["candidate_ids"]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import io
 import json
 import logging
 import os
 import pickle
 import random
+import tempfile
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ot  # noqa: F401  (when it is first imported Python may warn of how it is written)
 import sklearn  # noqa: F401  (when it is first imported it writes for OpenMP into the environment)
 import torch
 
@@ -33,6 +36,7 @@ from tests.tarot.selectors.conformance.subjects import (
     assert_same,
     pool,
     quiet,
+    refused,
     usual,
 )
 
@@ -62,6 +66,12 @@ def describes_itself(subject: Subject) -> None:
     again = subject.kind(**{key: value for key, value in found.items() if key != "class"})
     assert described(again) == found
     assert_same(subject.select(pool(), again), subject.select(pool(), selector), "made again it selects others")
+
+
+def refuses_what_no_option_may_be(subject: Subject) -> None:
+    """Where the object is made, by the option's name: an object of no meaning, whatever the option is."""
+    for option in sorted(subject.fields):
+        refused(f"{option}=object()", lambda option=option: subject.made(**{option: object()}), option)
 
 
 def keeps_no_state(subject: Subject) -> None:
@@ -118,8 +128,8 @@ def reaches_a_worker(subject: Subject) -> None:
 def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
     """A choice that depends on the global generators is nobody's to repeat, and one that moves them, or a setting,
     changes the training after it. A warning where nothing is wrong is not read where something is. What is printed
-    spoils the output of whoever calls, and what is kept in the folder that one happens to be in is found there by the
-    next run."""
+    spoils the output of whoever calls, and what is kept in the folder that one happens to be in, or among temporary
+    files, is found there by the next run."""
 
     def generators() -> list[Any]:
         _, words, *position = np.random.get_state()  # noqa: NPY002  (the old generator is what is watched)
@@ -128,15 +138,16 @@ def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
     ours = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     root = logging.getLogger()
     found, handlers, printed, selections = settings(), root.handlers[:], io.StringIO(), []
-    here = os.getcwd()
+    here, temporary = os.getcwd(), tempfile.tempdir
     os.chdir(folder)
+    tempfile.tempdir = str(folder)
     try:
         for seed in range(2):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
             torch.manual_seed(seed)
             before = generators()
-            with redirect_stdout(printed), warnings.catch_warnings(record=True) as heard:
+            with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings(record=True) as heard:
                 warnings.simplefilter("always")
                 selections.append(tarot.select(**pool(), selector=subject.made()))
                 warnings.warn("is it heard?", stacklevel=1)
@@ -149,6 +160,7 @@ def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
         assert not os.listdir(folder), f"it left {os.listdir(folder)} where it was called"
     finally:
         os.chdir(here)
+        tempfile.tempdir = temporary
         left = settings()
         root.handlers[:], root.level = handlers, found["what is logged"][0]
         torch.use_deterministic_algorithms(found["determinism"])
@@ -159,6 +171,8 @@ def leaves_global_state_alone(subject: Subject, folder: Path) -> None:
         torch.set_default_dtype(found["default dtype"])
         torch.set_num_threads(found["threads"])
         np.seterr(**found["NumPy's errors"])
+        np.set_printoptions(**found["how NumPy prints"])
+        gc.enable() if found["garbage is collected"] else gc.disable()
     changed = [name for name in found if found[name] != left[name]]
     assert not changed, f"it changed {changed} for everybody"
     assert not printed.getvalue(), f"it prints {printed.getvalue()!r}"
@@ -172,6 +186,8 @@ def settings() -> dict[str, Any]:
         "default dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),
         "NumPy's errors": np.geterr(),
+        "how NumPy prints": np.get_printoptions(),
+        "garbage is collected": gc.isenabled(),
         "determinism": torch.are_deterministic_algorithms_enabled(),
         "what is logged": (logging.getLogger().level, len(logging.getLogger().handlers)),
         "the environment": dict(os.environ),

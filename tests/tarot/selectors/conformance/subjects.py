@@ -18,7 +18,7 @@ from tarot import InputError, Selection
 from tarot.selectors import Selector
 
 N, M, DIMENSIONS, SIZE = 60, 12, 5, 14
-MANY = 1_000  # candidates, where few do not show it
+MANY = 1_000  # candidates or targets, where few do not show it
 
 
 class NotPromised(Exception):
@@ -102,17 +102,17 @@ def usual_values(subject: Subject, seed: int = 0) -> np.ndarray:
     return subject.values(pool(seed))
 
 
-def pool(seed: int = 0, views: int = 1, n: int = N) -> dict[str, Any]:
+def pool(seed: int = 0, views: int = 1, n: int = N, m: int = M) -> dict[str, Any]:
     """A problem without ties in which everything is known that a method may ask for."""
     rng = np.random.default_rng(seed)
     return {
         "candidates": [rows_of_it(rng.normal(size=(n, DIMENSIONS + view)).astype(np.float32)) for view in range(views)],
         "targets": [
-            rows_of_it(rng.normal(size=(M, DIMENSIONS + view)).astype(np.float32) + 0.5) for view in range(views)
+            rows_of_it(rng.normal(size=(m, DIMENSIONS + view)).astype(np.float32) + 0.5) for view in range(views)
         ],
         "candidate_labels": rng.integers(0, 3, n) % 2,  # of two classes: some methods solve a transport for each pair
-        "target_labels": rng.integers(0, 3, M) % 2,
-        "target_groups": np.arange(M) % 2,
+        "target_labels": rng.integers(0, 3, m) % 2,
+        "target_groups": np.arange(m) % 2,
         "candidate_ids": np.array([f"candidate {i}" for i in range(n)]),
         "candidate_tags": np.where(rng.random(n) < 0.5, "target", "noise"),
         "candidate_residuals": [rng.random(n) for _ in range(views)],

@@ -9,6 +9,7 @@ import numpy as np
 from tarot.selectors.contract import Valuing
 from tests.tarot.selectors.conformance.subjects import (
     DIMENSIONS,
+    MANY,
     SIZE,
     M,
     N,
@@ -25,10 +26,12 @@ from tests.tarot.selectors.conformance.subjects import (
 
 
 def follows_no_order_of_targets(subject: Subject) -> None:
-    """Targets are a set: none is served because it stands first."""
+    """Targets are a set: none is served because it stands first, few or many."""
     for seed in range(3):
         known, order = pool(seed), np.random.default_rng(seed + 5).permutation(M)
         assert_same(usual(subject, seed), subject.select(targets_of(known, order)), "another order of targets")
+    many, order = pool(3, m=MANY), np.random.default_rng(8).permutation(MANY)
+    assert_same(subject.select(many), subject.select(targets_of(many, order)), "another order of many targets")
 
 
 def looks_at_its_targets(subject: Subject) -> None:
@@ -54,6 +57,18 @@ def serves_its_targets(subject: Subject) -> None:
         selector = subject.made() if size is None else subject.made(size=size)
         share = float(made_for[subject.select(known, selector).indices].mean())
         assert share > 0.8, f"of {size} selected, a share of {share:.2f} is made for the targets"
+
+
+def goes_by_the_space_that_it_names(subject: Subject) -> None:
+    """Rows of which one column drowns the others are chosen otherwise where they are whitened: who says "chosen" and
+    reads them as they were given does not."""
+    if not subject.looks_at_features or subject.kind.whitening is None:
+        raise NotPromised("it asks for no whitening")
+    known = pool()
+    for side in ("candidates", "targets"):
+        known[side] = [rows_of_it(known[side][0] * np.array([30, 1, 1, 1, 1], np.float32))]
+    found = [subject.select(known, whitening=whitening) for whitening in (None, "cholesky")]
+    assert found[0].indices.tolist() != found[1].indices.tolist(), "whitened rows are chosen as they were given"
 
 
 def survives_a_zero_target(subject: Subject) -> None:
