@@ -18,7 +18,7 @@ from tarot import InputError, Selection
 from tarot.selectors import Selector
 
 N, M, DIMENSIONS, SIZE = 60, 12, 5, 14
-MANY = 1_000  # candidates or targets, where few do not show it
+MANY = 400  # candidates or targets, where few do not show it
 
 
 class NotPromised(Exception):
