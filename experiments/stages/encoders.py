@@ -332,6 +332,7 @@ def _of_texts(texts: Sequence[str], maker: Callable[[], Encoded]) -> Encoding:
 
 
 def network(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+    """Of torchvision, or of timm as timm/NAME; with weights of the library's or of chance."""
     if name.startswith("timm/"):
         if importlib.util.find_spec("timm") is None:
             raise InputError(f'features.encoder.name={name} needs the package: pip install -e ".[timm]"')

@@ -22,11 +22,11 @@ Judge = Literal["auto", "exact", "entropic"]
 EXACT_PAIRS = 20_000_000  # of a fold's cost: beyond, the network simplex takes seconds and gigabytes a layer
 TYPICAL_LAYERS = 14  # that a fold tries
 EPSILON = 0.003
+PASSES = 300  # of an entropic judge: at most for a layer
 ROUNDING = {"exact": 1e-9, "entropic": 2e-5}  # relative: distances that a judge takes for the same
 
 _FARTHEST = 2.0  # that unit vectors can be from each other
 _TOLERANCE = 0.01  # marginal error, of which a dual value feels the square
-PASSES = 300  # at most for a layer
 _SEED_PAIRS = 5_000_000  # of the first layer's cost, whose exact duals begin
 
 

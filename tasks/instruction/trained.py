@@ -275,6 +275,6 @@ def _rate(folder: Path, before: int, step: int | None) -> float | None:
     except (ValueError, KeyError, TypeError, OverflowError):  # an InputError is a ValueError
         return None
     rates = [rate for at, rate in logged if before < at <= (at if step is None else step)]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         mean = float(np.mean(rates)) if rates else 0.0
     return mean if 0 < mean < np.inf else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -116,7 +117,12 @@ def test_rates_are_of_the_steps_since_the_checkpoint_before(home, tmp_path, capl
         (tmp_path / f"warmup/checkpoint-{step}/trainer_state.json").write_text(json.dumps({"log_history": history}))
     found = task_of(home, str(tmp_path / "warmup")).checkpoints()
     assert [c.learning_rate for c in found] == [3.0, 0.75]
-    (tmp_path / "warmup/checkpoint-2/trainer_state.json").unlink()
+    state = tmp_path / "warmup/checkpoint-2/trainer_state.json"
+    for unusable in ([math.inf, 1.0], [math.inf, -math.inf], [1e308, 1e308], [math.nan], [-1.0], []):
+        logged = [{"step": at, "learning_rate": rate} for at, rate in enumerate(unusable, start=1)]
+        state.write_text(json.dumps({"log_history": logged}))
+        assert task_of(home, str(tmp_path / "warmup")).checkpoints()[0].learning_rate == 1.0
+    state.unlink()
     with caplog.at_level("INFO", "tarot"):
         found = task_of(home, str(tmp_path / "warmup")).checkpoints()
     assert [c.learning_rate for c in found] == [1.0, 1.0] and "weigh alike" in caplog.text
