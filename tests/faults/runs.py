@@ -125,6 +125,8 @@ def begun(
     made = folder / "made"
     if any("{made}" in option for option in RUNS[run]) and not made.exists():
         write_files(made)
+    with undrawn():
+        pass  # what it imports is imported here: a signal that falls upon it there is no signal to the run
     asked = [*(option.replace("{made}", str(made)) for option in RUNS[run]), *places(folder, results)]
     return Begun(started(folder, *asked, name=name, around=inside, placed=False), folder, name)
 
