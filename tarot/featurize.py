@@ -207,15 +207,20 @@ class _Made:
     def __init__(self, wanted: Sequence[RowsOf], number: int, state: Any) -> None:
         self._wanted = wanted[number]
         self._maker = self._wanted.maker(state)
+        self._has_seen_rows = False
 
     @property
     def dim(self) -> int:
         return self._maker.dim
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
+        self._has_seen_rows = True
         return self._wanted.rows(self._maker, start, stop)
 
     def notes(self) -> dict[str, Any]:
+        """Of a store whose shards were all there, too: what parameters are used for is seen as a row is made."""
+        if not self._has_seen_rows:
+            self.rows(0, 1)
         return _notes(self._maker)
 
 
