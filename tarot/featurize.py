@@ -218,20 +218,13 @@ class _Made:
         return self._wanted.rows(self._maker, start, stop)
 
     def notes(self) -> dict[str, Any]:
-        """Of a store whose shards were all there, too: what parameters are used for is seen as a row is made."""
-        if not self._has_seen_rows:
+        """Which parameters the rows are made of, for the manifest."""
+        if not hasattr(self._maker, "coverage"):  # activations
+            return {"covered_parameters": {}, "excluded_parameters": {}}
+        if not self._has_seen_rows:  # all shards were there: how a parameter is used is seen as a row is made
             self.rows(0, 1)
-        return _notes(self._maker)
-
-
-def _notes(rows: Any) -> dict[str, Any]:
-    """Which parameters the rows are made of, for the manifest."""
-    if not hasattr(rows, "coverage"):  # activations
-        return {"covered_parameters": {}, "excluded_parameters": {}}
-    return {
-        "covered_parameters": dict(rows.coverage.covered),
-        "excluded_parameters": dict(rows.coverage.excluded),
-    }
+        coverage = self._maker.coverage
+        return {"covered_parameters": dict(coverage.covered), "excluded_parameters": dict(coverage.excluded)}
 
 
 # --- the arguments ---------------------------------------------------------------------------------------------------

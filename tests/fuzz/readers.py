@@ -97,21 +97,18 @@ def _of_others(folder: Path) -> dict[str, Reader]:
     """Folders of gradients that traker and bergson leave: each of their files, beside the others."""
     trak_model(folder / "trak")
     bergson_index(folder / "bergson")
+    spoilt: dict[str, dict[str, tuple[Form, ...]]] = {
+        "trak": {"grads.mmap": (changes.of_npy_header,), "_is_featurized.mmap": (changes.of_npy_header,)},
+        "bergson": {"info.json": (changes.of_json,), "gradients.bin": ()},
+    }
     found = {}
-    for program, name, form in (
-        ("trak", "grads.mmap", changes.of_npy_header),
-        ("trak", "_is_featurized.mmap", changes.of_npy_header),
-        ("bergson", "info.json", changes.of_json),
-        ("bergson", "gradients.bin", None),
-    ):
+    for program, forms_of in spoilt.items():
         files = {path.name: path.read_bytes() for path in (folder / program).iterdir()}
-        found[f"{program} {name}"] = Reader(
-            f"store/{name}",
-            lambda content=files[name]: content,
-            lambda f: _features(f / "store"),
-            _written(files),
-            () if form is None else (form,),
-        )
+        for name, forms in forms_of.items():
+            good: Callable[[], bytes] = lambda content=files[name]: content  # noqa: E731
+            found[f"{program} {name}"] = Reader(
+                f"store/{name}", good, lambda f: _features(f / "store"), _written(files), forms
+            )
     return found
 
 

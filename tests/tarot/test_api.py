@@ -454,7 +454,7 @@ BAD = {
     "oracle without tags": (call(selector="oracle"), "candidate_tags"),
     "unknown selector": (
         call(selector="tarot_fixt"),
-        "there is no selector 'tarot_fixt' .do you mean tarot_fixed..; there are all, batchwise_lava, ",
+        r"there is no selector 'tarot_fixt' \(do you mean tarot_fixed\?\); there are all, batchwise_lava, ",
     ),
     "a class": (call(selector=tarot.selectors.All), "selector must be"),
     "no selector": (call(selector=None), "selector must be a name or have a `select` method"),

@@ -122,6 +122,17 @@ def test_goes_on_where_it_stopped_with_the_same_bytes(model, dataset, tmp_path):
     assert not again.read
 
 
+def test_killed_when_all_but_its_name_was_there_it_ends_in_the_same_bytes(model, dataset, tmp_path):
+    """In the manifest, too, which says how parameters are used: that is seen as a row is made."""
+    made = partial(tarot.featurize, model, losses, path=tmp_path / "s", rows_per_shard=STEP, dim=32)
+    made(dataset)
+    whole = content(tmp_path / "s")
+    (tmp_path / "s").rename(tmp_path / ".s.part")
+    again = Counted(dataset)
+    made(again)
+    assert content(tmp_path / "s") == whole and set(again.read) <= {0}, "rows that are there were made again"
+
+
 def changed_model(model):
     with torch.no_grad():
         model[1].running_mean += 1

@@ -66,7 +66,7 @@ def goes_by_the_space_that_it_names(subject: Subject) -> None:
         raise NotPromised("it asks for no whitening")
     known = pool()
     for side in ("candidates", "targets"):
-        known[side] = [rows_of_it(known[side][0] * np.array([30, 1, 1, 1, 1], np.float32))]
+        known[side] = [rows_of_it(known[side][0] * np.where(np.arange(DIMENSIONS) == 0, 30, 1).astype(np.float32))]
     found = [subject.select(known, whitening=whitening) for whitening in (None, "cholesky")]
     assert found[0].indices.tolist() != found[1].indices.tolist(), "whitened rows are chosen as they were given"
 
